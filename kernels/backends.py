@@ -1,0 +1,61 @@
+"""The backends: which can run here, which one a call gets, and why not another."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import NamedTuple
+
+from kernels.problem import Problem
+
+NAMES = ("triton", "native", "torch", "interpret")
+
+
+class Backend(NamedTuple):
+    """Whether a backend can run on this machine, and the reason where it cannot."""
+
+    available: bool
+    reason: str
+
+
+def implementation(name: str) -> ModuleType:
+    """The module behind a backend's name; imported on first use, since a compiler may stand behind it.
+
+    Each offers `unavailable(problem) -> str` (a reason, empty where it can run; `None` asks for the machine)
+    and `step(problem, precision, deterministic, gradients) -> (loss, grads | None)`.
+    """
+    if name == "triton":
+        from kernels.gpu import launch as module
+    elif name == "native":
+        from kernels.cpu import launch as module
+    elif name == "interpret":
+        from kernels.gpu import interpret as module
+    elif name == "torch":
+        from kernels import tiled as module
+    else:
+        raise ValueError(f"backend: expected one of auto, {', '.join(NAMES)}, got {name!r}")
+    return module
+
+
+def backends() -> dict[str, Backend]:
+    """Every backend by name: available on this machine or not, and why not."""
+    reasons = {name: implementation(name).unavailable(None) for name in NAMES}
+    return {name: Backend(not reason, reason) for name, reason in reasons.items()}
+
+
+def choose(name: str, problem: Problem) -> ModuleType:
+    """The module that runs `problem`.
+
+    `auto` takes the fused kernel of the tensors' device and falls back to `torch`.
+
+    Raises:
+        ValueError: no backend has that name.
+        RuntimeError: the backend asked for cannot run this problem here.
+    """
+    if name != "auto":
+        module = implementation(name)
+        reason = module.unavailable(problem)
+        if reason:
+            raise RuntimeError(f"backend {name!r} cannot run this problem here: {reason}")
+        return module
+    fused = implementation("native" if problem.ratings.device.type == "cpu" else "triton")
+    return implementation("torch") if fused.unavailable(problem) else fused

@@ -1,0 +1,106 @@
+"""The factorization problem: its arguments checked once, its shapes named."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+PARAMETER_DTYPES = (torch.float32, torch.float64)
+RATING_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.uint8, torch.int8)
+
+
+class Grads(NamedTuple):
+    """Gradients of the loss in parameter order, each with its parameter's shape and dtype."""
+
+    user_factors: Tensor  # (m, k)
+    item_factors: Tensor  # (n, k)
+    user_bias: Tensor  # (m,) or (m, 1)
+    item_bias: Tensor  # (n,) or (n, 1)
+    global_bias: Tensor  # () or (1,)
+
+
+class Problem(NamedTuple):
+    """Checked arguments of one step, as the caller gave them: any strides, biases as vectors or columns."""
+
+    user_factors: Tensor  # (m, k)
+    item_factors: Tensor  # (n, k)
+    user_bias: Tensor  # (m,) or (m, 1)
+    item_bias: Tensor  # (n,) or (n, 1)
+    global_bias: Tensor  # () or (1,)
+    ratings: Tensor  # (m, n)
+    mask: Tensor | None  # (m, n), non-zero = observed; None: NaN in ratings = missing
+    reg: float
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Users, items, rank: (m, n, k)."""
+        m, rank = self.user_factors.shape
+        return m, self.item_factors.shape[0], rank
+
+    @property
+    def parameters(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        return self[:5]
+
+
+def check_problem(
+    user_factors: Tensor,
+    item_factors: Tensor,
+    user_bias: Tensor,
+    item_bias: Tensor,
+    global_bias: Tensor,
+    ratings: Tensor,
+    mask: Tensor | None,
+    reg: float,
+) -> Problem:
+    """The arguments as a `Problem`.
+
+    Raises:
+        TypeError: an argument is not a tensor, or its dtype is not one that the step takes.
+        ValueError: a shape or a device does not fit the others, or `reg` is not a finite number.
+    """
+    problem = Problem(user_factors, item_factors, user_bias, item_bias, global_bias, ratings, mask, reg)
+    for name, value in zip(Problem._fields[:7], problem[:7], strict=True):
+        if not isinstance(value, Tensor) and not (name == "mask" and value is None):
+            raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+    if user_factors.dtype not in PARAMETER_DTYPES:
+        raise TypeError(f"user_factors: expected float32 or float64, got {user_factors.dtype}")
+    if ratings.dtype not in RATING_DTYPES:
+        expected = ", ".join(str(dtype).removeprefix("torch.") for dtype in RATING_DTYPES)
+        raise TypeError(f"ratings: expected one of {expected}, got {ratings.dtype}")
+    if mask is not None and mask.dtype.is_complex:
+        raise TypeError(f"mask: expected bool, an integer or a float dtype, got {mask.dtype}")
+    for name, parameter in zip(Problem._fields[1:5], problem[1:5], strict=True):
+        if parameter.dtype != user_factors.dtype:
+            raise TypeError(f"{name}: expected {user_factors.dtype} as user_factors, got {parameter.dtype}")
+
+    for name, factors in (("user_factors", user_factors), ("item_factors", item_factors)):
+        if factors.dim() != 2:
+            raise ValueError(f"{name}: expected 2 dimensions, got shape {tuple(factors.shape)}")
+    m, n, rank = problem.shape
+    _check_shape("item_factors", item_factors, (n, rank))
+    _check_shape("user_bias", user_bias, (m,), (m, 1))
+    _check_shape("item_bias", item_bias, (n,), (n, 1))
+    _check_shape("global_bias", global_bias, (), (1,))
+    _check_shape("ratings", ratings, (m, n))
+    if mask is not None:
+        _check_shape("mask", mask, (m, n))
+
+    for name, tensor in zip(Problem._fields[1:7], problem[1:7], strict=True):
+        if tensor is not None and tensor.device != user_factors.device:
+            raise ValueError(f"{name}: expected device {user_factors.device} as user_factors, got {tensor.device}")
+    if isinstance(reg, Tensor) or not abs(reg) < float("inf"):
+        raise ValueError(f"reg: expected a finite number, got {reg!r}")
+    return problem
+
+
+def _check_shape(name: str, tensor: Tensor, *expected: tuple[int, ...]) -> None:
+    if tuple(tensor.shape) not in expected:
+        shapes = " or ".join(str(shape) for shape in expected)
+        raise ValueError(f"{name}: expected shape {shapes}, got {tuple(tensor.shape)}")
+
+
+def squared_norms(problem: Problem) -> Tensor:
+    """Sum of the squares of the four regularised parameters, 0-d float64."""
+    return torch.stack([p.detach().double().square().sum() for p in problem.parameters[:4]]).sum()

@@ -1,0 +1,67 @@
+"""The notebook's training step: its own expressions, differentiated by torch autograd."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def notebook_loss(p: Tensor, q: Tensor, bu: Tensor, bi: Tensor, u: Tensor,
+                  rating_matrix: Tensor, mask_matrix: Tensor, reg: float = 0.1) -> Tensor:  # fmt: skip
+    """Loss of the notebook, expression by expression, in the dtypes given.
+
+    Shapes: p (m, k), q (n, k), bu (m, 1), bi (n, 1), u () or (1,); rating_matrix (m, n), finite;
+    mask_matrix (m, n) of zeros and ones.
+    """
+    r_predict = torch.mm(p, q.t()) + bu + bi.t() + u
+    return torch.sum((r_predict * mask_matrix - rating_matrix * mask_matrix).pow(2)) + reg * (
+        bu.pow(2).sum() + bi.pow(2).sum() + p.pow(2).sum() + q.pow(2).sum()
+    )
+
+
+def notebook_operands(ratings: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Ratings and mask as the notebook's expressions need them.
+
+    The notebook multiplies by the mask, so a mask must be 0 or 1, and since 0 * NaN is NaN an unobserved
+    rating that is not finite becomes 0. Operands that are fit already are returned as they came.
+    """
+    observed = ~torch.isnan(ratings) if mask is None else mask != 0
+    if mask is None or not torch.equal(observed, mask):
+        mask = observed
+    if not torch.isfinite(ratings).all():
+        ratings = ratings.masked_fill(~observed, 0)
+    return ratings, mask
+
+
+def autograd_loss_and_grads(
+    user_factors: Tensor,
+    item_factors: Tensor,
+    user_bias: Tensor,
+    item_bias: Tensor,
+    global_bias: Tensor,
+    ratings: Tensor,
+    mask: Tensor | None = None,
+    reg: float = 0.1,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Loss and gradients by `notebook_loss` and torch autograd, in the dtypes given.
+
+    Args:
+        user_factors, item_factors: (m, k) and (n, k), float32 or float64.
+        user_bias, item_bias: (m,) or (m, 1) and (n,) or (n, 1).
+        global_bias: () or (1,).
+        ratings: (m, n), any real dtype.
+        mask: (m, n), non-zero where observed; None: NaN in `ratings` marks the unobserved places.
+        reg: weight of the squared norms; the global bias is not regularised.
+
+    Returns:
+        The loss (0-d, in the dtype that the expressions promote to) and the gradients of the five
+        parameters in parameter order, each with its parameter's shape and dtype.
+    """
+    ratings, mask = notebook_operands(ratings, mask)
+    parameters = [
+        parameter.detach().requires_grad_()
+        for parameter in (user_factors, item_factors, user_bias, item_bias, global_bias)
+    ]
+    p, q, bu, bi, u = parameters
+    loss = notebook_loss(p, q, bu.reshape(-1, 1), bi.reshape(-1, 1), u, ratings, mask, reg)
+    return loss.detach(), torch.autograd.grad(loss, parameters)
