@@ -1,0 +1,77 @@
+"""Backend `interpret`: the fused kernel in Triton's interpreter, on CPU tensors. For checking, never for speed."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import types
+from typing import Any
+
+from torch import Tensor
+
+from kernels.gpu import config
+from kernels.problem import Grads, Problem
+
+TARGET = config.Target("cpu", multiprocessors=1, shared_bytes=1 << 30)
+_patching = threading.Lock()  # while it runs, the interpreter replaces parts of triton.language
+
+
+def unavailable(problem: Problem | None = None) -> str:
+    """Why this backend cannot run the problem, or anything where it is None; empty where it can."""
+    try:
+        import triton  # noqa: F401
+    except ImportError as error:
+        return f"triton cannot be imported ({error})"
+    if problem is not None and problem.ratings.device.type != "cpu":
+        return f"the interpreter takes CPU tensors, got {problem.ratings.device}"
+    return ""
+
+
+def step(problem: Problem, precision: str, deterministic: bool, gradients: bool) -> tuple[Tensor, Grads | None]:
+    """Loss (0-d float64) and, where asked for, gradients; every precision computes in the parameters' dtype."""
+    from kernels.gpu.plan import plan_step
+
+    choice = config.pick(TARGET, problem.shape[2], "ieee", problem.user_factors.element_size())
+    plan = plan_step(problem, TARGET, choice, "ieee", deterministic, gradients)
+    for call in plan.calls:
+        run(call)
+    return plan.result()
+
+
+def run(call: Any) -> None:
+    """One `plan.KernelCall` in the interpreter."""
+    with _patching:
+        interpreted(call.kernel)[call.grid](**call.arguments, **call.constants)
+
+
+@functools.cache
+def interpreted(kernel: Any) -> Any:
+    """The kernel's source once more, for the interpreter.
+
+    Triton decides at decoration time whether a function is interpreted. The twin is made from the plain
+    Python function with globals of its own, so that the compiled kernel and its module stay as they are.
+    """
+    from triton.runtime.interpreter import InterpretedFunction
+
+    return InterpretedFunction(_rebound(kernel))
+
+
+def _rebound(kernel: Any) -> types.FunctionType:
+    """The kernel's Python function, the jitted functions it calls replaced by interpretable ones."""
+    import triton.language as tl
+    from triton.runtime.interpreter import InterpretedFunction
+    from triton.runtime.jit import JITFunction
+
+    def sum_of(values: Any, axis: int) -> Any:
+        return tl.reduce(values, axis, tl.standard._sum_combine)  # the interpreter's own path to numpy.sum
+
+    plain = kernel.fn
+    names = dict(plain.__globals__)
+    for name, value in plain.__globals__.items():
+        if value is tl.sum:
+            names[name] = sum_of
+        elif isinstance(value, JITFunction) and value is not kernel:
+            names[name] = InterpretedFunction(_rebound(value)).rewrite()
+    twin = types.FunctionType(plain.__code__, names, plain.__name__, plain.__defaults__, plain.__closure__)
+    twin.__annotations__ = plain.__annotations__
+    return twin

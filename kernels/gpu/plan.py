@@ -1,0 +1,114 @@
+"""One step as kernel launches: buffers packed and zeroed, grid and arguments, and how the result is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from kernels.gpu.config import Config, Target, deal
+from kernels.gpu.fused import fused_step
+from kernels.gpu.reduce import sum_slices
+from kernels.problem import Grads, Problem, squared_norms
+
+REDUCE_BLOCK = 1024
+
+
+class KernelCall(NamedTuple):
+    """One launch: the kernel, its grid, and its arguments by name."""
+
+    kernel: Any
+    grid: tuple[int, int]
+    arguments: dict[str, Any]  # tensors and numbers; None compiles the argument away
+    constants: dict[str, Any]
+    num_warps: int
+    num_stages: int
+
+
+class Plan(NamedTuple):
+    """The launches of one step, in order, and the reading of its result once they have run."""
+
+    calls: list[KernelCall]
+    result: Callable[[], tuple[Tensor, Grads | None]]
+
+
+def plan_step(
+    problem: Problem, target: Target, config: Config, precision: str, deterministic: bool, gradients: bool
+) -> Plan:
+    """The launches of one step on the problem's device; only tensor operations, nothing that waits for the device."""
+    m, n, rank = problem.shape
+    P, Q, bu, bi, mu = (parameter.detach() for parameter in problem.parameters)
+    grid = deal(target, config, m, n, deterministic, P.element_size())
+    users, items = grid.user_blocks * config.BM, grid.tiles * config.BN
+    BK = config.BK
+
+    A, B = P.new_zeros(users, BK), P.new_zeros(items, BK)
+    A[:m, :rank], B[:n, :rank] = P, Q
+    if not config.sums:
+        A[:m, rank + 1], B[:n, rank] = 1, 1
+    bu_mu, bi_packed = P.new_zeros(users), P.new_zeros(items)
+    bu_mu[:m], bi_packed[:n] = bu.reshape(m) + mu, bi.reshape(n)
+
+    db_slices = grid.groups if deterministic else 1
+    sse = P.new_empty(grid.groups * grid.splits, dtype=torch.float64)
+    dA = dB = dbu = dbi = None
+    if gradients:
+        dA, dB = P.new_empty(grid.splits, users, BK), P.new_zeros(db_slices, items, BK)
+        if config.sums:
+            dbu, dbi = P.new_empty(grid.splits, users), P.new_zeros(db_slices, items)
+
+    mask = problem.mask
+    if mask is not None and mask.dtype == torch.bool:
+        mask = mask.view(torch.uint8)
+    arguments = {
+        "a_ptr": A, "b_ptr": B, "bu_ptr": bu_mu, "bi_ptr": bi_packed,
+        "ratings_ptr": problem.ratings.detach(), "mask_ptr": mask,
+        "da_ptr": dA, "db_ptr": dB, "dbu_ptr": dbu, "dbi_ptr": dbi, "sse_ptr": sse,
+        "M": m, "N": n,
+        "stride_rm": problem.ratings.stride(0), "stride_rn": problem.ratings.stride(1),
+        "stride_mm": 0 if mask is None else mask.stride(0), "stride_mn": 0 if mask is None else mask.stride(1),
+        "user_blocks": grid.user_blocks, "tiles": grid.tiles, "tiles_per_split": grid.tiles_per_split,
+        "db_slice": items if deterministic else 0,
+    }  # fmt: skip
+    constants = {
+        "BM": config.BM, "BN": config.BN, "BK": BK,
+        "SUMS": config.sums, "GRADIENTS": gradients, "PRECISION": precision,
+    }  # fmt: skip
+    step = KernelCall(fused_step, (grid.groups, grid.splits), arguments, constants, config.num_warps, config.num_stages)
+    sums = [_Sum(partial) for partial in (dA, dB, dbu, dbi) if partial is not None]
+
+    def result() -> tuple[Tensor, Grads | None]:
+        loss = sse.sum() + problem.reg * squared_norms(problem)
+        if not gradients:
+            return loss, None
+        d_users, d_items, *d_biases = (total.total for total in sums)
+        if config.sums:
+            d_user_bias, d_item_bias = d_biases[0][:m], d_biases[1][:n]
+        else:
+            d_user_bias, d_item_bias = d_users[:m, rank], d_items[:n, rank + 1]
+        d_global_bias = d_user_bias.sum(dtype=torch.float64).to(P.dtype)
+        return loss, Grads(
+            2 * torch.add(d_users[:m, :rank], P, alpha=problem.reg),
+            2 * torch.add(d_items[:n, :rank], Q, alpha=problem.reg),
+            2 * torch.add(d_user_bias.reshape(bu.shape), bu, alpha=problem.reg),
+            2 * torch.add(d_item_bias.reshape(bi.shape), bi, alpha=problem.reg),
+            2 * d_global_bias.reshape(mu.shape),
+        )
+
+    return Plan([step, *(total.call for total in sums if total.call)], result)
+
+
+class _Sum:
+    """The sum of the slices of a partial gradient: itself where there is one slice, else a launch."""
+
+    def __init__(self, partial: Tensor):
+        self.call: KernelCall | None = None
+        self.total = partial[0]
+        if len(partial) > 1:
+            self.total = torch.empty_like(partial[0])
+            length = self.total.numel()
+            arguments = {"partial_ptr": partial, "total_ptr": self.total, "slices": len(partial), "length": length}
+            grid = (-(-length // REDUCE_BLOCK), 1)
+            self.call = KernelCall(sum_slices, grid, arguments, {"BLOCK": REDUCE_BLOCK}, 4, 1)
