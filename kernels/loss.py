@@ -54,7 +54,7 @@ def mf_loss_and_grads(
         TypeError, ValueError: an argument's type, dtype, shape, device or name; the message says which.
         RuntimeError: the backend asked for cannot run here.
     """
-    ratings, mask = _unwrap(ratings, mask)
+    ratings, mask = unwrap(ratings, mask)
     parameters = (user_factors, item_factors, user_bias, item_bias, global_bias)
     step = step_op if torch.compiler.is_compiling() else _step
     loss, *grads = step(*parameters, ratings, mask, reg, backend, precision, deterministic)
@@ -84,7 +84,7 @@ def mf_loss(
     Raises:
         RuntimeError: in a second backward pass, a second derivative.
     """
-    ratings, mask = _unwrap(ratings, mask)
+    ratings, mask = unwrap(ratings, mask)
     parameters = (user_factors, item_factors, user_bias, item_bias, global_bias)
     if ratings.requires_grad:
         raise ValueError("ratings: expected no requires_grad, since the loss is differentiated in the parameters only")
@@ -107,7 +107,7 @@ def mf_sse(
     deterministic: bool = False,
 ) -> Tensor:
     """Sum of squared errors over the mask, 0-d float64: `mf_loss` without regulariser, forward only."""
-    ratings, mask = _unwrap(ratings, mask)
+    ratings, mask = unwrap(ratings, mask)
     parameters = (user_factors, item_factors, user_bias, item_bias, global_bias)
     return _evaluate(*parameters, ratings, mask, 0.0, backend, precision, deterministic)
 
@@ -116,7 +116,12 @@ def _evaluate(*arguments: Any) -> Tensor:
     return (loss_op if torch.compiler.is_compiling() else _loss)(*arguments)
 
 
-def _unwrap(ratings: Tensor | EncodedRatings, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def unwrap(ratings: Tensor | EncodedRatings, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Ratings and mask as the step takes them.
+
+    Raises:
+        ValueError: encoded ratings come with a second mask.
+    """
     if not isinstance(ratings, EncodedRatings):
         return ratings, mask
     if mask is not None:
@@ -124,13 +129,23 @@ def _unwrap(ratings: Tensor | EncodedRatings, mask: Tensor | None) -> tuple[Tens
     return ratings.values, None
 
 
+def resolve_precision(precision: str | None) -> str:
+    """The precision asked for, or where it is None the one that torch is set to.
+
+    Raises:
+        ValueError: no precision has that name.
+    """
+    if precision is None:
+        return _PRECISION_OF_TORCH[torch.get_float32_matmul_precision()]
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: expected None or one of {', '.join(PRECISIONS)}, got {precision!r}")
+    return precision
+
+
 def _run(
     problem: Problem, backend: str, precision: str | None, deterministic: bool, gradients: bool
 ) -> tuple[Tensor, Grads | None]:
-    if precision is None:
-        precision = _PRECISION_OF_TORCH[torch.get_float32_matmul_precision()]
-    elif precision not in PRECISIONS:
-        raise ValueError(f"precision: expected None or one of {', '.join(PRECISIONS)}, got {precision!r}")
+    precision = resolve_precision(precision)
     deterministic = deterministic or torch.are_deterministic_algorithms_enabled()
     module = choose(backend, problem)
     if 0 in problem.shape:

@@ -31,6 +31,25 @@ class Target:
         return "interpreter"
 
 
+# Multiprocessors of one device that has the architecture, and its shared memory limit a program.
+TARGETS = {
+    name: Target(name, multiprocessors, kib << 10)
+    for name, multiprocessors, kib in (
+        ("sm_80", 108, 163),  # A100
+        ("sm_86", 82, 99),  # RTX 3090
+        ("sm_89", 128, 99),  # RTX 4090
+        ("sm_90", 132, 227),  # H100
+        ("sm_100", 148, 227),  # B200
+        ("sm_120", 170, 99),  # RTX 5090
+        ("gfx90a", 104, 64),  # MI250X, one die
+        ("gfx942", 304, 64),  # MI300X
+        ("gfx950", 256, 160),  # MI355X
+        ("gfx1100", 96, 64),  # RX 7900 XTX
+        ("gfx1201", 64, 64),  # RX 9070 XT
+    )
+}
+
+
 @dataclass(frozen=True)
 class Config:
     """One build of the kernel."""

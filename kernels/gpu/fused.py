@@ -14,7 +14,7 @@ import triton.language as tl
 from triton.language import sum as tl_sum
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M", "user_blocks", "tiles", "tiles_per_split"])
 def fused_step(
     a_ptr, b_ptr,  # padded factors, rows up to whole tiles: (users, BK), (items, BK)
     bu_ptr, bi_ptr,  # user bias + global bias, item bias

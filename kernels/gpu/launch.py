@@ -47,7 +47,7 @@ def target_of(device: torch.device) -> config.Target:
 
 def step(problem: Problem, precision: str, deterministic: bool, gradients: bool) -> tuple[Tensor, Grads | None]:
     """Loss (0-d float64) and, where asked for, gradients. Nothing here waits for the device."""
-    from kernels.gpu.plan import plan_step
+    from kernels.gpu.plan import COMPILE_OPTIONS, plan_step
 
     device = problem.ratings.device
     target = target_of(device)
@@ -55,7 +55,6 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     with getattr(torch, device.type).device(device):
         plan = plan_step(problem, target, choice, precision, deterministic, gradients)
         for call in plan.calls:
-            call.kernel[call.grid](
-                **call.arguments, **call.constants, num_warps=call.num_warps, num_stages=call.num_stages
-            )
+            options = {"num_warps": call.num_warps, "num_stages": call.num_stages, **COMPILE_OPTIONS}
+            call.kernel[call.grid](**call.arguments, **call.constants, **options)
         return plan.result()

@@ -14,6 +14,7 @@ from kernels.gpu.reduce import sum_slices
 from kernels.problem import Grads, Problem, squared_norms
 
 REDUCE_BLOCK = 1024
+COMPILE_OPTIONS = {"enable_fp_fusion": True}  # the default depends on Triton's version
 
 
 class KernelCall(NamedTuple):

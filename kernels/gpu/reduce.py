@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["slices"])
 def sum_slices(partial_ptr, total_ptr, slices, length, BLOCK: tl.constexpr):
     """total (length,) = partial (slices, length) summed from the first slice to the last."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
