@@ -1,0 +1,128 @@
+"""Compiles the CPU kernel for the machine it runs on, once, and keeps the library in a cache.
+
+The environment chooses: `CXX` the compiler, `MFBENCH_CACHE` the folder of compiled libraries (else
+`$XDG_CACHE_HOME/mfbench`, else `~/.cache/mfbench`), `MFBENCH_SANITIZE` the sanitizers to build with,
+for example `address,undefined`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("fused.cpp")
+COMPILERS = ("g++", "c++", "clang++")
+TIMEOUT_S = 300
+
+
+class BuildError(Exception):
+    """Why there is no compiled kernel, in words for the user."""
+
+
+@cache
+def load_kernel() -> ctypes.CDLL:
+    """The compiled kernel, built first where the cache has none for this source, compiler and CPU.
+
+    Raises:
+        BuildError: no compiler, a compile error, or a library that cannot be loaded.
+    """
+    compiler = _find_compiler()
+    version = _output([*compiler, "--version"])
+    errors = []
+    for flags in _flag_sets():
+        key = hashlib.sha256(
+            "\0".join([SOURCE.read_text(), *compiler, version, *flags, _cpu_identity()]).encode()
+        ).hexdigest()[:24]
+        library = _cache_folder() / f"fused-{key}.so"
+        try:
+            if library.exists():
+                try:
+                    return ctypes.CDLL(str(library))
+                except OSError:  # torn or foreign: build it again
+                    library.unlink(missing_ok=True)
+            _compile(compiler, flags, library)
+            return ctypes.CDLL(str(library))
+        except (BuildError, OSError) as error:
+            errors.append(str(error))
+    raise BuildError(errors[0])
+
+
+def _find_compiler() -> list[str]:
+    chosen = shlex.split(os.environ.get("CXX", ""))
+    if chosen:
+        if shutil.which(chosen[0]) is None:
+            raise BuildError(f"the C++ compiler named by CXX is not there: {chosen[0]}")
+        return chosen
+    for name in COMPILERS:
+        if shutil.which(name):
+            return [name]
+    raise BuildError(f"no C++ compiler found (looked for {', '.join(COMPILERS)}; CXX names another)")
+
+
+def _flag_sets() -> list[list[str]]:
+    """Compiler flags, best first: a compiler may lack OpenMP or the name of this CPU."""
+    common = ["-std=c++17", "-shared", "-fPIC", "-pthread", "-ffp-contract=fast", "-fno-math-errno"]
+    sanitizers = os.environ.get("MFBENCH_SANITIZE")
+    if sanitizers:
+        common += ["-O1", "-g", f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+    else:
+        common += ["-O3"]
+    native = "-march=native" if platform.machine().lower() in ("x86_64", "amd64", "i686") else "-mcpu=native"
+    return [[*common, native, "-fopenmp"], [*common, native], [*common, "-fopenmp"], common]
+
+
+def _compile(compiler: list[str], flags: list[str], library: Path) -> None:
+    """Compiles beside the target and renames, so that two processes may build at once."""
+    with tempfile.NamedTemporaryFile(dir=library.parent, prefix=library.stem, suffix=".tmp", delete=False) as file:
+        temporary = Path(file.name)
+    try:
+        command = [*compiler, *flags, str(SOURCE), "-o", str(temporary)]
+        _output(command)
+        os.replace(temporary, library)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _output(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        raise BuildError(f"{shlex.join(command)} took more than {TIMEOUT_S} s") from None
+    except OSError as error:
+        raise BuildError(f"{shlex.join(command)}: {error}") from None
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        message = next((line for line in lines if "error" in line), lines[0])
+        raise BuildError(f"{shlex.join(command)}: {message}")
+    return done.stdout
+
+
+@cache
+def _cache_folder() -> Path:
+    """The first folder that can be written: as configured, else one of this process's own."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = Path(os.environ.get("MFBENCH_CACHE") or os.path.join(base, "mfbench"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="mfbench-"))
+
+
+def _cpu_identity() -> str:
+    """Model and features of this CPU, so that a shared cache never serves another's instructions."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    wanted = ("model name", "flags", "Features", "CPU part", "CPU implementer")
+    return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))

@@ -1,0 +1,111 @@
+"""Backend `native`: hands one step to the compiled CPU kernel."""
+
+from __future__ import annotations
+
+import os
+import struct
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kernels.cpu.build import BuildError, load_kernel
+from kernels.problem import Grads, Problem
+
+# As in fused.cpp: `RatingKind`; bytes of a mask's elements, plus 16 where the top bit is a sign.
+RATING_KINDS = {
+    torch.float64: 0,
+    torch.float32: 1,
+    torch.bfloat16: 2,
+    torch.float16: 3,
+    torch.uint8: 4,
+    torch.int8: 5,
+}
+MASK_KINDS = {
+    torch.bool: 1,
+    torch.uint8: 1,
+    torch.int8: 1,
+    torch.uint16: 2,
+    torch.int16: 2,
+    torch.uint32: 4,
+    torch.int32: 4,
+    torch.uint64: 8,
+    torch.int64: 8,
+    torch.float16: 16 + 2,
+    torch.bfloat16: 16 + 2,
+    torch.float32: 16 + 4,
+    torch.float64: 16 + 8,
+    torch.float8_e4m3fn: 16 + 1,
+    torch.float8_e5m2: 16 + 1,
+}
+# `Call` in fused.cpp: two sides of eight, two matrices of four, four integers, three pointers, reg.
+CALL = struct.Struct("=16q 8q 4q 3q d")
+
+_forked = False
+
+
+def _after_fork() -> None:
+    global _forked
+    _forked = True  # the OpenMP threads did not come along, and waiting for them would never end
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@cache
+def _reason() -> str:
+    """Why the kernel cannot run on this machine, empty where it can."""
+    try:
+        load_kernel()
+    except BuildError as error:
+        return str(error)
+    return ""
+
+
+def unavailable(problem: Problem | None = None) -> str:
+    """Why the kernel cannot run here, or cannot run `problem`; empty where it can."""
+    reason = _reason()
+    if reason or problem is None:
+        return reason
+    if not problem.ratings.is_cpu:
+        return f"the tensors are on {problem.ratings.device}, not on the CPU"
+    if problem.mask is not None and problem.mask.dtype not in MASK_KINDS:
+        return f"masks of {problem.mask.dtype} are not decoded by this kernel"
+    return ""
+
+
+@cache
+def _cpu_quota() -> int:
+    """CPUs that the control group lets this process use at a time, rounded up."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, -(-int(quota) // int(period)))
+    except (OSError, ValueError):
+        return 1 << 30
+
+
+def step(problem: Problem, precision: str, deterministic: bool, gradients: bool) -> tuple[Tensor, Grads | None]:
+    """Loss (0-d float64) and, where asked for, the gradients of one step.
+
+    Results are bitwise the same for the same number of threads, `deterministic` or not;
+    the arithmetic is that of the parameters' dtype whatever `precision` says.
+    """
+    P, Q, bu, bi, mu, ratings, mask, reg = problem
+    m, rank = P.shape
+    n = Q.shape[0]
+    loss = torch.empty((), dtype=torch.float64)
+    grads = Grads(*(torch.empty(p.shape, dtype=p.dtype) for p in problem[:5])) if gradients else None
+    dP, dQ, dbu, dbi, dmu = (g.data_ptr() for g in grads) if grads else (0, 0, 0, 0, 0)
+    arguments = CALL.pack(
+        *(m, P.data_ptr(), *P.stride(), bu.data_ptr(), bu.stride(0), dP, dbu),
+        *(n, Q.data_ptr(), *Q.stride(), bi.data_ptr(), bi.stride(0), dQ, dbi),
+        *(ratings.data_ptr(), *ratings.stride(), RATING_KINDS[ratings.dtype]),
+        *((0, 0, 0, 0) if mask is None else (mask.data_ptr(), *mask.stride(), MASK_KINDS[mask.dtype])),
+        *(rank, P.dtype is torch.float64, 1 if _forked else min(torch.get_num_threads(), _cpu_quota()), gradients),
+        *(mu.data_ptr(), dmu, loss.data_ptr(), reg),
+    )
+    if load_kernel().mf_step(arguments):
+        raise MemoryError(f"no memory for the buffers of a step of {m} users, {n} items, rank {rank}")
+    return loss, grads
