@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
 
 from kernels.problem import Problem
 
-NAMES = ("triton", "native", "torch", "interpret")
+MODULES = {
+    "triton": "kernels.gpu.launch",
+    "native": "kernels.cpu.launch",
+    "torch": "kernels.tiled",
+    "interpret": "kernels.gpu.interpret",
+}
 
 
 class Backend(NamedTuple):
@@ -23,22 +29,14 @@ def implementation(name: str) -> ModuleType:
     Each offers `unavailable(problem) -> str` (a reason, empty where it can run; `None` asks for the machine)
     and `step(problem, precision, deterministic, gradients) -> (loss, grads | None)`.
     """
-    if name == "triton":
-        from kernels.gpu import launch as module
-    elif name == "native":
-        from kernels.cpu import launch as module
-    elif name == "interpret":
-        from kernels.gpu import interpret as module
-    elif name == "torch":
-        from kernels import tiled as module
-    else:
-        raise ValueError(f"backend: expected one of auto, {', '.join(NAMES)}, got {name!r}")
-    return module
+    if name not in MODULES:
+        raise ValueError(f"backend: expected one of auto, {', '.join(MODULES)}, got {name!r}")
+    return import_module(MODULES[name])
 
 
 def backends() -> dict[str, Backend]:
     """Every backend by name: available on this machine or not, and why not."""
-    reasons = {name: implementation(name).unavailable(None) for name in NAMES}
+    reasons = {name: implementation(name).unavailable(None) for name in MODULES}
     return {name: Backend(not reason, reason) for name, reason in reasons.items()}
 
 

@@ -159,6 +159,7 @@ def _step(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     problem = check_problem(user_factors, item_factors, user_bias, item_bias, global_bias, ratings, mask, reg)
     loss, grads = _run(problem, backend, precision, deterministic, gradients=True)
+    assert grads is not None  # they were asked for
     return loss, *grads
 
 

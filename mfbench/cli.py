@@ -1,0 +1,144 @@
+"""The command line. Only click is imported here; a command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import functools
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mfbench.errors import DataUnavailable, UsageError
+
+DEFAULT_OUT = "mfbench-records.jsonl"
+
+
+def main() -> None:
+    """Run a command; an error of the user's is one line on stderr and exit code 2."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        sys.exit(cli.main(standalone_mode=False) or 0)
+    except click.exceptions.NoArgsIsHelpError as help_text:
+        click.echo(help_text.format_message(), err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        click.echo(f"mfbench: {error.format_message()}", err=True)
+        sys.exit(error.exit_code)
+    except (UsageError, DataUnavailable) as error:
+        click.echo(f"mfbench: {error}", err=True)
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="mfbench")
+def cli() -> None:
+    """Is a kernel of biased, masked matrix factorization right, and is it faster?"""
+
+
+def _comma(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
+    return list(dict.fromkeys(part.strip() for part in value.split(",") if part.strip())) if value else None
+
+
+OPTIONS: dict[str, Callable[..., Any]] = {
+    "suite": click.option("--suite", default="quick", show_default=True, metavar="NAME|FILE.toml"),
+    "device": click.option("--device", type=click.Choice(["cpu", "cuda", "all"]), help="Default: the best one here."),
+    "provider": click.option("--provider", callback=_comma, metavar="A,B", help="Also path/to/file.py:function."),
+    "size": click.option("--size", multiple=True, metavar="MxN", help="Users x items; may be repeated."),
+    "rank": click.option("--rank", type=click.IntRange(min=0)),
+    "density": click.option("--density", type=click.FloatRange(0, 1), help="Fraction observed."),
+    "ratings_dtype": click.option(
+        "--ratings-dtype", type=click.Choice(["float64", "float32", "bfloat16", "float16", "uint8", "int8"])
+    ),
+    "data": click.option("--data", metavar="NAME|FILE", help="A data set of `mfbench list`, or a file of ratings."),
+    "out": click.option("--out", default=DEFAULT_OUT, show_default=True, type=click.Path(path_type=Path)),
+    "resume": click.option("--resume", is_flag=True, help="Go on with the last run in --out."),
+    "seed": click.option("--seed", type=int),
+    "threads": click.option("--threads", type=click.IntRange(min=1), help="Default: PyTorch's own choice."),
+    "baseline": click.option("--baseline", default="autograd", show_default=True, help="What speed-ups are against."),
+    "margin": click.option("--margin", type=click.FloatRange(min=0), default=0.02, show_default=True),
+    "budget": click.option(
+        "--budget", type=click.FloatRange(min=0, min_open=True), default=5.0, show_default=True,
+        metavar="SECONDS", help="Timing budget a case.",
+    ),
+    "as_json": click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout."),
+}  # fmt: skip
+
+
+def options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The shared options of those names, in that order."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        return functools.reduce(lambda decorated, name: OPTIONS[name](decorated), reversed(names), command)
+
+    return decorate
+
+
+AXES = ("size", "rank", "density", "ratings_dtype", "data", "seed")
+
+
+@cli.command()
+@options(
+    "suite", "device", "provider", *AXES, "out", "resume", "threads", "baseline", "margin", "budget", "as_json"
+)  # fmt: skip
+@click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True,
+              metavar="SECONDS", help="A single answer of a provider may take so long.")  # fmt: skip
+def run(suite: str, device: str | None, provider: list[str] | None, out: Path, resume: bool, threads: int | None,
+        baseline: str, margin: float, budget: float, as_json: bool, time_limit: float, **axes: Any) -> int:  # fmt: skip
+    """Time providers on a suite's cases, each behind the correctness gate.
+
+    Exit code: 0; 1 a gate failed; 2 usage; 130 interrupted (finished records are kept).
+    """
+    from mfbench import command_run
+
+    records, interrupted = command_run.run_suite(
+        suite, device, provider, _overrides(axes), out, resume, threads, baseline, margin, budget, time_limit
+    )
+    command_run.show(records, as_json)
+    if interrupted:
+        return 130
+    return int(any(record.status in ("wrong", "crashed", "timeout", "error") for record in records))
+
+
+def _overrides(axes: dict[str, Any]) -> dict[str, Any]:
+    """The axes that the user gave, as lists, as a suite file has them."""
+    given = {name: value for name, value in axes.items() if value not in (None, ())}
+    return {name: list(value) if isinstance(value, tuple) else [value] for name, value in given.items()}
+
+
+@cli.command()
+@options("device", "provider", "seed", "as_json")
+@click.option("--cases", type=click.IntRange(min=1), default=48, show_default=True, help="How many to draw.")
+def verify(device: str | None, provider: list[str] | None, seed: int | None, cases: int, as_json: bool) -> int:
+    """Check every backend that can run here, or providers, against the float64 oracle.
+
+    Exit code: 0 all within bound; 1 not.
+    """
+    from mfbench import verify as verification
+
+    return verification.command(device, provider, 1 if seed is None else seed, cases, as_json)
+
+
+@cli.command()
+@options("as_json")
+def doctor(as_json: bool) -> None:
+    """What this machine can run, and why not the rest."""
+    from mfbench import doctor as diagnosis
+
+    findings = diagnosis.examine()
+    click.echo(json.dumps(findings, indent=2) if as_json else diagnosis.text(findings))
+
+
+@cli.command("list")
+@options("as_json")
+def list_(as_json: bool) -> None:
+    """Suites, providers, devices and data sets."""
+    from mfbench import doctor as diagnosis
+
+    names = diagnosis.catalogue()
+    click.echo(json.dumps(names, indent=2) if as_json else diagnosis.text(names))

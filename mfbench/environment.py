@@ -1,0 +1,98 @@
+"""What a record says of the machine and the software that it was taken on."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+PACKAGES = ("torch", "triton", "numpy", "mfbench")
+
+
+def describe(device: str) -> dict[str, Any]:
+    """Names, versions, threads, clocks and load, as of now."""
+    return {
+        **_fixed(),
+        **(_gpu() if device != "cpu" else {}),
+        "threads": torch.get_num_threads(),
+        "clocks": _clocks(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what decides about speed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "none"
+    return found
+
+
+def cpu_name() -> str:
+    """The processor's own name."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def usable_cpus() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def _fixed() -> dict[str, Any]:
+    root = Path(__file__).resolve().parent.parent
+    status = _git(root, "status", "--porcelain")
+    return {
+        "cpu": cpu_name(),
+        "cpus": usable_cpus(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "system": f"{platform.system()} {platform.release()}",
+        "versions": versions(),
+        "commit": _git(root, "rev-parse", "HEAD"),
+        "dirty": None if status is None else bool(status),
+    }
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    if not (root / ".git").exists():
+        return None
+    try:
+        result = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()
+
+
+@functools.cache
+def _gpu() -> dict[str, Any]:
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "gpu": properties.name,
+        "gpu_memory_bytes": properties.total_memory,
+        "multiprocessors": properties.multi_processor_count,
+        "driver": torch.version.hip or torch.version.cuda,
+    }
+
+
+def _clocks() -> dict[str, float] | None:
+    try:
+        frequency = psutil.cpu_freq()
+    except (OSError, NotImplementedError):
+        return None
+    return {"cpu_mhz": round(frequency.current)} if frequency else None

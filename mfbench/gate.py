@@ -1,0 +1,139 @@
+"""The correctness gate: a result is right when it is about as near to the float64 oracle as eager PyTorch is.
+
+Errors are taken entry by entry, relative to the size of the terms that the entry sums: the same formula evaluated
+on absolute values (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1: |fl(x'y) - x'y| is bounded
+by a multiple of eps * |x|'|y|). So a bound holds at any scale of the data, and a small row counts as a large one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mfbench.inputs import Inputs
+from reference import autograd_loss_and_grads, oracle_loss_and_grads
+
+OUTPUTS = ("loss", "user_factors", "item_factors", "user_bias", "item_bias", "global_bias")
+EAGER_FACTOR = (
+    2.0  # a result may be off by twice what eager PyTorch is off by, and by this where eager is nearly exact:
+)
+FLOOR = 8.0  # units of rounding, and
+FLOOR_MAX, FLOOR_RMS = 0.5, 1 / 16  # so many times the square root of the number of terms: the probabilistic bound of
+# Higham and Mary, A New Approach to Probabilistic Rounding Error Analysis (2019), for sums in any order
+EAGER_ELEMENTS = 1 << 24  # eager PyTorch evaluates at most so many ratings together: it needs some fifteen temporaries
+
+
+class Correctness(NamedTuple):
+    """One output against its bound, in units of the entry's own terms; `error` is inf where a NaN is out of place."""
+
+    error: float  # largest over the entries
+    bound: float
+    rms_error: float
+    rms_bound: float
+    ok: bool
+
+
+class Standard(NamedTuple):
+    """What the outputs of one set of inputs are held against: exact values, scales of their terms, bounds."""
+
+    exact: list[np.ndarray]
+    scales: list[np.ndarray]
+    bounds: list[float]
+    rms_bounds: list[float]
+
+    def judge(self, outputs: Sequence[np.ndarray]) -> dict[str, Correctness]:
+        """Every output (loss first, then the gradients in parameter order) against its bound."""
+        verdicts = {}
+        for name, output, exact, scale, bound, rms_bound in zip(OUTPUTS, outputs, *self, strict=True):
+            error, rms_error = _errors(np.asarray(output, dtype=np.float64), exact, scale)
+            ok = error <= bound and rms_error <= rms_bound
+            verdicts[name] = Correctness(error, bound, rms_error, rms_bound, ok)
+        return verdicts
+
+
+def standard(inputs: Inputs, eps: float | None = None) -> Standard:
+    """The oracle's values for `inputs`, and bounds from eager PyTorch's own errors there.
+
+    Args:
+        inputs: the arguments of a provider.
+        eps: unit of rounding of the products where it is coarser than the parameters' own.
+    """
+    exact = _flat(oracle_loss_and_grads(*inputs))
+    scales = _scales(inputs, exact)
+    eager = [_errors(value, *pair) for value, *pair in zip(_eager(inputs), exact, scales, strict=True)]
+    eps = max(eps or 0.0, torch.finfo(inputs.user_factors.dtype).eps)
+    terms = math.sqrt(max(inputs.ratings.shape))
+    bounds = [EAGER_FACTOR * error + eps * (FLOOR + FLOOR_MAX * terms) for error, _ in eager]
+    rms_bounds = [EAGER_FACTOR * rms + eps * (FLOOR + FLOOR_RMS * terms) for _, rms in eager]
+    return Standard(exact, scales, bounds, rms_bounds)
+
+
+def _flat(result: tuple[object, Sequence[object]]) -> list[np.ndarray]:
+    loss, grads = result
+    return [np.asarray(value, dtype=np.float64) for value in (loss, *grads)]
+
+
+def _scales(inputs: Inputs, exact: list[np.ndarray]) -> list[np.ndarray]:
+    """Sums of the absolute values of every output's terms."""
+    magnitudes = inputs._replace(
+        **{name: getattr(inputs, name).abs() for name in Inputs._fields[:5]},
+        ratings=-inputs.ratings.to(torch.float64).abs(),
+    )
+    loss, *gradients = _flat(oracle_loss_and_grads(*magnitudes))
+    # the loss sums e^2, and an error of eps * s in e moves e^2 by 2 e s eps: by Cauchy-Schwarz at most 2 eps |e| |s|
+    return [np.sqrt(np.abs(exact[0] * loss)), *gradients]
+
+
+def _errors(output: np.ndarray, exact: np.ndarray, scale: np.ndarray) -> tuple[float, float]:
+    """Largest and rms error in units of `scale`; inf where NaN or Inf do not stand where the exact result has them."""
+    if output.shape != exact.shape:
+        return math.inf, math.inf
+    finite = np.isfinite(exact) & np.isfinite(scale)
+    same = np.array_equal(output[~finite], exact[~finite], equal_nan=True)
+    if not same or not np.isfinite(output[finite]).all():
+        return math.inf, math.inf
+    difference, scale = np.abs(output - exact)[finite], scale[finite]
+    relative = np.divide(difference, scale, out=np.where(difference > 0, np.inf, 0.0), where=scale > 0)
+    if relative.size == 0:
+        return 0.0, 0.0
+    return float(relative.max()), float(np.sqrt(np.mean(relative**2)))
+
+
+def _eager(inputs: Inputs) -> list[np.ndarray]:
+    """Eager PyTorch's result; a matrix that its temporaries might not fit beside is evaluated in blocks of users."""
+    m, n = inputs.ratings.shape
+    rows = max(1, EAGER_ELEMENTS // max(1, n))
+    if rows >= m:
+        return _flat(_on_cpu(autograd_loss_and_grads(*inputs)))
+    loss = torch.zeros((), dtype=torch.float64)
+    user_grads: list[tuple[Tensor, Tensor]] = []
+    item_grads = [torch.zeros_like(p) for p in (inputs.item_factors, inputs.item_bias, inputs.global_bias)]
+    for i in range(0, m, rows):
+        users = slice(i, i + rows)
+        block = inputs._replace(
+            user_factors=inputs.user_factors[users],
+            user_bias=inputs.user_bias[users],
+            ratings=inputs.ratings[users],
+            mask=None if inputs.mask is None else inputs.mask[users],
+            reg=0.0,
+        )
+        block_loss, (dP, dQ, dbu, dbi, dmu) = autograd_loss_and_grads(*block)
+        loss += block_loss
+        user_grads.append((dP, dbu))
+        item_grads = [total + part for total, part in zip(item_grads, (dQ, dbi, dmu), strict=True)]
+    dP, dbu = (torch.cat(blocks) for blocks in zip(*user_grads, strict=True))
+    dQ, dbi, dmu = item_grads
+    penalised = inputs[:4]  # factors and biases, in parameter order
+    loss += inputs.reg * sum(parameter.double().square().sum() for parameter in penalised)
+    grads = [grad + 2 * inputs.reg * parameter for grad, parameter in zip((dP, dQ, dbu, dbi), penalised, strict=True)]
+    return _flat(_on_cpu((loss, (*grads, dmu))))
+
+
+def _on_cpu(result: tuple[Tensor, Sequence[Tensor]]) -> tuple[Tensor, list[Tensor]]:
+    loss, grads = result
+    return loss.detach().cpu(), [grad.detach().cpu() for grad in grads]

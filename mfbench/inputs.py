@@ -1,0 +1,107 @@
+"""The tensors of a case: drawn from its seed, or read from its data set."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mfbench import data
+from mfbench.cases import FIXED_SIZE, Case
+
+STARS = 10  # ratings are half stars from 0.5 to 5, as MovieLens' are; whole numbers from 1 to 10 in integer dtypes
+ROWS_AT_ONCE = 1 << 22  # elements drawn together, so that drawing needs no second matrix
+
+
+class Inputs(NamedTuple):
+    """Arguments of a provider, in order."""
+
+    user_factors: Tensor  # (m, k)
+    item_factors: Tensor  # (n, k)
+    user_bias: Tensor  # (m, 1)
+    item_bias: Tensor  # (n, 1)
+    global_bias: Tensor  # (1,)
+    ratings: Tensor  # (m, n)
+    mask: Tensor | None  # (m, n)
+    reg: float = 0.1
+
+
+def sized(case: Case) -> Case:
+    """The case with the size and density of its data filled in."""
+    if case.data in FIXED_SIZE:
+        return case
+    ratings = data.load(case.data)
+    m, n = ratings.values.shape
+    density = float(ratings.mask.count_nonzero()) / max(1, m * n)
+    return case.model_copy(update={"m": m, "n": n, "density": density})
+
+
+def draw(case: Case, draw_number: int = 0) -> Inputs:
+    """Inputs of a case on the CPU.
+
+    Args:
+        case: a case with its size filled in.
+        draw_number: another number gives other parameters (and other synthetic ratings) of the same kind.
+    """
+    generator = torch.Generator().manual_seed(case.seed + 1_000_003 * draw_number)
+    ratings_dtype = getattr(torch, case.ratings_dtype)
+    if case.data == "seed":
+        ratings, mask = _seed_ratings(case, generator)
+    elif case.data == "synthetic":
+        ratings, mask = _synthetic_ratings(case, ratings_dtype, generator)
+    else:
+        ratings, mask = data.load(case.data)[:2]
+    ratings = ratings.to(ratings_dtype)
+    parameters = draw_parameters(case, generator)
+    if case.mask == "none":
+        return Inputs(*parameters, ratings.masked_fill(mask == 0, float("nan")), None)
+    return Inputs(*parameters, ratings, mask.to(getattr(torch, case.mask)))
+
+
+def draw_parameters(case: Case, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The notebook's standard-normal start, in its order of drawing."""
+    shapes = ((1,), (case.m, 1), (case.n, 1), (case.m, case.rank), (case.n, case.rank))
+    u, bu, bi, p, q = (torch.randn(shape, generator=generator) for shape in shapes)
+    return p, q, bu, bi, u
+
+
+def _seed_ratings(case: Case, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The notebook's: uniform on [0, 5) in float64, and an int32 mask."""
+    ratings = torch.rand((case.m, case.n), generator=generator, dtype=torch.float64) * 5
+    return ratings, (torch.rand((case.m, case.n), generator=generator) > round(1 - case.density, 9)).int()
+
+
+def _synthetic_ratings(case: Case, dtype: torch.dtype, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    ratings = torch.empty((case.m, case.n), dtype=dtype)
+    mask = torch.empty((case.m, case.n), dtype=torch.uint8)
+    step = 0.5 if dtype.is_floating_point else 1
+    rows = max(1, ROWS_AT_ONCE // max(1, case.n))
+    for i in range(0, case.m, rows):
+        shape = mask[i : i + rows].shape
+        ratings[i : i + rows] = torch.randint(1, STARS + 1, shape, generator=generator) * step
+        mask[i : i + rows] = torch.rand(shape, generator=generator) < case.density
+    return ratings, mask
+
+
+def on_device(inputs: Inputs, device: str) -> Inputs:
+    """The same inputs with every tensor on the device."""
+    tensors: dict[str, Any] = {
+        name: value.to(device) for name, value in inputs._asdict().items() if isinstance(value, Tensor)
+    }
+    return inputs._replace(**tensors)
+
+
+def fingerprints(inputs: Inputs) -> dict[str, tuple[int, int]]:
+    """By name, enough of every tensor's bits to see that somebody wrote to it: two sums of its bit patterns."""
+    return {
+        name: _fingerprint(value)
+        for name, value in zip(Inputs._fields, inputs, strict=True)
+        if isinstance(value, Tensor)
+    }
+
+
+def _fingerprint(tensor: Tensor) -> tuple[int, int]:
+    integer = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+    bits = tensor.detach().view(integer)
+    return int(bits.sum(dtype=torch.int64)), int(bits[::7].sum(dtype=torch.int64)) if bits.dim() else 0

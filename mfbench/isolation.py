@@ -1,0 +1,119 @@
+"""The harness's side of a worker process: requests with a time limit, and a name for whatever ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from multiprocessing.connection import Connection
+from typing import Any
+
+from mfbench.errors import UsageError
+from mfbench.records import Status
+
+START_LIMIT_S = 120.0
+MESSAGE_BYTES = 2000  # of what a worker wrote before it died
+
+
+class ProviderFailure(Exception):
+    """A provider did not give what was asked; `status` is the record's."""
+
+    def __init__(self, status: Status, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class WorkerProcess:
+    """One provider in a process of its own; started again after it died."""
+
+    def __init__(self, provider: str, device: str, threads: int | None, time_limit_s: float) -> None:
+        self.provider, self.device, self.threads, self.time_limit_s = provider, device, threads, time_limit_s
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process without waiting for it: several workers import their libraries side by side.
+
+        The first request waits.
+        """
+        requests_read, requests_write = os.pipe()
+        answers_read, answers_write = os.pipe()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 (closed in stop)
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", "from mfbench.worker import main; main()", str(requests_read), str(answers_write),
+             self.provider, self.device, str(self.threads or 0)],
+            pass_fds=(requests_read, answers_write),
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches the harness alone, which then ends the workers
+        )  # fmt: skip
+        os.close(requests_read)
+        os.close(answers_write)
+        self._requests = Connection(requests_write, readable=False)
+        self._answers = Connection(answers_read, writable=False)
+        self._ready = False
+
+    def ready(self) -> None:
+        """Wait until the provider is loaded.
+
+        Raises:
+            UsageError: it cannot be loaded.
+        """
+        if self._process is None:
+            self.start()
+        if not self._ready:
+            try:
+                self._receive(START_LIMIT_S)
+            except ProviderFailure as failure:
+                raise UsageError(failure.reason.removeprefix("UsageError: ")) from None
+            self._ready = True
+
+    def request(self, method: str, *arguments: Any) -> Any:
+        """The worker's answer.
+
+        Raises:
+            ProviderFailure: it raised, crashed, ran out of memory or out of time.
+        """
+        self.ready()
+        with contextlib.suppress(BrokenPipeError):
+            self._requests.send((method, arguments))
+        return self._receive(self.time_limit_s)
+
+    def stop(self) -> None:
+        """End the process and everything that it started."""
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for resource in (self._requests, self._answers, self._output):
+            resource.close()
+        self._process = None
+
+    def _receive(self, limit_s: float) -> Any:
+        if not self._answers.poll(limit_s):
+            self.stop()
+            raise ProviderFailure("timeout", f"no answer in {limit_s:.0f} s")
+        try:
+            status, payload = self._answers.recv()
+        except EOFError:
+            raise self._death() from None
+        if status != "ok":
+            raise ProviderFailure(status, payload)
+        return payload
+
+    def _death(self) -> ProviderFailure:
+        assert self._process is not None
+        code = self._process.wait()
+        self._output.seek(0, os.SEEK_END)
+        self._output.seek(max(0, self._output.tell() - MESSAGE_BYTES))
+        last_words = self._output.read().decode(errors="replace").strip().splitlines()[-1:]
+        self.stop()
+        if code == -signal.SIGKILL:
+            return ProviderFailure("oom", "killed from outside, as the system does when memory runs out")
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        return ProviderFailure("crashed", ": ".join(["the process ended " + how, *last_words]))

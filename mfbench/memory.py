@@ -1,0 +1,62 @@
+"""Memory of this process: the peak of a call, and a limit that turns exhaustion into an error that can be told."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+HEADROOM = 0.05  # of the free memory is left to the rest of the system
+
+
+def limit_to_free_memory() -> None:
+    """Make an allocation beyond the machine's free memory fail, rather than wake the kernel's out-of-memory killer."""
+    if sys.platform != "linux":
+        return
+    import resource
+
+    data = int(_status("VmData") + (1 - HEADROOM) * psutil.virtual_memory().available)
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (data if hard < 0 else min(data, hard), hard))
+
+
+def peak_of(call: Callable[[], Any], device: str) -> tuple[Any, int | None]:
+    """The result of `call` and the most memory, in bytes, that was held during it beyond what was held before.
+
+    On a CPU by the kernel's own high-water mark of resident memory (None where there is none, as on macOS);
+    on a GPU by PyTorch's allocator.
+    """
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        result = call()
+        torch.cuda.synchronize()
+        return result, torch.cuda.max_memory_allocated() - before
+    _return_free_memory()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
+    except OSError:
+        return call(), None
+    before = _status("VmRSS")
+    result = call()
+    return result, max(0, _status("VmHWM") - before)
+
+
+def _return_free_memory() -> None:
+    """Freed memory that the C library keeps would hide an allocation of the same size."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0]) * 1024
+    raise KeyError(field)

@@ -1,0 +1,157 @@
+"""Records: one JSON object a line, appended and synced to the disk as each case ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mfbench.cases import Case
+from mfbench.errors import UsageError
+from mfbench.stats import Verdict
+
+SCHEMA = 1
+
+Status = Literal["ok", "wrong", "oom", "timeout", "crashed", "error", "skipped"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Correctness(_Part):
+    """One output's error against its bound, relative to the size of the terms that an entry sums; None: not finite."""
+
+    error: float | None
+    bound: float
+    rms_error: float | None
+    rms_bound: float
+    ok: bool
+
+
+class Timing(_Part):
+    """Seconds per evaluation; `samples_s` unrounded, in the order in which the rounds took them."""
+
+    samples_s: list[float]
+    median_s: float
+    ci95_s: tuple[float | None, float | None]
+    rounds: int
+    loops: int
+    method: str
+    cold_cache: bool
+
+
+class Speedup(_Part):
+    """How many times as fast as the baseline."""
+
+    baseline: str
+    ratio: float
+    ci95: tuple[float | None, float | None]
+    margin: float
+    verdict: Verdict
+
+
+class Rates(_Part):
+    ratings_per_s: float
+    flops_per_s: float
+    bytes_per_s: float
+
+
+class Roofline(_Part):
+    """The machine's floor for the case: what binds it, and which fraction of that ceiling was reached."""
+
+    bound: Literal["compute", "memory"]
+    fraction: float
+    gemm_flops_per_s: float
+    copy_bytes_per_s: float
+
+
+class Record(_Part):
+    """What is known of one provider on one case."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
+
+    schema_: int = Field(SCHEMA, alias="schema")
+    run_id: str
+    time: str  # ISO 8601, UTC
+    case: Case
+    provider: str
+    device: str
+    status: Status
+    reason: str | None = None
+    correctness: dict[str, Correctness] | None = None
+    timing: Timing | None = None
+    compile_s: float | None = None
+    speedup: Speedup | None = None
+    rates: Rates | None = None
+    roofline: Roofline | None = None
+    peak_bytes: int | None = None  # beyond the inputs and outputs
+    env: dict[str, Any]
+
+    @property
+    def key(self) -> tuple[Case, str, str]:
+        return self.case, self.provider, self.device
+
+
+def read(path: Path) -> tuple[list[Record], list[str]]:
+    """The records of a file, and a note for every line that is none, a torn last line among them.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    torn = lines.pop()
+    notes = [f"{path}: the last line is torn and was left out"] if torn else []
+    records = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            records.append(Record.model_validate_json(line))
+        except ValidationError as error:
+            detail = error.errors(include_url=False)[0]
+            place = ".".join(str(part) for part in detail["loc"])
+            notes.append(f"{path}: line {number} is no record and was left out: {place} {detail['msg']}".strip())
+    return records, notes
+
+
+class Writer:
+    """Appends to a file of records; a torn last line that an earlier run left is cut off first."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise UsageError(f"--out: cannot write {path}: {error.strerror}") from None
+        with contextlib.suppress(OSError):  # a pipe or a device such as /dev/stdout has no tail to mend
+            size = os.fstat(self._file).st_size
+            os.ftruncate(self._file, size - len(os.pread(self._file, size, 0).rpartition(b"\n")[2]))
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Write the records and wait until they are on the disk.
+
+        Raises:
+            UsageError: the disk is full or gone; the file keeps what it had.
+        """
+        content = "".join(record.model_dump_json(exclude_none=True) + "\n" for record in records).encode()
+        size = os.fstat(self._file).st_size
+        try:
+            written = os.write(self._file, content)
+            if written < len(content):
+                os.write(self._file, content[written:])
+            os.fsync(self._file)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, size)
+            raise UsageError(f"--out: cannot write {self.path}: {error.strerror}") from None
+
+    def close(self) -> None:
+        os.close(self._file)

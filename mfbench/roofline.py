@@ -1,0 +1,95 @@
+"""The machine's floor: operations and bytes of a step counted, ceilings measured."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+
+from mfbench.cases import Case
+
+GEMM_SIZE = 2048
+BUFFER_BYTES = (1 << 16, 1 << 28)  # smallest and largest working set whose bandwidth is measured
+MEASURE_S = 0.15
+
+BYTES = {"float64": 8, "float32": 4, "int32": 4, "int64": 8, "bfloat16": 2, "float16": 2, "uint8": 1, "int8": 1,
+         "bool": 1, "none": 0}  # fmt: skip
+
+
+class Work(NamedTuple):
+    """What any implementation of a step has to do."""
+
+    flops: float  # three products of m n k multiplications and additions: E, dP, dQ
+    bytes: float  # ratings and mask read once; factors and biases read, their gradients written
+
+
+class Ceilings(NamedTuple):
+    gemm_flops_per_s: float
+    copy_bytes_per_s: float
+
+
+class Floor(NamedTuple):
+    """The time below which no implementation on this machine gets, and what sets it."""
+
+    seconds: float
+    bound: Literal["compute", "memory"]
+
+
+def work(case: Case) -> Work:
+    """Operations and bytes of one step on float32 parameters."""
+    ratings = case.m * case.n * (BYTES[case.ratings_dtype] + BYTES[case.mask])
+    parameters = ((case.m + case.n) * (case.rank + 1) + 1) * 4
+    return Work(6.0 * case.m * case.n * case.rank, float(ratings + 2 * parameters))
+
+
+def floor(case: Case, ceilings: Ceilings) -> Floor:
+    """The longer of computing at the GEMM rate and reading at the copy bandwidth."""
+    flops, size = work(case)
+    compute, memory = flops / ceilings.gemm_flops_per_s, size / ceilings.copy_bytes_per_s
+    return Floor(max(compute, memory), "compute" if compute >= memory else "memory")
+
+
+def measure(case: Case, device: str) -> Ceilings:
+    """Ceilings for a case: float32 GEMM rate, and bandwidth of a working set of its size (it may fit a cache)."""
+    smallest, largest = BUFFER_BYTES
+    size = 1 << (int(work(case).bytes) - 1).bit_length()
+    return Ceilings(gemm_rate(device), bandwidth(device, min(max(size, smallest), largest)))
+
+
+@functools.cache
+def gemm_rate(device: str) -> float:
+    """FLOP/s of a 2048³ float32 product, the best of several."""
+    a, b = (torch.randn(GEMM_SIZE, GEMM_SIZE, device=device) for _ in range(2))
+    return 2.0 * GEMM_SIZE**3 / _best(lambda: torch.mm(a, b), device)
+
+
+@functools.cache
+def bandwidth(device: str, size: int) -> float:
+    """Bytes/s moved between a core and a working set of `size` bytes: copying or only reading, whichever is faster."""
+    source = torch.rand(size // 4, device=device)
+    half = source[: size // 8]
+    target = torch.empty_like(half)
+    copied = 2 * half.nbytes / _best(lambda: target.copy_(half), device)
+    read = source.nbytes / _best(lambda: source.sum(), device)
+    return max(copied, read)
+
+
+def _best(call: Callable[[], object], device: str) -> float:
+    """Seconds of the fastest of the runs that fit into a moment."""
+
+    def timed() -> float:
+        start = time.perf_counter()
+        call()
+        if device != "cpu":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    timed()
+    end = time.perf_counter() + MEASURE_S
+    times = [timed()]
+    while time.perf_counter() < end or len(times) < 3:
+        times.append(timed())
+    return min(times)

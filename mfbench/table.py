@@ -1,0 +1,123 @@
+"""Records as a table that a person can read in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from mfbench.records import Record, Speedup
+
+VERDICT_STYLE = {"faster": "green", "slower": "red", "same": "cyan", "inconclusive": "yellow"}
+
+
+def table(records: Sequence[Record]) -> RenderableType:
+    """One block a case: what was compared, then a line a provider."""
+    by_case = [list(group) for _, group in groupby(records, key=lambda record: (record.case, record.device))]
+    names = max((len(_short(record.provider)) for record in records), default=0)
+    return Group(*(part for group in by_case for part in _block(group, names)))
+
+
+def _block(records: Sequence[Record], name_width: int) -> Iterable[RenderableType]:
+    first = records[0]
+    baselines = {record.speedup.baseline for record in records if record.speedup}
+    yield Text(f"\n{first.case.label} · {first.device}", style="bold")
+    grid = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    grid.add_column("provider", min_width=name_width, no_wrap=True)
+    grid.add_column("median", justify="right", min_width=8, no_wrap=True)
+    grid.add_column("±", justify="right", min_width=4, no_wrap=True)
+    grid.add_column(f"× {', '.join(sorted(baselines))}", justify="right", min_width=18, no_wrap=True)
+    grid.add_column("verdict", min_width=12, no_wrap=True)
+    grid.add_column("error", justify="right", no_wrap=True)
+    grid.add_column("peak", justify="right", min_width=7, no_wrap=True)
+    grid.add_column("floor", justify="right", min_width=5, no_wrap=True)
+    problems = []
+    for record in records:
+        name = _short(record.provider)
+        if record.status != "ok":
+            grid.add_row(name, Text(record.status, style="yellow" if record.status in ("skipped", "oom") else "red"))
+            problems.append(f"  {name}: {record.reason}")
+            continue
+        assert record.timing is not None
+        low, high = record.timing.ci95_s
+        half = "" if low is None or high is None else _percent((high - low) / 2 / record.timing.median_s)
+        grid.add_row(
+            name,
+            seconds(record.timing.median_s),
+            half,
+            *_speedup(record.provider, record.speedup),
+            _error(record),
+            size(record.peak_bytes),
+            _fraction(record),
+        )
+    yield grid
+    if problems:
+        yield Text("\n".join(problems), style="dim")
+
+
+def legend(records: Sequence[Record]) -> str:
+    """What the columns mean, and the machine."""
+    ok = [record for record in records if record.status == "ok"]
+    if not ok:
+        return ""
+    env, roofline = ok[0].env, ok[0].roofline
+    assert roofline is not None
+    machine = env.get("gpu") if ok[0].device != "cpu" else f"{env['cpu']}, {env['threads']} threads"
+    gemm = f"{roofline.gemm_flops_per_s / 1e9:.0f} GFLOP/s, measured"
+    return (
+        "\n±: 95 % interval of the median. error: the largest of the outputs' errors, 1 = its bound. peak: memory "
+        f"beyond inputs and outputs. floor: the time at this machine's GEMM rate ({gemm}) or at the bandwidth of the "
+        f"working set, whichever is longer, as a fraction of the median. {machine}"
+    )
+
+
+def seconds(value: float) -> str:
+    """A time with three digits and its unit."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if value >= scale:
+            return f"{value / scale:.3g} {unit}" if value < 1000 * scale else f"{value / scale:.0f} {unit}"
+    return f"{value / 1e-9:.3g} ns"
+
+
+def size(value: int | None) -> str:
+    """A size in binary units; a dash where it could not be measured."""
+    if value is None:
+        return "–"
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}"
+        value /= 1024  # type: ignore[assignment]
+    return f"{value:.1f} GiB"
+
+
+def _percent(fraction: float) -> str:
+    return f"{fraction:.1%}" if fraction < 0.0995 else f"{fraction:.0%}"
+
+
+def _speedup(provider: str, speedup: Speedup | None) -> tuple[str, RenderableType]:
+    if speedup is None:
+        return "", ""
+    if speedup.baseline == provider:
+        return "1", Text("baseline", style="dim")
+    low, high = speedup.ci95
+    interval = "" if low is None or high is None else f" [{low:.3g}, {high:.3g}]"
+    return f"{speedup.ratio:.3g}{interval}", Text(speedup.verdict, style=VERDICT_STYLE[speedup.verdict])
+
+
+def _error(record: Record) -> str:
+    assert record.correctness is not None
+    return f"{max((c.error or 0) / c.bound for c in record.correctness.values()):.2f}"
+
+
+def _fraction(record: Record) -> str:
+    if record.roofline is None:
+        return ""
+    return f"{record.roofline.fraction:.0%}" + ("!" if record.roofline.fraction > 1 else "")
+
+
+def _short(provider: str) -> str:
+    """A provider from a file without its folders."""
+    return provider.rpartition("/")[2]
