@@ -1,0 +1,138 @@
+"""Tensor-core instructions: mma.sync and the ldmatrix/stmatrix that feed it.
+
+Fragments, for lane = 4 * g + t of a warp and the numbers of one 32-bit (or f64) register counted by h:
+A holds row g + 8 * i, column width * t + h + 4 * width * j in register i + rows / 8 * j; B the transpose of that with
+one block of columns; C and D hold row g + 8 * i, column 2 * t + p in register p + 2 * i.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+
+from .convert import tf32_truncated
+from .program import Code, Execute, instruction
+from .races import WARP
+from .types import TYPES
+from .warp import active_warps
+
+FORMS = {  # (shape, types of A and B) -> type in which operands are read
+    ("m16n8k4", "tf32"): "f32",
+    ("m16n8k8", "tf32"): "f32",
+    ("m16n8k8", "f16"): "f16x2",
+    ("m16n8k16", "f16"): "f16x2",
+    ("m16n8k8", "bf16"): "bf16x2",
+    ("m16n8k16", "bf16"): "bf16x2",
+    ("m8n8k4", "f64"): "f64",
+    ("m16n8k4", "f64"): "f64",
+    ("m16n8k8", "f64"): "f64",
+    ("m16n8k16", "f64"): "f64",
+}
+
+
+@instruction("mma")
+def mma(code: Code) -> Execute:
+    """D = A B + C. Products and sums are in the type of C, in which hardware does not state its order of addition."""
+    sync, aligned, shape, *layout, result, a_type, b_type, c_type = code.modifiers
+    expected = ("sync", "aligned", ["row", "col"], "f64" if a_type == "f64" else "f32")
+    form = FORMS.get((shape, a_type))
+    if form is None or (sync, aligned, layout, result) != expected or a_type != b_type or c_type != result:
+        raise code.unsupported(".".join(["mma", *code.modifiers]))
+    rows, columns, depth = (int(extent) for extent in re.fullmatch(r"m(\d+)n(\d+)k(\d+)", shape).groups())
+    operand = tf32_truncated if a_type == "tf32" else _same
+    d, a, b, c = (getattr(vector, "items", (vector,)) for vector in code.operands)
+    a_of, b_of = (_fragment(code, registers, form) for registers in (a, b))
+    c_of, writes = _fragment(code, c, result), [code.writer(register, TYPES[result]) for register in d]
+    compute = TYPES[result].dtype
+
+    def execute(block, mask):
+        active_warps(block, mask, code)
+        # [j, i, warps, g, t, h] -> [warps, rows, depth]
+        left = operand(a_of(block)).reshape(-1, rows // 8, block.threads // WARP, 8, 4, _width(form))
+        left = left.transpose(2, 1, 3, 0, 4, 5).reshape(-1, rows, depth).astype(compute)
+        # [j, warps, g, t, h] -> [warps, depth, columns]
+        right = operand(b_of(block)).reshape(-1, block.threads // WARP, 8, 4, _width(form))
+        right = right.transpose(1, 0, 3, 4, 2).reshape(-1, depth, columns).astype(compute)
+        # [i, p, warps, g, t] <-> [warps, rows, columns]
+        start = c_of(block).reshape(-1, 2, block.threads // WARP, 8, 4).transpose(2, 0, 3, 4, 1)
+        total = left @ right + start.reshape(-1, rows, columns)
+        total = total.reshape(-1, rows // 8, 8, 4, 2).transpose(1, 4, 0, 2, 3).reshape(-1, block.threads)
+        for register, write in zip(np.ascontiguousarray(total), writes, strict=True):
+            write(block, register, mask)
+
+    return execute
+
+
+def _same(value: np.ndarray) -> np.ndarray:
+    return value
+
+
+def _width(form: str) -> int:
+    return 2 if form.endswith("x2") else 1
+
+
+def _fragment(code: Code, registers: tuple, form: str) -> Callable:
+    """The numbers in some registers, [registers, threads * width]."""
+    reads = [code.reader(register, TYPES[form]) for register in registers]
+    return lambda block: np.stack([read(block) for read in reads])
+
+
+def _matrices(code: Code) -> tuple[int, bool]:
+    sync, aligned, shape, count, *rest = code.modifiers
+    if (sync, aligned, shape) != ("sync", "aligned", "m8n8") or count not in ("x1", "x2", "x4"):
+        raise code.unsupported(".".join([code.opcode, *code.modifiers]))
+    if rest not in (["shared", "b16"], ["trans", "shared", "b16"]):
+        raise code.unsupported(".".join([code.opcode, *code.modifiers]))
+    return int(count[1:]), rest[0] == "trans"
+
+
+def _row_threads(block, mask, count: int, code: Code) -> np.ndarray:
+    """The threads that give row addresses: the first 8 of a warp for each matrix."""
+    return (active_warps(block, mask, code)[:, None] * WARP + np.arange(8 * count)).ravel()
+
+
+def _transposed(rows: np.ndarray) -> np.ndarray:
+    """[warps, matrices, 8 rows, 8 halves], transposed."""
+    return np.ascontiguousarray(rows.swapaxes(-1, -2))
+
+
+@instruction("ldmatrix")
+def ldmatrix(code: Code) -> Execute:
+    count, transposed = _matrices(code)
+    address = code.address(code.operands[1])
+    writes = [code.writer(item, TYPES["b32"]) for item in getattr(code.operands[0], "items", (code.operands[0],))]
+
+    def execute(block, mask):
+        threads = _row_threads(block, mask, count, code)
+        rows = block.spaces["shared"].load_rows(code.instruction, threads, address(block)[threads])
+        rows = rows.view(np.uint16).reshape(-1, count, 8, 8)
+        rows = _transposed(rows) if transposed else rows
+        matrices = rows.view(np.uint32).transpose(1, 0, 2, 3).reshape(count, -1)  # [matrices, active threads]
+        active = block.active(mask)
+        for matrix, write in zip(matrices, writes, strict=True):
+            value = np.zeros(block.threads, np.uint32)
+            value[active] = matrix
+            write(block, value, mask)
+
+    return execute
+
+
+@instruction("stmatrix")
+def stmatrix(code: Code) -> Execute:
+    count, transposed = _matrices(code)
+    address = code.address(code.operands[0])
+    reads = [code.reader(item, TYPES["b32"]) for item in getattr(code.operands[1], "items", (code.operands[1],))]
+
+    def execute(block, mask):
+        threads = _row_threads(block, mask, count, code)
+        active = block.active(mask)
+        words = np.stack([read(block)[active] for read in reads], axis=1)  # [active threads, matrices]
+        rows = np.ascontiguousarray(words.reshape(-1, WARP, count).swapaxes(1, 2)).view(np.uint16)
+        rows = rows.reshape(-1, count, 8, 8)
+        rows = _transposed(rows) if transposed else rows
+        data = rows.reshape(-1, 8).view("V16").ravel()
+        block.spaces["shared"].store(code.instruction, threads, address(block)[threads], data)
+
+    return execute

@@ -1,0 +1,125 @@
+"""Races: two threads at the same bytes, one of them writing, with nothing between that orders them.
+
+Threads of different warps are ordered by `bar.sync`, threads of one warp by `bar.warp.sync` too (not by lockstep, which
+hardware does not promise), blocks of one launch by nothing. Atomics are ordered among themselves.
+
+A mark says who touched a unit of memory since the last barrier: the lowest and the highest thread, which is enough to
+tell 'only this thread', 'only its warp' and 'another warp'.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from .parser import Instruction
+
+WARP = 32
+CONFLICTS = {"read": ("write", "atomic"), "write": ("read", "write", "atomic"), "atomic": ("read", "write")}
+
+
+class Race(NamedTuple):
+    """A hazard: `line` (this access) and `earlier` (the one it is not ordered after) are lines of PTX."""
+
+    kind: str  # as in "write after read"
+    where: str  # "shared", or "argument 3"
+    line: int
+    earlier: int
+    text: str  # the instruction at `line`
+    threads: tuple[int, int]  # the earlier one and this one; blocks where `between_blocks`
+    byte: int  # offset into `where`
+    between_blocks: bool = False
+
+
+@dataclass
+class Races:
+    """Races seen so far, each pair of instructions once."""
+
+    found: dict[tuple, Race] = field(default_factory=dict)
+
+    def add(self, race: Race) -> None:
+        self.found.setdefault((race.kind, race.where, race.line, race.earlier, race.between_blocks), race)
+
+
+class Clock:
+    """Time in barriers: what happened before `floor` is ordered for all, before `group[g]` for the threads of g."""
+
+    def __init__(self, groups: int) -> None:
+        self.now = self.floor = 1
+        self.group = np.ones(groups, np.int64)
+
+    def barrier(self) -> None:
+        self.now += 1
+        self.floor = self.now
+        self.group[:] = self.now
+
+    def group_barrier(self, groups: np.ndarray) -> None:
+        self.now += 1
+        self.group[groups] = self.now
+
+
+class Marks:
+    """For each unit of memory: the range of threads that touched it, when last, and by which line of PTX."""
+
+    def __init__(self, units: int, clock: Clock, group_size: int) -> None:
+        self.clock, self.group_size = clock, group_size
+        self.low, self.high, self.line = (np.zeros(units, np.int32) for _ in range(3))
+        self.stamp = np.zeros(units, np.int64)
+
+    def _look(self, units: np.ndarray, threads: np.ndarray) -> tuple[np.ndarray, ...]:
+        group = threads // self.group_size
+        low, high = self.low[units], self.high[units]
+        elsewhere = (low // self.group_size != group) | (high // self.group_size != group)
+        since = np.where(elsewhere, self.clock.floor, self.clock.group[group])
+        return low, high, elsewhere, self.stamp[units] >= since
+
+    def conflicts(self, units: np.ndarray, threads: np.ndarray) -> np.ndarray:
+        """Where another thread's touch is not ordered before one by `threads` now."""
+        low, high, elsewhere, live = self._look(units, threads)
+        return live & (elsewhere | (low != threads) | (high != threads))
+
+    def other(self, unit: int, thread: int) -> int:
+        low, high = int(self.low[unit]), int(self.high[unit])
+        return low if low != thread else high
+
+    def touch(self, units: np.ndarray, threads: np.ndarray, line: int) -> None:
+        """Record `threads` (ascending) at `units`, which may repeat: of equal units the last assignment stands."""
+        low, high, _, live = self._look(units, threads)
+        self.high[units] = np.where(live, np.maximum(high, threads), threads)
+        self.low[units[::-1]] = np.where(live, np.minimum(low, threads), threads)[::-1]
+        self.stamp[units] = self.clock.now
+        self.line[units] = line
+
+
+class Watch:
+    """Marks of one memory, per kind of access; `check` reports conflicts, then records the access."""
+
+    def __init__(self, where: str, units: int, unit: int, clock: Clock, races: Races, group_size: int = WARP) -> None:
+        self.where, self.unit, self.races, self.between_blocks = where, unit, races, group_size == 1
+        self.marks = {kind: Marks(units, clock, group_size) for kind in CONFLICTS}
+
+    def check(self, kind: str, units: np.ndarray, threads: np.ndarray, code: Instruction, record: bool = True) -> None:
+        for other in CONFLICTS[kind]:
+            marks = self.marks[other]
+            conflicts = marks.conflicts(units, threads)
+            if conflicts.any():
+                at = int(conflicts.argmax())
+                unit, thread = int(units[at]), int(threads[at])
+                self.report(
+                    f"{kind} after {other}", unit, code, int(marks.line[unit]), marks.other(unit, thread), thread
+                )
+        if record:
+            self.marks[kind].touch(units, threads, code.line)
+
+    def check_stored(self, lost: np.ndarray, offsets: np.ndarray, threads: np.ndarray, code: Instruction) -> None:
+        """Of threads that store different values at one place in one instruction, all but the last lost theirs."""
+        if lost.any():
+            at = int(lost.argmax())
+            winner = int(threads[np.flatnonzero(offsets == offsets[at])[-1]])
+            self.report("write with write", int(offsets[at]) // self.unit, code, code.line, winner, int(threads[at]))
+
+    def report(self, kind: str, unit: int, code: Instruction, earlier: int, other: int, thread: int) -> None:
+        byte, text = unit * self.unit, code.text
+        self.races.add(Race(kind, self.where, code.line, earlier, text, (other, thread), byte, self.between_blocks))
