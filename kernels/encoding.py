@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kernels.problem import check_ratings
+
 FLOAT_DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
@@ -25,8 +27,10 @@ def encode_ratings(ratings: Tensor, mask: Tensor | None = None) -> EncodedRating
         mask: (m, n), non-zero where observed; None: NaN marks the unobserved places.
 
     Raises:
+        TypeError: an argument is not a tensor, or the ratings' dtype is not one that the step takes.
         ValueError: the shapes differ, or an observed rating is NaN, which the encoding cannot hold.
     """
+    check_ratings(ratings, mask)
     if mask is None:
         observed = ~torch.isnan(ratings)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -56,8 +57,8 @@ def mf_loss_and_grads(
     """
     ratings, mask = unwrap(ratings, mask)
     parameters = (user_factors, item_factors, user_bias, item_bias, global_bias)
-    step = step_op if torch.compiler.is_compiling() else _step
-    loss, *grads = step(*parameters, ratings, mask, reg, backend, precision, deterministic)
+    arguments = (*parameters, ratings, mask, reg, backend, precision, deterministic)
+    loss, *grads = _without_derivatives(step_op, _step, arguments)
     return loss, Grads(*grads)
 
 
@@ -86,12 +87,12 @@ def mf_loss(
     """
     ratings, mask = unwrap(ratings, mask)
     parameters = (user_factors, item_factors, user_bias, item_bias, global_bias)
-    if ratings.requires_grad:
+    if _requires_grad(ratings):
         raise ValueError("ratings: expected no requires_grad, since the loss is differentiated in the parameters only")
-    if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters):
+    if torch.is_grad_enabled() and any(map(_requires_grad, parameters)):
         step = step_op if torch.compiler.is_compiling() else EagerStep.apply
         return step(*parameters, ratings, mask, reg, backend, precision, deterministic)[0]
-    return _evaluate(*parameters, ratings, mask, reg, backend, precision, deterministic)
+    return _without_derivatives(loss_op, _loss, (*parameters, ratings, mask, reg, backend, precision, deterministic))
 
 
 def mf_sse(
@@ -109,11 +110,18 @@ def mf_sse(
     """Sum of squared errors over the mask, 0-d float64: `mf_loss` without regulariser, forward only."""
     ratings, mask = unwrap(ratings, mask)
     parameters = (user_factors, item_factors, user_bias, item_bias, global_bias)
-    return _evaluate(*parameters, ratings, mask, 0.0, backend, precision, deterministic)
+    return _without_derivatives(loss_op, _loss, (*parameters, ratings, mask, 0.0, backend, precision, deterministic))
 
 
-def _evaluate(*arguments: Any) -> Tensor:
-    return (loss_op if torch.compiler.is_compiling() else _loss)(*arguments)
+def _requires_grad(argument: Any) -> bool:
+    return getattr(argument, "requires_grad", False)  # what is not a tensor is refused later, by name
+
+
+def _without_derivatives(op: Callable[..., Any], function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """The operator where a compiler traces the call, else the function behind it: the same values, no graph."""
+    if not torch.compiler.is_compiling():
+        return function(*arguments)
+    return op(*(value.detach() if isinstance(value, Tensor) else value for value in arguments))
 
 
 def unwrap(ratings: Tensor | EncodedRatings, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -165,7 +173,7 @@ def _step(
 
 def _fake_step(user_factors, item_factors, user_bias, item_bias, global_bias, ratings, mask, reg, *_):
     problem = check_problem(user_factors, item_factors, user_bias, item_bias, global_bias, ratings, mask, reg)
-    return user_factors.new_empty((), dtype=torch.float64), *map(torch.empty_like, problem.parameters)
+    return user_factors.new_empty((), dtype=torch.float64), *(p.new_empty(p.shape) for p in problem.parameters)
 
 
 def _save_grads(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -57,20 +59,15 @@ def check_problem(
     """The arguments as a `Problem`.
 
     Raises:
-        TypeError: an argument is not a tensor, or its dtype is not one that the step takes.
-        ValueError: a shape or a device does not fit the others, or `reg` is not a finite number.
+        TypeError: an argument is not a dense tensor, its dtype is not one that the step takes, or `reg` is no number.
+        ValueError: a shape or a device does not fit the others, or `reg` is not finite.
     """
     problem = Problem(user_factors, item_factors, user_bias, item_bias, global_bias, ratings, mask, reg)
-    for name, value in zip(Problem._fields[:7], problem[:7], strict=True):
-        if not isinstance(value, Tensor) and not (name == "mask" and value is None):
-            raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+    for name, parameter in zip(Problem._fields[:5], problem[:5], strict=True):
+        _check_tensor(name, parameter)
+    check_ratings(ratings, mask)
     if user_factors.dtype not in PARAMETER_DTYPES:
         raise TypeError(f"user_factors: expected float32 or float64, got {user_factors.dtype}")
-    if ratings.dtype not in RATING_DTYPES:
-        expected = ", ".join(str(dtype).removeprefix("torch.") for dtype in RATING_DTYPES)
-        raise TypeError(f"ratings: expected one of {expected}, got {ratings.dtype}")
-    if mask is not None and mask.dtype.is_complex:
-        raise TypeError(f"mask: expected bool, an integer or a float dtype, got {mask.dtype}")
     for name, parameter in zip(Problem._fields[1:5], problem[1:5], strict=True):
         if parameter.dtype != user_factors.dtype:
             raise TypeError(f"{name}: expected {user_factors.dtype} as user_factors, got {parameter.dtype}")
@@ -90,13 +87,35 @@ def check_problem(
     for name, tensor in zip(Problem._fields[1:7], problem[1:7], strict=True):
         if tensor is not None and tensor.device != user_factors.device:
             raise ValueError(f"{name}: expected device {user_factors.device} as user_factors, got {tensor.device}")
-    if isinstance(reg, Tensor) or not abs(reg) < float("inf"):
+    if not isinstance(reg, (float, Real, torch.SymFloat, torch.SymInt)):
+        raise TypeError(f"reg: expected a finite number, got {reg!r}")
+    if not math.isfinite(reg):
         raise ValueError(f"reg: expected a finite number, got {reg!r}")
     return problem
 
 
+def check_ratings(ratings: Tensor, mask: Tensor | None) -> None:
+    """Raises TypeError where ratings or mask are not dense tensors, or have a dtype that the step does not take."""
+    _check_tensor("ratings", ratings)
+    if ratings.dtype not in RATING_DTYPES:
+        expected = ", ".join(str(dtype).removeprefix("torch.") for dtype in RATING_DTYPES)
+        raise TypeError(f"ratings: expected one of {expected}, got {ratings.dtype}")
+    if mask is not None:
+        _check_tensor("mask", mask)
+        if mask.dtype.is_complex:
+            raise TypeError(f"mask: expected bool, an integer or a float dtype, got {mask.dtype}")
+
+
+def _check_tensor(name: str, value: Tensor) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+    if value.layout != torch.strided or value.is_neg():
+        came = "a lazily negated one, see resolve_neg()" if value.layout == torch.strided else value.layout
+        raise TypeError(f"{name}: expected a dense tensor, got {came}")
+
+
 def _check_shape(name: str, tensor: Tensor, *expected: tuple[int, ...]) -> None:
-    if tuple(tensor.shape) not in expected:
+    if tensor.shape not in expected:
         shapes = " or ".join(str(shape) for shape in expected)
         raise ValueError(f"{name}: expected shape {shapes}, got {tuple(tensor.shape)}")
 

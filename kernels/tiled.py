@@ -28,6 +28,7 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     dA, dB = torch.zeros_like(A), torch.zeros_like(B)
     sse = torch.zeros((), dtype=torch.float64, device=P.device)
     bu_mu, bi = bu.reshape(m, 1) + mu, bi.reshape(1, n)
+    R = problem.ratings.detach()
 
     tile_items = min(n, TILE_ITEMS)
     tile_users = max(1, TILE_ELEMENTS // max(tile_items, 1))
@@ -37,7 +38,7 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
             items = slice(j, j + tile_items)
             E = torch.addmm(bi[:, items], P[users], Q[items].T)  # [tile_users, tile_items]
             E += bu_mu[users]
-            ratings = problem.ratings[users, items]
+            ratings = R[users, items]
             E -= ratings
             missing = ratings.isnan() if problem.mask is None else problem.mask[users, items] == 0
             E.masked_fill_(missing, 0)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+PROMOTED = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+            torch.float16, torch.bfloat16, torch.float32, torch.float64)  # fmt: skip
+
 
 def notebook_loss(p: Tensor, q: Tensor, bu: Tensor, bi: Tensor, u: Tensor,
                   rating_matrix: Tensor, mask_matrix: Tensor, reg: float = 0.1) -> Tensor:  # fmt: skip
@@ -22,11 +25,12 @@ def notebook_loss(p: Tensor, q: Tensor, bu: Tensor, bi: Tensor, u: Tensor,
 def notebook_operands(ratings: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Ratings and mask as the notebook's expressions need them.
 
-    The notebook multiplies by the mask, so a mask must be 0 or 1, and since 0 * NaN is NaN an unobserved
-    rating that is not finite becomes 0. Operands that are fit already are returned as they came.
+    The notebook multiplies by the mask, so a mask must be 0 or 1 in a dtype that PyTorch promotes, and since
+    0 * NaN is NaN an unobserved rating that is not finite becomes 0. Operands that are fit already are returned
+    as they came.
     """
-    observed = ~torch.isnan(ratings) if mask is None else mask != 0
-    if mask is None or not torch.equal(observed, mask):
+    observed = ~torch.isnan(ratings) if mask is None else mask.bool()
+    if mask is None or mask.dtype not in PROMOTED or not torch.equal(observed, mask):
         mask = observed
     if not torch.isfinite(ratings).all():
         ratings = ratings.masked_fill(~observed, 0)

@@ -49,7 +49,7 @@ def oracle_loss_and_grads(
     for i in range(0, m, rows):
         users = slice(i, i + rows)
         R = _float64(ratings[users])
-        observed = ~np.isnan(R) if mask is None else (mask[users] != 0).cpu().numpy()
+        observed = ~np.isnan(R) if mask is None else mask[users].bool().cpu().numpy()
         pred = P[users] @ Q.T + bu[users, None] + bi[None, :] + mu
         E = np.where(observed, pred - np.where(observed, R, 0), 0)
         loss += (E**2).sum()
