@@ -38,11 +38,13 @@ def run(
     shared_bytes: int,
     args: Sequence[torch.Tensor | int | float],
     order: Iterable[int] | None = None,
+    schedule: Sequence[int] | None = None,
 ) -> Report:
     """Execute one launch of compiled PTX on CPU tensors, block after block.
 
     `args` are the kernel's parameters in order; pointers that follow the last one given (Triton's scratch) are null.
-    `order` lists the blocks' linear indices, x fastest; None: ascending.
+    `order` lists the blocks' linear indices, x fastest; None: ascending. `schedule` lists a block's warps: each goes as
+    far as it can before the next one moves, which shows what a missing barrier can do; None: all in lockstep.
 
     Raises:
         PTXError: an unknown instruction, an access out of bounds or misaligned, a barrier that warps split at, no end.
@@ -56,7 +58,7 @@ def run(
     report = Report()
     with np.errstate(all="ignore"):
         for index in range(blocks) if order is None else order:
-            block = Block(program, memory, parameters, extents, index)
+            block = Block(program, memory, parameters, extents, index, schedule)
             block.run()
             report.instructions += block.executed
     report.races = list(memory.races.found.values())
@@ -104,7 +106,13 @@ class Block:
     """The state of one block: registers, memories and program counters of its threads."""
 
     def __init__(
-        self, program: Program, memory: GlobalMemory, parameters: np.ndarray, grid: tuple[int, ...], index: int
+        self,
+        program: Program,
+        memory: GlobalMemory,
+        parameters: np.ndarray,
+        grid: tuple[int, ...],
+        index: int,
+        schedule: Sequence[int] | None = None,
     ) -> None:
         self.program, self.threads, self.index = program, program.threads, index
         self.every_thread = np.arange(self.threads)
@@ -120,6 +128,9 @@ class Block:
         self.special = self._special_registers(grid)
         self.counters = np.zeros(self.threads, np.int64)  # index of each thread's next step
         self.waiting = np.zeros(self.threads, np.bool_)  # at a barrier
+        self.rank = (
+            np.repeat(np.argsort(schedule), WARP) if schedule else None
+        )  # of a thread's warp: the lowest goes first
         self.executed = 0
 
     def _special_registers(self, grid: tuple[int, ...]) -> dict[str, np.ndarray]:
@@ -145,6 +156,8 @@ class Block:
             if not runnable.any():
                 self._pass_barrier(alive)
                 continue
+            if self.rank is not None:
+                runnable &= self.rank == self.rank[runnable].min()
             first = int(self.counters[runnable].min())
             mask = runnable & (self.counters == first)
             others = self.counters[runnable & ~mask]

@@ -147,9 +147,7 @@ class GlobalMemory:
         if self.arguments:
             near = min(self.arguments.values(), key=lambda a: max(a.base - address, address - a.base - a.size))
             shape = tuple(near.tensor.shape)
-            message += (
-                f" (argument {near.index}, shape {shape}, spans {near.size} bytes; this is byte {address - near.base})"
-            )
+            message += f" (byte {address - near.base} of argument {near.index}: shape {shape}, {near.size} bytes)"
         raise OutOfBounds(message, code.line, code.text)
 
 

@@ -114,9 +114,8 @@ def _parse_body(kernel: Kernel, body: str, first_line: int) -> None:
         line = raw.split("//")[0].strip()
         if not pending and _IGNORED.match(line):
             continue
-        while not pending and (label := _LABEL.match(line)):
-            kernel.labels[label[1]] = len(kernel.instructions)
-            line = line[label.end() :]
+        if not pending:
+            line = _take_labels(kernel, line)
         *statements, pending = f"{pending} {line}".split(";")
         for statement in statements:
             _parse_statement(kernel, statement.strip().lstrip("{").strip(), number)
@@ -125,7 +124,15 @@ def _parse_body(kernel: Kernel, body: str, first_line: int) -> None:
             pending = ""
 
 
+def _take_labels(kernel: Kernel, text: str) -> str:
+    while label := _LABEL.match(text):
+        kernel.labels[label[1]] = len(kernel.instructions)
+        text = text[label.end() :]
+    return text
+
+
 def _parse_statement(kernel: Kernel, text: str, line: int) -> None:
+    text = _take_labels(kernel, text)
     if not text or _IGNORED.match(text):
         return
     if registers := _REGISTERS.match(text):
