@@ -67,10 +67,11 @@ def _rebound(kernel: Any) -> types.FunctionType:
 
     plain = kernel.fn
     names = dict(plain.__globals__)
-    for name, value in plain.__globals__.items():
+    for name in plain.__code__.co_names:
+        value = names.get(name)
         if value is tl.sum:
             names[name] = sum_of
-        elif isinstance(value, JITFunction) and value is not kernel:
+        elif isinstance(value, JITFunction):
             names[name] = InterpretedFunction(_rebound(value)).rewrite()
     twin = types.FunctionType(plain.__code__, names, plain.__name__, plain.__defaults__, plain.__closure__)
     twin.__annotations__ = plain.__annotations__

@@ -65,7 +65,7 @@ def plan_step(
         mask = mask.view(torch.uint8)
     arguments = {
         "a_ptr": A, "b_ptr": B, "bu_ptr": bu_mu, "bi_ptr": bi_packed,
-        "ratings_ptr": problem.ratings.detach(), "mask_ptr": mask,
+        "ratings_ptr": problem.ratings.detach(), "mask_ptr": mask, "scale_ptr": None,
         "da_ptr": dA, "db_ptr": dB, "dbu_ptr": dbu, "dbi_ptr": dbi, "sse_ptr": sse,
         "M": m, "N": n,
         "stride_rm": problem.ratings.stride(0), "stride_rn": problem.ratings.stride(1),
@@ -75,7 +75,7 @@ def plan_step(
     }  # fmt: skip
     constants = {
         "BM": config.BM, "BN": config.BN, "BK": BK,
-        "SUMS": config.sums, "GRADIENTS": gradients, "PRECISION": precision,
+        "BITS": False, "SUMS": config.sums, "GRADIENTS": gradients, "PRECISION": precision,
     }  # fmt: skip
     step = KernelCall(fused_step, (grid.groups, grid.splits), arguments, constants, config.num_warps, config.num_stages)
     sums = [_Sum(partial) for partial in (dA, dB, dbu, dbi) if partial is not None]
