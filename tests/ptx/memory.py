@@ -106,7 +106,7 @@ class GlobalMemory:
         return data
 
     def store(self, code: Instruction, threads: np.ndarray, addresses: np.ndarray, data: np.ndarray) -> None:
-        for argument, which, offsets in self._access("write", code, threads, addresses, data.itemsize):
+        for argument, which, offsets in self._access("write", code, threads, addresses, data.itemsize, data):
             pieces = argument.memory.pieces(data.itemsize)
             pieces[offsets] = data[which]
             if argument.watched:
@@ -118,7 +118,15 @@ class GlobalMemory:
             whole = argument.memory.data[: argument.size // dtype.itemsize * dtype.itemsize]
             yield whole.view(dtype), which, offsets // dtype.itemsize
 
-    def _access(self, kind: str, code: Instruction, threads: np.ndarray, addresses: np.ndarray, width: int) -> Iterator:
+    def _access(
+        self,
+        kind: str,
+        code: Instruction,
+        threads: np.ndarray,
+        addresses: np.ndarray,
+        width: int,
+        data: np.ndarray | None = None,
+    ) -> Iterator:
         check_alignment(addresses, width, threads, code)
         regions = (addresses >> np.uint64(REGION)).astype(np.int64) - 1
         for index in [int(regions[0])] if (regions == regions[0]).all() else np.unique(regions):
@@ -130,15 +138,13 @@ class GlobalMemory:
             inside = argument.inside(offsets, width)
             if not inside.all():
                 self._stray(code, threads[which], addresses[which], inside, width)
-            self._watch(argument, kind, code, threads[which], offsets, width)
+            if argument.watched:
+                units, count = units_of(offsets, width, argument.unit)
+                same = None if data is None else argument.memory.pieces(width)[offsets] == data[which]
+                same = None if same is None else np.repeat(same, count)
+                argument.within_block.check(kind, units, np.repeat(threads[which], count), code, same)
+                argument.between_blocks.check(kind, units, np.full(units.size, self.block), code, same)
             yield argument, which, offsets
-
-    def _watch(self, argument, kind: str, code: Instruction, threads: np.ndarray, offsets: np.ndarray, width: int):
-        if not argument.watched:
-            return
-        units, count = units_of(offsets, width, argument.unit)
-        argument.within_block.check(kind, units, np.repeat(threads, count), code)
-        argument.between_blocks.check(kind, units, np.full(units.size, self.block), code)
 
     def _stray(self, code: Instruction, threads, addresses, inside, width: int) -> None:
         at = int(inside.argmin())

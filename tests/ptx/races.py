@@ -100,16 +100,30 @@ class Watch:
         self.where, self.unit, self.races, self.between_blocks = where, unit, races, group_size == 1
         self.marks = {kind: Marks(units, clock, group_size) for kind in CONFLICTS}
 
-    def check(self, kind: str, units: np.ndarray, threads: np.ndarray, code: Instruction, record: bool = True) -> None:
+    def check(
+        self,
+        kind: str,
+        units: np.ndarray,
+        threads: np.ndarray,
+        code: Instruction,
+        same: np.ndarray | None = None,
+        record: bool = True,
+    ) -> None:
+        """Report what is not ordered before this access, and record it.
+
+        Threads that hold copies of a value may all store it: by one instruction, a store that leaves what is there as
+        it is (`same`) is no race with another.
+        """
         for other in CONFLICTS[kind]:
             marks = self.marks[other]
             conflicts = marks.conflicts(units, threads)
+            if same is not None and other == "write":
+                conflicts &= ~(same & (marks.line[units] == code.line))
             if conflicts.any():
                 at = int(conflicts.argmax())
                 unit, thread = int(units[at]), int(threads[at])
-                self.report(
-                    f"{kind} after {other}", unit, code, int(marks.line[unit]), marks.other(unit, thread), thread
-                )
+                earlier = int(marks.line[unit]), marks.other(unit, thread)
+                self.report(f"{kind} after {other}", unit, code, *earlier, thread)
         if record:
             self.marks[kind].touch(units, threads, code.line)
 

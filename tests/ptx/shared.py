@@ -44,9 +44,10 @@ class SharedMemory:
     def store(self, code: Instruction, threads: np.ndarray, addresses: np.ndarray, data: np.ndarray) -> None:
         width = data.itemsize
         offsets, units, count = self._locate(code, threads, addresses, width)
-        self._check("write", units, np.repeat(threads, count), code)
-        self.memory.pieces(width)[offsets] = data
-        self.watch.check_stored(self.memory.pieces(width)[offsets] != data, offsets, threads, code)
+        pieces = self.memory.pieces(width)
+        self._check("write", units, np.repeat(threads, count), code, np.repeat(pieces[offsets] == data, count))
+        pieces[offsets] = data
+        self.watch.check_stored(pieces[offsets] != data, offsets, threads, code)
 
     def atomic(self, code: Instruction, threads: np.ndarray, addresses: np.ndarray, dtype: np.dtype) -> Iterator:
         """As that of global memory."""
@@ -104,9 +105,17 @@ class SharedMemory:
             raise OutOfBounds(message, code.line, code.text)
         return offsets, *units_of(offsets, width, self.unit)
 
-    def _check(self, kind: str, units: np.ndarray, threads: np.ndarray, code: Instruction, record: bool = True) -> None:
+    def _check(
+        self,
+        kind: str,
+        units: np.ndarray,
+        threads: np.ndarray,
+        code: Instruction,
+        same: np.ndarray | None = None,
+        record: bool = True,
+    ) -> None:
         if self.copies and (copying := self.in_flight[units]).any():
             at = int((copying != 0).argmax())
             thread = int(threads[at])
             self.watch.report(f"{kind} during cp.async", int(units[at]), code, int(copying[at]), thread, thread)
-        self.watch.check(kind, units, threads, code, record)
+        self.watch.check(kind, units, threads, code, same, record)

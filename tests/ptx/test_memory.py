@@ -159,7 +159,7 @@ def test_global_memory_is_watched_within_a_block_and_between_blocks():
     x = torch.zeros(64)
     assert kinds(execute(f"{write} {read}", x)) == ["read after write"]
     assert kinds(execute(f"{write} bar.sync 0; {read}", x)) == []
-    between = execute(f"{write} bar.sync 0; {read}", x, grid=2).races
+    between = execute(f"{write} bar.sync 0; {read}".replace("[%d1], %t", "[%d1], %c"), x, grid=2).races
     assert {(race.kind, race.between_blocks) for race in between} == {
         ("write after write", True),
         ("write after read", True),
