@@ -55,7 +55,7 @@ def check(name: str) -> None:
         if not Path(f"{path}.py").is_file():
             raise UsageError(f"--provider: no file {path}.py")
     elif name not in names():
-        raise UsageError(f"--provider: no provider {name!r}{nearest(name, names())}, or path/to/file.py:function")
+        raise UsageError(f"--provider: no provider {name!r}, nor path/to/file.py:function{nearest(name, names())}")
 
 
 def load(name: str) -> Provider:

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import stdtrit  # Student's t quantile; scipy.stats would take a second to import
 
 CONFIDENCE = 0.95
 BLOCKS = 10  # neighbouring rounds share their noise; medians of blocks of rounds are nearly independent
@@ -53,7 +53,8 @@ def _block_interval(values: Samples) -> Interval:
     if len(values) < 4:
         return Interval(median, -math.inf, math.inf)
     blocks = [np.median(block) for block in np.array_split(values, min(BLOCKS, len(values) // 2))]
-    half = float(stats.sem(blocks) * stats.t.ppf(0.5 + CONFIDENCE / 2, len(blocks) - 1))
+    error = np.std(blocks, ddof=1) / math.sqrt(len(blocks))
+    half = float(error * stdtrit(len(blocks) - 1, 0.5 + CONFIDENCE / 2))
     centre = float(np.mean(blocks))
     return Interval(median, min(median, centre - half), max(median, centre + half))
 

@@ -17,7 +17,7 @@ VERDICT_STYLE = {"faster": "green", "slower": "red", "same": "cyan", "inconclusi
 def table(records: Sequence[Record]) -> RenderableType:
     """One block a case: what was compared, then a line a provider."""
     by_case = [list(group) for _, group in groupby(records, key=lambda record: (record.case, record.device))]
-    names = max((len(_short(record.provider)) for record in records), default=0)
+    names = max((len(short(record.provider)) for record in records), default=0)
     return Group(*(part for group in by_case for part in _block(group, names)))
 
 
@@ -36,7 +36,7 @@ def _block(records: Sequence[Record], name_width: int) -> Iterable[RenderableTyp
     grid.add_column("floor", justify="right", min_width=5, no_wrap=True)
     problems = []
     for record in records:
-        name = _short(record.provider)
+        name = short(record.provider)
         if record.status != "ok":
             grid.add_row(name, Text(record.status, style="yellow" if record.status in ("skipped", "oom") else "red"))
             problems.append(f"  {name}: {record.reason}")
@@ -118,6 +118,6 @@ def _fraction(record: Record) -> str:
     return f"{record.roofline.fraction:.0%}" + ("!" if record.roofline.fraction > 1 else "")
 
 
-def _short(provider: str) -> str:
+def short(provider: str) -> str:
     """A provider from a file without its folders."""
     return provider.rpartition("/")[2]

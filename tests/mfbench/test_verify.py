@@ -1,0 +1,109 @@
+"""`mfbench verify`: what passes, and that a fault planted in any one output makes it fail and name the output."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mfbench import gate, verify
+from mfbench.inputs import Inputs
+from tests.mfbench.commands import mfbench_here
+
+PLANTS = """
+import torch
+from kernels import mf_loss_and_grads
+
+def step(*arguments):
+    loss, grads = mf_loss_and_grads(*arguments, backend="torch")
+    return [loss, *grads]
+
+def planted(output, change):
+    def provider(*arguments):
+        outputs = step(*arguments)
+        outputs[output] = change(outputs[output])
+        return outputs[0], outputs[1:]
+    return provider
+
+zero_loss = planted(0, torch.zeros_like)
+double_user_factors = planted(1, lambda value: 2 * value)
+zero_item_factors = planted(2, torch.zeros_like)
+missing_user_bias = planted(3, torch.zeros_like)
+halved_item_bias = planted(4, lambda value: value / 2)
+negated_global_bias = planted(5, torch.neg)
+half_precision = planted(2, lambda value: value.bfloat16().to(value.dtype))
+wrong_dtype = planted(3, lambda value: value.to(torch.float32 if value.dtype == torch.float64 else torch.float64))
+
+def mask_ignored_at_a_tile_edge(P, Q, bu, bi, mu, ratings, mask, reg):
+    if mask is None:
+        mask = ~ratings.isnan()
+    mask = mask != 0
+    clean = torch.where(mask, ratings, 3).to(ratings.dtype)
+    mask[:, 15::16] = True  # the last column of every tile
+    loss, grads = step(P, Q, bu, bi, mu, clean, mask, reg)[0], step(P, Q, bu, bi, mu, clean, mask, reg)[1:]
+    return loss, grads
+
+def raises(*arguments):
+    raise RuntimeError("out of order")
+"""
+
+NAMED = {
+    "zero_loss": "loss off by",
+    "double_user_factors": "user_factors off by",
+    "zero_item_factors": "item_factors off by",
+    "missing_user_bias": "user_bias off by",
+    "halved_item_bias": "item_bias off by",
+    "negated_global_bias": "global_bias off by",
+    "half_precision": "item_factors off by",
+    "wrong_dtype": "user_bias is float64, expected float32",
+    "mask_ignored_at_a_tile_edge": "item_bias off by",
+    "raises": "RuntimeError: out of order",
+}
+
+
+def test_every_backend_here_passes_forty_problems(monkeypatch, capsys) -> None:
+    assert mfbench_here(monkeypatch, "verify", "--cases", 42, "--seed", 3, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["failures"] == []
+    names = [tally["provider"] for tally in result["providers"]]
+    assert {"torch", "interpret", "autograd"} <= set(names)
+    assert all(tally["passed"] == tally["problems"] == 42 for tally in result["providers"])
+    assert all(0 < max(tally["worst"].values()) <= 1 for tally in result["providers"])
+
+
+@pytest.mark.parametrize("plant", NAMED)
+def test_plants_fail_and_are_named(tmp_path: Path, monkeypatch, capsys, plant: str) -> None:
+    path = tmp_path / "plants.py"
+    path.write_text(PLANTS)
+    assert mfbench_here(monkeypatch, "verify", "--provider", f"{path}:{plant}", "--cases", 12) == 1
+    output = capsys.readouterr()
+    assert NAMED[plant] in output.err
+    assert "of 12" in output.out
+
+
+def test_the_unplanted_provider_passes(tmp_path: Path, monkeypatch, capsys) -> None:
+    path = tmp_path / "plants.py"
+    path.write_text(PLANTS + "\ndef honest(*arguments):\n    loss, *grads = step(*arguments)\n    return loss, grads\n")
+    assert mfbench_here(monkeypatch, "verify", "--provider", f"{path}:honest", "--cases", 12) == 0
+
+
+def test_drawn_problems_cover_the_contract() -> None:
+    drawn = [problem.inputs for problem in verify.draw(60, 1)]
+    assert {inputs.ratings.dtype for inputs in drawn} == set(verify.RATINGS)
+    assert {inputs.mask.dtype if inputs.mask is not None else None for inputs in drawn} == set(verify.MASKS)
+    assert {inputs.user_factors.dtype for inputs in drawn} == {verify.torch.float32, verify.torch.float64}
+    assert any(inputs.ratings.stride()[0] == 0 for inputs in drawn)
+    assert any(not inputs.ratings.is_contiguous() and inputs.ratings.stride()[0] == 1 for inputs in drawn)
+
+
+def test_observed_nan_must_reach_the_results() -> None:
+    inputs: Inputs = next(iter(verify.draw(1, 5))).inputs
+    ratings, mask = inputs.ratings.clone(), inputs.mask.clone()
+    ratings[-1, -1], mask[-1, -1] = float("nan"), 1
+    inputs = inputs._replace(ratings=ratings, mask=mask)
+    for name in ("native", "torch", "interpret"):
+        provider = next(p for p in verify.candidates("cpu", None) if p.name == name)
+        ratios, reason = verify.check(provider, inputs, gate.standard(inputs))
+        assert reason is None
+        assert len(ratios) == 6
