@@ -91,7 +91,7 @@ def plan_step(
         choice = config.pick(device, problem.shape[2], precision, problem.user_factors.element_size())
     except config.NotShipped as reason:
         raise ValueError(f"not shipped for {target}: {reason}") from reason
-    step = plan.plan_step(problem, device, choice, precision, deterministic, gradients=True)
+    step = plan.plan_step(problem, device, choice, deterministic, gradients=True)
     return StepPlan([_launch(call, device) for call in step.calls], step.result)
 
 

@@ -51,8 +51,28 @@ TARGETS = {
 
 
 @dataclass(frozen=True)
+class Arithmetic:
+    """How the operands of the three products are held and multiplied."""
+
+    input_precision: str  # of tl.dot
+    split: int = 0  # float32 operands as two halves, the low one of this many mantissa bits; 0: whole
+    half: str = "float32"  # dtype of the halves
+    rounded: int = 0  # whole factors are rounded to this many mantissa bits less, not cut by the hardware
+
+
+ARITHMETIC = {
+    "ieee": Arithmetic("ieee"),
+    "tf32x3": Arithmetic("tf32", split=13),
+    "bf16x3": Arithmetic("ieee", split=16, half="bfloat16"),
+    "tf32": Arithmetic("tf32", rounded=13),
+}
+
+
+@dataclass(frozen=True)
 class Config:
     """One build of the kernel."""
+
+    arithmetic: Arithmetic
 
     BM: int  # users of a tile
     BN: int  # items of a tile
@@ -87,11 +107,12 @@ def pick(target: Target, rank: int, precision: str, parameter_bytes: int = 4) ->
         NotShipped: there is no clean build; the message says why.
     """
     BK, sums = factor_columns(rank)
+    arithmetic = ARITHMETIC["ieee" if parameter_bytes == 8 else precision]
     if target.backend == "interpreter":
-        return Config(64, 64, BK, sums, 4, 1)
+        return Config(arithmetic, 64, 64, BK, sums, 4, 1)
     if rank > MAX_RANK:
         raise NotShipped(f"rank {rank}: the largest shipped is {MAX_RANK}")
-    return Config(64, 32, BK, sums, 4, 2)
+    return Config(arithmetic, 64, 32, BK, sums, 4, 2)
 
 
 def deal(target: Target, config: Config, m: int, n: int, deterministic: bool, parameter_bytes: int = 4) -> Grid:

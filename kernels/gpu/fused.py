@@ -14,11 +14,12 @@ import triton.language as tl
 from triton.language import sum as tl_sum
 
 MISSING_CODE = tl.constexpr(255)
+LANES = tl.constexpr(16)  # partial sums of the squared errors a user: a thread adds its own elements, no shuffles
 
 
 @triton.jit(do_not_specialize=["M", "user_blocks", "tiles", "tiles_per_split"])
 def fused_step(
-    a_ptr, b_ptr,  # padded factors, rows up to whole tiles: (users, BK), (items, BK)
+    a_ptr, b_ptr,  # padded factors, rows up to whole tiles: (users, BK), (items, BK); where SPLIT, high then low halves
     bu_ptr, bi_ptr,  # user bias + global bias, item bias
     ratings_ptr, mask_ptr,  # (M, N), any strides; mask None: NaN = missing, integers all observed
     scale_ptr,  # (1,) where ratings are codes, value = code * scale and 255 = missing; else None
@@ -30,23 +31,29 @@ def fused_step(
     user_blocks, tiles, tiles_per_split,
     db_slice,  # 0: every program adds into one dB; else rows to a dB of the program's own
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-    BITS: tl.constexpr,  # the mask is packed: bit c % 8 of byte c // 8
-    SUMS: tl.constexpr, GRADIENTS: tl.constexpr, PRECISION: tl.constexpr,
+    BITS: tl.constexpr,  # the mask is packed: bit c % 32 of word c // 32
+    SUMS: tl.constexpr, GRADIENTS: tl.constexpr,
+    SPLIT: tl.constexpr,  # mantissa bits of a float32 that go to its low half; 0: operands stay whole
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
-    dtype = a_ptr.dtype.element_ty
+    dtype = bu_ptr.dtype.element_ty
     group, split = tl.program_id(0), tl.program_id(1)
     first = split * tiles_per_split
     walk = tl.minimum(tiles_per_split, tiles - first)
     lead = group % walk  # groups start apart on their walk, so that few programs add to one dB tile at a time
     m, n, k = tl.arange(0, BM), tl.arange(0, BN), tl.arange(0, BK)
     ratings_tile = m.to(tl.int64)[:, None] * stride_rm + n.to(tl.int64)[None, :] * stride_rn  # [BM, BN]
-    sse = tl.full([BM, BN], 0, dtype)
+    a_tile, b_tile = m[:, None] * BK + k[None, :], n[:, None] * BK + k[None, :]  # [BM, BK], [BN, BK]
+    a_low_ptr = a_ptr + tl.cast(user_blocks, tl.int64) * (BM * BK)
+    b_low_ptr = b_ptr + tl.cast(tiles, tl.int64) * (BN * BK)
+    sse = tl.full([BM, LANES], 0, dtype)
     if scale_ptr is not None:
         scale = tl.load(scale_ptr)
 
     for user_block in range(group, user_blocks, tl.num_programs(0)):
         i = tl.cast(user_block, tl.int64) * BM
-        A = tl.load(a_ptr + i * BK + (m[:, None] * BK + k[None, :]))  # [BM, BK]
+        A = tl.load(a_ptr + i * BK + a_tile)  # [BM, BK]
+        A_low = tl.load(a_low_ptr + i * BK + a_tile) if SPLIT else A
         bu = tl.load(bu_ptr + i + m)  # [BM]
         users = m < M - user_block * BM  # [BM]
         dA = tl.full([BM, BK], 0, dtype)
@@ -55,7 +62,8 @@ def fused_step(
         for step in range(walk):
             tile = first + tl.where(step < walk - lead, step + lead, step + lead - walk)
             j = tile.to(tl.int64) * BN
-            B = tl.load(b_ptr + j * BK + (n[:, None] * BK + k[None, :]))  # [BN, BK]
+            B = tl.load(b_ptr + j * BK + b_tile)  # [BN, BK]
+            B_low = tl.load(b_low_ptr + j * BK + b_tile) if SPLIT else B
             bi = tl.load(bi_ptr + j + n)  # [BN]
             inside = users[:, None] & (n < N - tile * BN)[None, :]  # [BM, BN]
             rating = tl.load(ratings_ptr + i * stride_rm + j * stride_rn + ratings_tile, mask=inside, other=0)
@@ -69,21 +77,26 @@ def fused_step(
                 observed = observed_in(mask_ptr + i * stride_mm, j, stride_mm, stride_mn, inside, users, m, n, BN, BITS)
 
             # The ratings stay out of the product's accumulator: loads that feed one are not pipelined.
-            E = tl.dot(A, tl.trans(B), bu[:, None] + bi[None, :], input_precision=PRECISION, out_dtype=dtype) - R
+            bias = bu[:, None] + bi[None, :]
+            E = product(A, A_low, tl.trans(B), tl.trans(B_low), bias, SPLIT, PRECISION) - R
             E = tl.where(observed, E, 0)  # [BM, BN]; a product with the mask would keep NaN
-            sse += E * E
+            sse += tl_sum((E * E).reshape(BM, BN // LANES, LANES), 1)
             if GRADIENTS:
-                dA = tl.dot(E, B, dA, input_precision=PRECISION, out_dtype=dtype)  # [BM, BK]
-                dB = tl.dot(tl.trans(E), A, input_precision=PRECISION, out_dtype=dtype)  # [BN, BK]
-                row = group.to(tl.int64) * db_slice + j
-                tl.atomic_add(db_ptr + row * BK + (n[:, None] * BK + k[None, :]), dB, sem="relaxed")
                 if SUMS:
                     dbu += tl_sum(E, 1)
-                    tl.atomic_add(dbi_ptr + row + n, tl_sum(E, 0), sem="relaxed")
+                    d_bi = tl_sum(E, 0)
+                E, E_low = halves(E, A.dtype, SPLIT)
+                dA = product(E, E_low, B, B_low, dA, SPLIT, PRECISION)  # [BM, BK]
+                dB = tl.full([BN, BK], 0, dtype)
+                dB = product(tl.trans(E), tl.trans(E_low), A, A_low, dB, SPLIT, PRECISION)  # [BN, BK]
+                row = group.to(tl.int64) * db_slice + j
+                tl.atomic_add(db_ptr + row * BK + b_tile, dB, sem="relaxed")
+                if SUMS:
+                    tl.atomic_add(dbi_ptr + row + n, d_bi, sem="relaxed")
 
         if GRADIENTS:
             row = split.to(tl.int64) * user_blocks * BM + i
-            tl.store(da_ptr + row * BK + (m[:, None] * BK + k[None, :]), dA)
+            tl.store(da_ptr + row * BK + a_tile, dA)
             if SUMS:
                 tl.store(dbu_ptr + row + m, dbu)
 
@@ -93,15 +106,40 @@ def fused_step(
 
 @triton.jit
 def observed_in(rows_ptr, j, stride_mm, stride_mn, inside, users, m, n, BN: tl.constexpr, BITS: tl.constexpr):
-    """Where the mask's tile at row pointer and column j is not zero. [BM, BN]"""
+    """Where the mask's tile, from the row at `rows_ptr` and column j on, is not zero. [BM, BN]"""
     if BITS:
         words_ptr = rows_ptr + m.to(tl.int64) * stride_mm + j // 32
         word = tl.load(words_ptr, mask=users, other=0)[:, None]  # [BM, 1]
         if BN > 32:
             word = tl.where((n < 32)[None, :], word, tl.load(words_ptr + 1, mask=users, other=0)[:, None])  # [BM, BN]
-        return inside & ((word & (1 << (j % 32 + n % 32).to(tl.int32))[None, :]) != 0)
-    rows = m.to(tl.int64)[:, None] * stride_mm
-    weight = tl.load(rows_ptr + j * stride_mn + rows + n.to(tl.int64)[None, :] * stride_mn, mask=inside, other=0)
-    if weight.dtype == tl.bfloat16:
-        weight = weight.to(tl.float32)  # the interpreter compares bit patterns, where -0 is not 0
-    return weight != 0
+        observed = inside & ((word & (1 << (j.to(tl.int32) % 32 + n % 32))[None, :]) != 0)
+    else:
+        weights_ptr = rows_ptr + j * stride_mn + m.to(tl.int64)[:, None] * stride_mm
+        weight = tl.load(weights_ptr + n.to(tl.int64)[None, :] * stride_mn, mask=inside, other=0)
+        if weight.dtype == tl.bfloat16:
+            weight = weight.to(tl.float32)  # the interpreter compares bit patterns, where -0 is not 0
+        observed = weight != 0
+    return observed
+
+
+@triton.jit
+def halves(x, dtype: tl.constexpr, SPLIT: tl.constexpr):
+    """x = high + low: x rounded to its upper mantissa bits, and the rest."""
+    if SPLIT:
+        bits = x.to(tl.int32, bitcast=True) + (1 << (SPLIT - 1))
+        high = (bits & (-1 << SPLIT)).to(tl.float32, bitcast=True)
+        low = (x - high).to(dtype)
+        high = high.to(dtype)
+    else:
+        high = x
+        low = x
+    return high, low
+
+
+@triton.jit
+def product(x, x_low, y, y_low, total, SPLIT: tl.constexpr, PRECISION: tl.constexpr):
+    """total + x y; of halves all but the product of the two low ones."""
+    if SPLIT:
+        total = tl.dot(x_low, y, total, input_precision=PRECISION, out_dtype=total.dtype)
+        total = tl.dot(x, y_low, total, input_precision=PRECISION, out_dtype=total.dtype)
+    return tl.dot(x, y, total, input_precision=PRECISION, out_dtype=total.dtype)

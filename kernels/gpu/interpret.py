@@ -28,11 +28,15 @@ def unavailable(problem: Problem | None = None) -> str:
 
 
 def step(problem: Problem, precision: str, deterministic: bool, gradients: bool) -> tuple[Tensor, Grads | None]:
-    """Loss (0-d float64) and, where asked for, gradients; every precision computes in the parameters' dtype."""
+    """Loss (0-d float64) and, where asked for, gradients; all in the parameters' dtype, whatever the precision.
+
+    The three products of split operands are formed as on a device, but from halves of float32: no bfloat16 here.
+    """
     from kernels.gpu.plan import plan_step
 
-    choice = config.pick(TARGET, problem.shape[2], "ieee", problem.user_factors.element_size())
-    plan = plan_step(problem, TARGET, choice, "ieee", deterministic, gradients)
+    precision = "tf32x3" if precision in ("tf32x3", "bf16x3") else "ieee"
+    choice = config.pick(TARGET, problem.shape[2], precision, problem.user_factors.element_size())
+    plan = plan_step(problem, TARGET, choice, deterministic, gradients)
     for call in plan.calls:
         run(call)
     return plan.result()

@@ -53,7 +53,7 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     target = target_of(device)
     choice = config.pick(target, problem.shape[2], precision, problem.user_factors.element_size())
     with getattr(torch, device.type).device(device):
-        plan = plan_step(problem, target, choice, precision, deterministic, gradients)
+        plan = plan_step(problem, target, choice, deterministic, gradients)
         for call in plan.calls:
             options = {"num_warps": call.num_warps, "num_stages": call.num_stages, **COMPILE_OPTIONS}
             call.kernel[call.grid](**call.arguments, **call.constants, **options)

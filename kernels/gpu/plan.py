@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kernels.gpu.config import Config, Target, deal
+from kernels.gpu.config import Arithmetic, Config, Target, deal
 from kernels.gpu.fused import fused_step
 from kernels.gpu.reduce import sum_slices
 from kernels.problem import Grads, Problem, squared_norms
@@ -35,9 +35,7 @@ class Plan(NamedTuple):
     result: Callable[[], tuple[Tensor, Grads | None]]
 
 
-def plan_step(
-    problem: Problem, target: Target, config: Config, precision: str, deterministic: bool, gradients: bool
-) -> Plan:
+def plan_step(problem: Problem, target: Target, config: Config, deterministic: bool, gradients: bool) -> Plan:
     """The launches of one step on the problem's device; only tensor operations, nothing that waits for the device."""
     m, n, rank = problem.shape
     P, Q, bu, bi, mu = (parameter.detach() for parameter in problem.parameters)
@@ -49,6 +47,7 @@ def plan_step(
     A[:m, :rank], B[:n, :rank] = P, Q
     if not config.sums:
         A[:m, rank + 1], B[:n, rank] = 1, 1
+    A, B = _operand(A, config.arithmetic), _operand(B, config.arithmetic)
     bu_mu, bi_packed = P.new_zeros(users), P.new_zeros(items)
     bu_mu[:m], bi_packed[:n] = bu.reshape(m) + mu, bi.reshape(n)
 
@@ -75,7 +74,8 @@ def plan_step(
     }  # fmt: skip
     constants = {
         "BM": config.BM, "BN": config.BN, "BK": BK,
-        "BITS": False, "SUMS": config.sums, "GRADIENTS": gradients, "PRECISION": precision,
+        "BITS": False, "SUMS": config.sums, "GRADIENTS": gradients,
+        "SPLIT": config.arithmetic.split, "PRECISION": config.arithmetic.input_precision,
     }  # fmt: skip
     step = KernelCall(fused_step, (grid.groups, grid.splits), arguments, constants, config.num_warps, config.num_stages)
     sums = [_Sum(partial) for partial in (dA, dB, dbu, dbi) if partial is not None]
@@ -99,6 +99,17 @@ def plan_step(
         )
 
     return Plan([step, *(total.call for total in sums if total.call)], result)
+
+
+def _operand(factors: Tensor, arithmetic: Arithmetic) -> Tensor:
+    """Factors as the products take them: whole, rounded, or as a high and a low half. (rows, BK) or (2, rows, BK)"""
+    bits = arithmetic.split or arithmetic.rounded
+    if not bits:
+        return factors
+    high = (factors.view(torch.int32) + (1 << (bits - 1)) & -1 << bits).view(torch.float32)
+    if arithmetic.rounded:
+        return high
+    return torch.stack([high, factors - high]).to(getattr(torch, arithmetic.half))
 
 
 class _Sum:

@@ -126,10 +126,11 @@ def test_float64_is_exact(problem, deterministic):
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-@given(problems(torch.float32), st.booleans())
-def test_float32(problem, deterministic):
+@given(problems(torch.float32), st.booleans(), st.sampled_from(["ieee", "tf32x3", "bf16x3", "tf32"]))
+def test_float32(problem, deterministic, precision):
     arguments, reg = problem
-    result = mf_loss_and_grads(*arguments, reg=reg, backend="interpret", deterministic=deterministic)
+    options = {"reg": reg, "deterministic": deterministic, "precision": precision}
+    result = mf_loss_and_grads(*arguments, **options, backend="interpret")
     assert all(grad.dtype == torch.float32 for grad in result[1])
     assert_close(result, oracle_loss_and_grads(*arguments, reg=reg), 1e-4)
 
