@@ -30,8 +30,8 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     bu_mu, bi = bu.reshape(m, 1) + mu, bi.reshape(1, n)
     R = problem.ratings.detach()
 
-    tile_items = min(n, TILE_ITEMS)
-    tile_users = max(1, TILE_ELEMENTS // max(tile_items, 1))
+    tile_items = max(1, min(n, TILE_ITEMS))
+    tile_users = max(1, TILE_ELEMENTS // tile_items)
     for i in range(0, m, tile_users):
         users = slice(i, i + tile_users)
         for j in range(0, n, tile_items):
