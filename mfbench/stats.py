@@ -10,7 +10,9 @@ import numpy.typing as npt
 from scipy.special import stdtrit  # Student's t quantile; scipy.stats would take a second to import
 
 CONFIDENCE = 0.95
-BLOCKS = 10  # neighbouring rounds share their noise; medians of blocks of rounds are nearly independent
+BLOCK_ROUNDS = 3  # medians of so many neighbouring rounds are nearly normal whatever the noise's tails
+BLOCKS = (5, 30)  # fewest and most
+MAX_CORRELATION = 0.9
 
 Verdict = Literal["faster", "slower", "same", "inconclusive"]
 Samples = npt.NDArray[np.float64]
@@ -48,15 +50,31 @@ def verdict(ratio: Interval, margin: float) -> Verdict:
 
 
 def _block_interval(values: Samples) -> Interval:
-    """Student's t over medians of blocks of consecutive values, about the median of all."""
+    """Student's t over medians of blocks of consecutive values, widened for the correlation between blocks.
+
+    With lag-1 correlation r the mean of b blocks varies as that of b (1 - r) / (1 + r) independent ones; r is
+    estimated with Kendall's correction of its bias, r + (1 + 4 r) / b.
+    """
     median = float(np.median(values))
-    if len(values) < 4:
+    fewest, most = BLOCKS
+    if len(values) < fewest:
         return Interval(median, -math.inf, math.inf)
-    blocks = [np.median(block) for block in np.array_split(values, min(BLOCKS, len(values) // 2))]
-    error = np.std(blocks, ddof=1) / math.sqrt(len(blocks))
-    half = float(error * stdtrit(len(blocks) - 1, 0.5 + CONFIDENCE / 2))
-    centre = float(np.mean(blocks))
+    count = min(max(len(values) // BLOCK_ROUNDS, fewest), most)
+    blocks = np.array([np.median(block) for block in np.array_split(values, count)])
+    centre = float(blocks.mean())
+    deviations = blocks - centre
+    squares = float(deviations @ deviations)
+    correlation = float(deviations[1:] @ deviations[:-1]) / squares if squares > 0 else 0.0
+    correlation = min(max(correlation + (1 + 4 * correlation) / count, 0.0), MAX_CORRELATION)
+    independent = max(count * (1 - correlation) / (1 + correlation), 2.5)
+    error = math.sqrt(squares / (count - 1) / independent)
+    half = float(stdtrit(independent - 1, 0.5 + CONFIDENCE / 2)) * error
     return Interval(median, min(median, centre - half), max(median, centre + half))
+
+
+def spread(values: Samples) -> float:
+    """Standard deviation by the median absolute deviation, which stray values do not move."""
+    return 1.4826 * float(np.median(np.abs(values - np.median(values))))
 
 
 def _exp(interval: Interval) -> Interval:

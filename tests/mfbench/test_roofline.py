@@ -16,8 +16,13 @@ def case(**axes) -> Case:
 
 @pytest.mark.parametrize(
     ("axes", "bytes_a_rating"),
-    [({}, 5), ({"mask": "none"}, 4), ({"ratings_dtype": "float64", "mask": "int32"}, 12), ({"ratings_dtype": "uint8"}, 2)],
-)  # fmt: skip
+    [
+        ({}, 5),
+        ({"mask": "none"}, 4),
+        ({"ratings_dtype": "float64", "mask": "int32"}, 12),
+        ({"ratings_dtype": "uint8"}, 2),
+    ],
+)
 def test_work_is_counted(axes: dict, bytes_a_rating: int) -> None:
     work = roofline.work(case(**axes))
     parameters = 10 * 3 + 20 * 3 + 10 + 20 + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.signal
 
 from mfbench import stats
 from mfbench.stats import Interval
@@ -16,14 +17,29 @@ def test_ratio_is_of_the_same_round() -> None:
     assert ratio.high - ratio.low < 1e-9
 
 
-def test_intervals_cover_the_truth() -> None:
+SHOCKS = {
+    "normal": lambda rng, count: rng.normal(size=count),
+    "t3": lambda rng, count: rng.standard_t(3, count) / 1.7,
+    "skewed": lambda rng, count: rng.exponential(size=count),
+}
+
+
+def noise(rng: np.random.Generator, count: int, correlation: float, tails: str) -> np.ndarray:
+    """An AR(1) series of log times."""
+    return 0.02 * scipy.signal.lfilter([1], [1, -correlation], SHOCKS[tails](rng, count))
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.8])
+@pytest.mark.parametrize("tails", SHOCKS)
+@pytest.mark.parametrize("rounds", [30, 120])
+def test_intervals_cover_the_truth(correlation: float, tails: str, rounds: int) -> None:
     rng = np.random.default_rng(7)
     covered = 0
-    for _ in range(400):
-        noise = rng.standard_gamma(2, (2, 60)) * 0.02
-        ratio = stats.ratio_interval(3e-3 * (1 + noise[0]), 1e-3 * (1 + noise[1]))
+    for _ in range(500):
+        base, new = (noise(rng, rounds, correlation, tails) for _ in range(2))
+        ratio = stats.ratio_interval(3e-3 * np.exp(base), 1e-3 * np.exp(new))
         covered += ratio.low <= 3 <= ratio.high
-    assert 0.91 <= covered / 400 <= 0.985
+    assert (0.9 if correlation == 0.8 and rounds == 30 else 0.93) <= covered / 500 <= 0.99
 
 
 def test_too_few_samples_say_nothing() -> None:
