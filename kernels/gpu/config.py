@@ -81,6 +81,15 @@ class Config:
     num_warps: int
     num_stages: int
 
+    @property
+    def lanes(self) -> int:
+        """Squared errors kept a user.
+
+        Of a matrix instruction's result a thread holds every 16th item or more, of products by FMA neighbouring ones:
+        summing those across threads would give each of them a sum of its own, since x * x + y contracts to an FMA.
+        """
+        return self.BN if self.arithmetic.input_precision == "ieee" and not self.arithmetic.split else 16
+
 
 @dataclass(frozen=True)
 class Grid:

@@ -14,7 +14,6 @@ import triton.language as tl
 from triton.language import sum as tl_sum
 
 MISSING_CODE = tl.constexpr(255)
-LANES = tl.constexpr(16)  # partial sums of the squared errors a user: a thread adds its own elements, no shuffles
 
 
 @triton.jit(do_not_specialize=["M", "user_blocks", "tiles", "tiles_per_split"])
@@ -25,12 +24,13 @@ def fused_step(
     scale_ptr,  # (1,) where ratings are codes, value = code * scale and 255 = missing; else None
     da_ptr, db_ptr,  # slices of (users, BK), one for each split; slices of (items, BK), zeroed
     dbu_ptr, dbi_ptr,  # bias gradients where the factors have no columns for them (SUMS), else None
-    sse_ptr,  # (programs,) float64
+    sse_ptr,  # (programs, BM) float64
     M, N,
     stride_rm, stride_rn, stride_mm, stride_mn,
     user_blocks, tiles, tiles_per_split,
     db_slice,  # 0: every program adds into one dB; else rows to a dB of the program's own
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    LANES: tl.constexpr,  # squared errors kept a user: as few as a thread can reach by adding elements of its own
     BITS: tl.constexpr,  # the mask is packed: bit c % 32 of word c // 32
     SUMS: tl.constexpr, GRADIENTS: tl.constexpr,
     SPLIT: tl.constexpr,  # mantissa bits of a float32 that go to its low half; 0: operands stay whole
@@ -100,8 +100,8 @@ def fused_step(
             if SUMS:
                 tl.store(dbu_ptr + row + m, dbu)
 
-    program = group * tl.num_programs(1) + split
-    tl.store(sse_ptr + program, tl_sum(tl_sum(sse, 1).to(tl.float64), 0))
+    program = group.to(tl.int64) * tl.num_programs(1) + split
+    tl.store(sse_ptr + program * BM + m, tl_sum(sse, 1).to(tl.float64))
 
 
 @triton.jit

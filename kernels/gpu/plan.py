@@ -52,7 +52,7 @@ def plan_step(problem: Problem, target: Target, config: Config, deterministic: b
     bu_mu[:m], bi_packed[:n] = bu.reshape(m) + mu, bi.reshape(n)
 
     db_slices = grid.groups if deterministic else 1
-    sse = P.new_empty(grid.groups * grid.splits, dtype=torch.float64)
+    sse = P.new_empty(grid.groups * grid.splits, config.BM, dtype=torch.float64)
     dA = dB = dbu = dbi = None
     if gradients:
         dA, dB = P.new_empty(grid.splits, users, BK), P.new_zeros(db_slices, items, BK)
@@ -73,7 +73,7 @@ def plan_step(problem: Problem, target: Target, config: Config, deterministic: b
         "db_slice": items if deterministic else 0,
     }  # fmt: skip
     constants = {
-        "BM": config.BM, "BN": config.BN, "BK": BK,
+        "BM": config.BM, "BN": config.BN, "BK": BK, "LANES": config.lanes,
         "BITS": False, "SUMS": config.sums, "GRADIENTS": gradients,
         "SPLIT": config.arithmetic.split, "PRECISION": config.arithmetic.input_precision,
     }  # fmt: skip
