@@ -1,4 +1,4 @@
-"""The notebook's flow, with its loss line replaced by `mf_loss`: python examples/notebook.py [--epochs N] [--seed S]."""
+"""The notebook's flow, with its loss line replaced by `mf_loss`."""
 
 import argparse
 
