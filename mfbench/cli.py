@@ -125,6 +125,24 @@ def verify(device: str | None, provider: list[str] | None, seed: int | None, cas
 
 
 @cli.command()
+@options("data", "provider", "size", "rank", "density", "seed", "device", "threads", "as_json")
+@click.option("--epochs", type=click.IntRange(min=1), help="Default: 28001 on seed, else 500.")
+@click.option("--every", type=click.IntRange(min=1), help="Epochs between log lines; default: 1000 on seed, else 50.")
+@click.option("--optimizer", type=click.Choice(["sgd", "momentum", "adam"]), default="sgd", show_default=True)
+@click.option("--lr", type=float, help="Learning rate; default: one that does not diverge, 1e-5 on seed.")
+@click.option(
+    "--reg", type=click.FloatRange(min=0), default=0.1, show_default=True, help="Weight of the squared norms."
+)
+@click.option("--holdout", type=float, default=0.1, show_default=True, help="Fraction of real ratings held out.")
+@click.option("--target-rmse", type=float, help="Stop when the held-out RMSE is down to it.")
+def train(**given: Any) -> int:
+    """Train with any provider: the notebook's loop on `seed` (the default), or real ratings with a held-out part."""
+    from mfbench import command_train
+
+    return command_train.command(**given)
+
+
+@cli.command()
 @options("as_json")
 def doctor(as_json: bool) -> None:
     """What this machine can run, and why not the rest."""

@@ -2,19 +2,63 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import math
-from collections.abc import Callable, Iterator
-from typing import get_args
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, get_args
 
 import torch
-from torch import Tensor
 
 from mfbench import providers
-from mfbench.cases import Case
-from mfbench.data import Ratings, load
+from mfbench.cases import Case, parse_size
+from mfbench.command_run import pick_devices
+from mfbench.data import DataWarning, Ratings, load
 from mfbench.errors import UsageError
-from mfbench.inputs import Inputs, draw
+from mfbench.inputs import draw, on_device
 from mfbench.train import NOTEBOOK_SIZE, Entry, Optimizer, Task, TrainingRun, notebook_task, rating_task, train
+
+
+def command(
+    provider: list[str] | None,
+    size: Sequence[str],
+    device: str | None,
+    threads: int | None,
+    as_json: bool,
+    **given: Any,
+) -> int:
+    """The command with its options as the command line has them; None where the user gave none."""
+    if device == "all" or len(provider or []) > 1 or len(size) > 1:
+        raise UsageError("--provider, --size, --device: train takes one of each; run it again for another")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DataWarning)
+        warnings.showwarning = lambda message, *_, **__: print(f"mfbench: {message}", file=sys.stderr)
+        run = run_training(
+            provider=provider[0] if provider else "fused",
+            size=parse_size(size[0]) if size else None,
+            device=pick_devices(device)[0],
+            log=functools.partial(print, file=sys.stderr if as_json else sys.stdout, flush=True),
+            **{name: value for name, value in given.items() if value is not None},
+        )
+    if as_json:
+        print(json.dumps(_plain(run), indent=2))
+    return 0
+
+
+def _plain(run: TrainingRun) -> dict[str, Any]:
+    """The run as JSON has it, which knows no NaN."""
+
+    def entry(of: Entry | None) -> dict[str, Any] | None:
+        if of is None:
+            return None
+        return {name: None if math.isnan(value) else value for name, value in of._asdict().items()}
+
+    entries = [entry(each) for each in run.entries]
+    return run._asdict() | {"entries": entries, "best": entry(run.best), "reached": entry(run.reached)}
 
 
 def run_training(
@@ -58,7 +102,8 @@ def run_training(
         elif entry.epoch < epochs:
             log(f"epoch {entry.epoch} loss {entry.loss}")
 
-    run = train(_on(task, torch.device(device)), loaded, epochs, every, optimizer, lr, target_rmse, line)
+    task = Task(task.name, on_device(task.inputs, device), task.held_out.to(device))
+    run = train(task, loaded, epochs, every, optimizer, lr, target_rmse, line)
     for text in summary(run):
         log(text)
     return run
@@ -77,11 +122,6 @@ def _ratings(data: str, size: tuple[int, int] | None, density: float, seed: int)
     if size:
         raise UsageError(f"--size: {data!r} has a size of its own; only seed and synthetic are drawn at any size")
     return load(data)
-
-
-def _on(task: Task, device: torch.device) -> Task:
-    moved = (x.to(device) if isinstance(x, Tensor) else x for x in task.inputs)
-    return Task(task.name, Inputs._make(moved), task.held_out.to(device))
 
 
 def _judged(entry: Entry) -> str:

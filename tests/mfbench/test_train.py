@@ -1,5 +1,6 @@
 """Training: the notebook's run with any provider, real ratings with a held-out part, learning rates that hold."""
 
+import json
 import math
 import re
 
@@ -15,6 +16,7 @@ from mfbench.errors import UsageError
 from mfbench.train import Diverged, curvature, descend, notebook_task, rating_task, train
 from reference import oracle_loss_and_grads
 from reference.autograd import notebook_loss
+from tests.mfbench.commands import mfbench_here
 
 LOSS_RANGES = {0: (1.6e6, 2.4e6), 1000: (89_000, 93_000), 2000: (80_500, 83_500), 3000: (77_000, 80_000)}
 FUSED = providers.load("fused")
@@ -319,3 +321,43 @@ def test_a_loss_that_is_not_finite_from_the_beginning_is_not_blamed_on_the_rate(
     with pytest.raises(UsageError, match="the loss is inf before the first update") as raised:
         list(descend(task, step, lambda grads: None, 5, 1))
     assert not isinstance(raised.value, Diverged)
+
+
+# The command
+
+
+def test_the_command_prints_the_log(monkeypatch, capsys):
+    assert mfbench_here(monkeypatch, "train", "--data", "seed", "--provider", "fused", "--epochs", 1001) == 0
+    printed = capsys.readouterr()
+    assert re.match(r"epoch 0 loss \d+\.\d+\nepoch 1000 loss \d+\.\d+\nheld-out squared error \d+", printed.out)
+    assert printed.err == ""
+
+
+def test_the_command_gives_json_and_says_what_it_left_out(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "u.data"
+    path.write_text("".join(f"{i % 7}\t{i % 5}\t{1 + i % 3}\n" for i in range(35)) + "1\toops\t3\n")
+    assert mfbench_here(monkeypatch, "train", "--data", path, "--epochs", 10, "--every", 5, "--json") == 0
+    printed = capsys.readouterr()
+    run = json.loads(printed.out)
+    assert (run["trained_on"], run["held_out"]) == (31, 4)
+    assert [entry["epoch"] for entry in run["entries"]] == [0, 5, 10]
+    assert run["best"] in run["entries"]
+    assert printed.err.startswith(f"mfbench: {path}: 1 line left out")
+    assert printed.err.count("epoch 5 loss") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--lr", 1, "--epochs", 200], "--lr: training diverged: loss nan at epoch 100"),
+        (["--provider", "fused,autograd"], "train takes one of each"),
+        (["--data", "absent.csv"], "--data: no data set and no file 'absent.csv'"),
+        (["--epochs", 0], "--epochs"),
+    ],
+)
+def test_the_command_stops_with_one_line(monkeypatch, capsys, arguments, expected):
+    assert mfbench_here(monkeypatch, "train", *arguments) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("mfbench: ")
+    assert expected in said
