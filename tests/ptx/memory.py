@@ -44,7 +44,7 @@ def units_of(offsets: np.ndarray, width: int, unit: int) -> tuple[np.ndarray, in
 
 
 def check_alignment(addresses: np.ndarray, width: int, threads: np.ndarray, code: Instruction) -> None:
-    if (wrong := addresses % width != 0).any():
+    if (wrong := addresses & np.array(width - 1, addresses.dtype) != 0).any():
         at = int(wrong.argmax())
         message = f"thread {threads[at]}: address {int(addresses[at]):#x} is not a multiple of {width} bytes"
         raise Misaligned(message, code.line, code.text)
@@ -66,7 +66,7 @@ class Argument:
         self.watched = units > 0
         where = f"argument {index}"
         self.within_block: Watch | None = None
-        self.between_blocks = Watch(where, units, unit, Clock(blocks), races, group_size=1)
+        self.between_blocks = Watch(where, units, unit, Clock(blocks), races, blocks=True)
         self._new_watch = lambda clock: Watch(where, units, unit, clock, races)
 
     def start_block(self, clock: Clock) -> None:

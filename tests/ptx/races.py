@@ -63,22 +63,26 @@ class Clock:
 class Marks:
     """For each unit of memory: the range of threads that touched it, when last, and by which line of PTX."""
 
-    def __init__(self, units: int, clock: Clock, group_size: int) -> None:
-        self.clock, self.group_size = clock, group_size
+    def __init__(self, units: int, clock: Clock, group_bits: int) -> None:
+        self.clock, self.group_bits = clock, group_bits  # a thread's group is thread >> group_bits
         self.low, self.high, self.line = (np.zeros(units, np.int32) for _ in range(3))
         self.stamp = np.zeros(units, np.int64)
 
-    def _look(self, units: np.ndarray, threads: np.ndarray) -> tuple[np.ndarray, ...]:
-        group = threads // self.group_size
-        low, high = self.low[units], self.high[units]
-        elsewhere = (low // self.group_size != group) | (high // self.group_size != group)
-        since = np.where(elsewhere, self.clock.floor, self.clock.group[group])
-        return low, high, elsewhere, self.stamp[units] >= since
+    def _look(self, units: np.ndarray, threads: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Lowest and highest thread and whether that is still unordered, None if it is nowhere."""
+        stamp = self.stamp[units]
+        if not (stamp >= self.clock.floor).any():
+            return None
+        low, high, group = self.low[units], self.high[units], threads >> self.group_bits
+        elsewhere = (low >> self.group_bits != group) | (high >> self.group_bits != group)
+        return low, high, stamp >= np.where(elsewhere, self.clock.floor, self.clock.group[group])
 
-    def conflicts(self, units: np.ndarray, threads: np.ndarray) -> np.ndarray:
-        """Where another thread's touch is not ordered before one by `threads` now."""
-        low, high, elsewhere, live = self._look(units, threads)
-        return live & (elsewhere | (low != threads) | (high != threads))
+    def conflicts(self, units: np.ndarray, threads: np.ndarray) -> np.ndarray | None:
+        """Where another thread's touch is not ordered before one by `threads` now; None: nowhere."""
+        if (found := self._look(units, threads)) is None:
+            return None
+        low, high, live = found
+        return live & ((low != threads) | (high != threads))
 
     def other(self, unit: int, thread: int) -> int:
         low, high = int(self.low[unit]), int(self.high[unit])
@@ -86,9 +90,13 @@ class Marks:
 
     def touch(self, units: np.ndarray, threads: np.ndarray, line: int) -> None:
         """Record `threads` (ascending) at `units`, which may repeat: of equal units the last assignment stands."""
-        low, high, _, live = self._look(units, threads)
-        self.high[units] = np.where(live, np.maximum(high, threads), threads)
-        self.low[units[::-1]] = np.where(live, np.minimum(low, threads), threads)[::-1]
+        lowest = highest = threads
+        if (found := self._look(units, threads)) is not None:
+            low, high, live = found
+            lowest = np.where(live, np.minimum(low, threads), threads)
+            highest = np.where(live, np.maximum(high, threads), threads)
+        self.high[units] = highest
+        self.low[units[::-1]] = lowest[::-1]
         self.stamp[units] = self.clock.now
         self.line[units] = line
 
@@ -96,9 +104,9 @@ class Marks:
 class Watch:
     """Marks of one memory, per kind of access; `check` reports conflicts, then records the access."""
 
-    def __init__(self, where: str, units: int, unit: int, clock: Clock, races: Races, group_size: int = WARP) -> None:
-        self.where, self.unit, self.races, self.between_blocks = where, unit, races, group_size == 1
-        self.marks = {kind: Marks(units, clock, group_size) for kind in CONFLICTS}
+    def __init__(self, where: str, units: int, unit: int, clock: Clock, races: Races, blocks: bool = False) -> None:
+        self.where, self.unit, self.races, self.between_blocks = where, unit, races, blocks
+        self.marks = {kind: Marks(units, clock, 0 if blocks else WARP.bit_length() - 1) for kind in CONFLICTS}
 
     def check(
         self,
@@ -117,6 +125,8 @@ class Watch:
         for other in CONFLICTS[kind]:
             marks = self.marks[other]
             conflicts = marks.conflicts(units, threads)
+            if conflicts is None:
+                continue
             if same is not None and other == "write":
                 conflicts &= ~(same & (marks.line[units] == code.line))
             if conflicts.any():

@@ -30,10 +30,11 @@ def _transposed(ratings: torch.Tensor, observed: torch.Tensor):
 
 
 def _padded(ratings: torch.Tensor, observed: torch.Tensor):
-    """Rows with a gap of NaN after them, none of them aligned."""
-    wide = torch.full((ratings.shape[0], ratings.shape[1] + 3), float("nan"))
-    wide[:, : ratings.shape[1]] = ratings
-    return wide[:, : ratings.shape[1]], observed.to(torch.uint8)
+    """Rows with a gap after them, none of them aligned."""
+    n = ratings.shape[1]
+    wide = torch.full((2, ratings.shape[0], n + 5), float("nan"))
+    wide[0, :, :n], wide[1, :, :n] = ratings, observed
+    return wide[0, :, :n], wide[1].to(torch.uint8)[:, :n]
 
 
 ENCODINGS = {
