@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("fused.cpp")
+HEADERS = sorted(SOURCE.parent.glob("*.h"))
 COMPILERS = ("g++", "c++", "clang++")
 TIMEOUT_S = 300
 
@@ -37,10 +38,10 @@ def load_kernel() -> ctypes.CDLL:
     compiler = _find_compiler()
     version = _output([*compiler, "--version"])
     errors = []
+    source = [file.read_text() for file in (SOURCE, *HEADERS)]
     for flags in _flag_sets():
-        key = hashlib.sha256(
-            "\0".join([SOURCE.read_text(), *compiler, version, *flags, _cpu_identity()]).encode()
-        ).hexdigest()[:24]
+        identity = "\0".join([*source, *compiler, version, *flags, _cpu_identity()])
+        key = hashlib.sha256(identity.encode()).hexdigest()[:24]
         library = _cache_folder() / f"fused-{key}.so"
         try:
             if library.exists():

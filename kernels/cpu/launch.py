@@ -92,7 +92,7 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     Results are bitwise the same for the same number of threads, `deterministic` or not;
     the arithmetic is that of the parameters' dtype whatever `precision` says.
     """
-    P, Q, bu, bi, mu, ratings, mask, reg = problem
+    P, Q, bu, bi, mu, ratings, mask, reg = problem[:8]
     m, rank = P.shape
     n = Q.shape[0]
     loss = torch.empty((), dtype=torch.float64)
