@@ -55,18 +55,35 @@ class Standard(NamedTuple):
             verdicts[name] = Correctness(error, bound, rms_error, rms_bound, ok)
         return verdicts
 
+    def wrong_sums(self, sums: Sequence[float]) -> list[str]:
+        """Outputs whose sum of entries cannot be that of an output within its bound."""
+        return [
+            name
+            for name, total, exact, scale, bound in zip(
+                OUTPUTS, sums, self.exact, self.scales, self.bounds, strict=True
+            )
+            if math.isfinite(exact.sum()) and not abs(total - exact.sum()) <= bound * scale.sum()
+        ]
 
-def standard(inputs: Inputs, eps: float | None = None) -> Standard:
-    """The oracle's values for `inputs`, and bounds from eager PyTorch's own errors there.
+    def coarsened(self, eps: float) -> Standard:
+        """The same values with the bounds of products whose unit of rounding is `eps`, if that is coarser."""
+        if not eps:
+            return self
+        bounds = ([max(bound, EAGER_FACTOR * eps) for bound in bounds] for bounds in (self.bounds, self.rms_bounds))
+        return Standard(self.exact, self.scales, *bounds)
 
-    Args:
-        inputs: the arguments of a provider.
-        eps: unit of rounding of the products where it is coarser than the parameters' own.
-    """
+    def moved_to(self, inputs: Inputs) -> Standard:
+        """The same bounds for other parameters of the same kind."""
+        exact = _flat(oracle_loss_and_grads(*inputs))
+        return self._replace(exact=exact, scales=_scales(inputs, exact))
+
+
+def standard(inputs: Inputs) -> Standard:
+    """The oracle's values for the arguments of a provider, and bounds from eager PyTorch's own errors there."""
     exact = _flat(oracle_loss_and_grads(*inputs))
     scales = _scales(inputs, exact)
     eager = [_errors(value, *pair) for value, *pair in zip(_eager(inputs), exact, scales, strict=True)]
-    eps = max(eps or 0.0, torch.finfo(inputs.user_factors.dtype).eps)
+    eps = torch.finfo(inputs.user_factors.dtype).eps
     terms = math.sqrt(max(inputs.ratings.shape))
     bounds = [EAGER_FACTOR * error + eps * (FLOOR + FLOOR_MAX * terms) for error, _ in eager]
     rms_bounds = [EAGER_FACTOR * rms + eps * (FLOOR + FLOOR_RMS * terms) for _, rms in eager]

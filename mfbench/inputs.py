@@ -37,14 +37,9 @@ def sized(case: Case) -> Case:
     return case.model_copy(update={"m": m, "n": n, "density": density})
 
 
-def draw(case: Case, draw_number: int = 0) -> Inputs:
-    """Inputs of a case on the CPU.
-
-    Args:
-        case: a case with its size filled in.
-        draw_number: another number gives other parameters (and other synthetic ratings) of the same kind.
-    """
-    generator = torch.Generator().manual_seed(case.seed + 1_000_003 * draw_number)
+def draw(case: Case) -> Inputs:
+    """Inputs of a case, with its size filled in, on the CPU."""
+    generator = torch.Generator().manual_seed(case.seed)
     ratings_dtype = getattr(torch, case.ratings_dtype)
     if case.data == "seed":
         ratings, mask = _seed_ratings(case, generator)
@@ -53,17 +48,27 @@ def draw(case: Case, draw_number: int = 0) -> Inputs:
     else:
         ratings, mask = data.load(case.data)[:2]
     ratings = ratings.to(ratings_dtype)
-    parameters = draw_parameters(case, generator)
+    parameters = _parameters(case, generator)
     if case.mask == "none":
-        return Inputs(*parameters, ratings.masked_fill(mask == 0, float("nan")), None)
-    return Inputs(*parameters, ratings, mask.to(getattr(torch, case.mask)))
+        return Inputs(**parameters, ratings=ratings.masked_fill(mask == 0, float("nan")), mask=None)
+    return Inputs(**parameters, ratings=ratings, mask=mask.to(getattr(torch, case.mask)))
 
 
-def draw_parameters(case: Case, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def redraw_parameters(case: Case, draw_number: int) -> dict[str, Any]:
+    """Other parameters of the same kind, by name."""
+    return _parameters(case, torch.Generator().manual_seed(draw_number))
+
+
+def _parameters(case: Case, generator: torch.Generator) -> dict[str, Any]:
     """The notebook's standard-normal start, in its order of drawing."""
-    shapes = ((1,), (case.m, 1), (case.n, 1), (case.m, case.rank), (case.n, case.rank))
-    u, bu, bi, p, q = (torch.randn(shape, generator=generator) for shape in shapes)
-    return p, q, bu, bi, u
+    shapes = {
+        "global_bias": (1,),
+        "user_bias": (case.m, 1),
+        "item_bias": (case.n, 1),
+        "user_factors": (case.m, case.rank),
+        "item_factors": (case.n, case.rank),
+    }
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
 
 def _seed_ratings(case: Case, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -92,7 +97,10 @@ def on_device(inputs: Inputs, device: str) -> Inputs:
     return inputs._replace(**tensors)
 
 
-def fingerprints(inputs: Inputs) -> dict[str, tuple[int, int]]:
+Fingerprints = dict[str, tuple[int, int]]
+
+
+def fingerprints(inputs: Inputs) -> Fingerprints:
     """By name, enough of every tensor's bits to see that somebody wrote to it: two sums of its bit patterns."""
     return {
         name: _fingerprint(value)

@@ -26,9 +26,9 @@ class _Part(BaseModel):
 class Correctness(_Part):
     """One output's error against its bound, relative to the size of the terms that an entry sums; None: not finite."""
 
-    error: float | None
+    error: float | None = None
     bound: float
-    rms_error: float | None
+    rms_error: float | None = None
     rms_bound: float
     ok: bool
 

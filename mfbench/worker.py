@@ -19,19 +19,28 @@ import torch
 
 from mfbench import memory, providers
 from mfbench.cases import Case
-from mfbench.inputs import draw, fingerprints, on_device
+from mfbench.inputs import Fingerprints, Inputs, draw, fingerprints, on_device, redraw_parameters
 
+FRESH_TURNS = 5
+clock = time.perf_counter  # taken before a provider's code runs
 ALLOCATION_FAILED = re.compile("can't allocate memory|not enough memory")  # PyTorch's CPU allocator, a RuntimeError
+
+
+class Evaluated(NamedTuple):
+    """One evaluation of a step."""
+
+    outputs: list[np.ndarray]  # loss and gradients, float64
+    seconds: float
+    mutated: list[str]  # inputs that the provider changed
 
 
 class Prepared(NamedTuple):
     """What the first evaluations of a case showed."""
 
-    outputs: list[np.ndarray]  # loss and gradients, float64
-    first_s: float  # the first call, compilation included
+    evaluated: Evaluated  # the second
+    first_s: float  # compilation included
     second_s: float
     peak_bytes: int | None  # beyond the inputs and outputs
-    mutated: list[str]  # inputs that the provider changed
 
 
 class Worker:
@@ -42,43 +51,62 @@ class Worker:
             torch.set_num_threads(threads)
         self.provider = providers.load(provider)
         self.device = device
+        self.inputs: Inputs | None = None
         self.step: providers.Step | None = None
 
     def prepare(self, case: Case) -> Prepared:
-        """Draw the inputs of a case, evaluate twice, and keep the step for sampling."""
+        """Draw the inputs of a case, evaluate twice, and keep the step for what comes."""
         self.release()
         memory.limit_to_free_memory()
-        inputs = on_device(draw(case), self.device)
-        before = fingerprints(inputs)
-        step = self.provider.prepare(inputs)
-        (_, first_s), first_peak = memory.peak_of(lambda: self._timed(step), self.device)
+        self.inputs = on_device(draw(case), self.device)
+        before = fingerprints(self.inputs)
+        step = self.step = self.provider.prepare(self.inputs)
+        (first, first_s), first_peak = memory.peak_of(lambda: self._timed(step), self.device)
+        _poison(first)
         (second, second_s), second_peak = memory.peak_of(lambda: self._timed(step), self.device)
         compiled = first_s > 0.5 + 5 * second_s
         peak = second_peak if compiled else first_peak
-        outputs = _numbers(second)
-        outputs_bytes = sum(np.asarray(value.detach().cpu()).nbytes for value in _tensors(second))
-        after = fingerprints(inputs)
-        mutated = [name for name, old in before.items() if after[name] != old]
-        self.step = step
-        return Prepared(outputs, first_s, second_s, None if peak is None else max(0, peak - outputs_bytes), mutated)
+        outputs_bytes = sum(tensor.nbytes for tensor in _tensors(second))
+        return Prepared(
+            self._evaluated(second, second_s, before),
+            first_s,
+            second_s,
+            None if peak is None else max(0, peak - outputs_bytes),
+        )
 
-    def sample(self, loops: int) -> float:
-        """Seconds for `loops` evaluations, to completion."""
+    def sample(self, loops: int) -> tuple[float, list[float]]:
+        """Seconds for `loops` evaluations, to completion, and the sums over the last one's outputs."""
         assert self.step is not None
         step, synchronize = self.step, self._synchronize
         gc.disable()
         synchronize()
-        start = time.perf_counter()
+        start = clock()
         for _ in range(loops):
-            step()
+            outputs = step()
         synchronize()
-        elapsed = time.perf_counter() - start
+        elapsed = clock() - start
         gc.enable()
-        return elapsed
+        sums = [float(tensor.sum(dtype=torch.float64)) for tensor in _tensors(outputs)]
+        _poison(outputs)
+        return elapsed, sums
+
+    def evaluate_anew(self, case: Case, draw_number: int) -> Evaluated:
+        """Evaluate once after other parameters were written into the same tensors."""
+        assert self.inputs is not None
+        for name, values in redraw_parameters(case, draw_number).items():
+            getattr(self.inputs, name).copy_(values)
+        before = fingerprints(self.inputs)
+        assert self.step is not None
+        outputs, seconds = self._timed(self.step)
+        return self._evaluated(outputs, seconds, before)
+
+    def fresh_seconds(self, case: Case, draw_number: int) -> float:
+        """Least seconds of an evaluation on parameters that are new each time."""
+        return min(self.evaluate_anew(case, draw_number + turn).seconds for turn in range(FRESH_TURNS))
 
     def release(self) -> None:
         """Forget the case, so that its memory is free for others."""
-        self.step = None
+        self.step = self.inputs = None
         gc.collect()
         if "torch._dynamo" in sys.modules:  # whose import takes seconds that only `compile` needs
             torch.compiler.reset()
@@ -87,10 +115,18 @@ class Worker:
 
     def _timed(self, step: providers.Step) -> tuple[providers.Outputs, float]:
         self._synchronize()
-        start = time.perf_counter()
+        start = clock()
         outputs = step()
         self._synchronize()
-        return outputs, time.perf_counter() - start
+        return outputs, clock() - start
+
+    def _evaluated(self, outputs: providers.Outputs, seconds: float, before: Fingerprints) -> Evaluated:
+        assert self.inputs is not None
+        after = fingerprints(self.inputs)
+        mutated = [name for name, old in before.items() if after[name] != old]
+        numbers = [tensor.detach().cpu().to(torch.float64).numpy().copy() for tensor in _tensors(outputs)]
+        _poison(outputs)
+        return Evaluated(numbers, seconds, mutated)
 
     def _synchronize(self) -> None:
         if self.device != "cpu":
@@ -102,8 +138,11 @@ def _tensors(outputs: providers.Outputs) -> list[torch.Tensor]:
     return [torch.as_tensor(value) for value in (loss, *grads)]
 
 
-def _numbers(outputs: providers.Outputs) -> list[np.ndarray]:
-    return [value.detach().cpu().to(torch.float64).numpy().copy() for value in _tensors(outputs)]
+def _poison(outputs: providers.Outputs) -> None:
+    """Leave NaN behind, so that memory which is used again does not hold the right answer already."""
+    with torch.no_grad():
+        for tensor in _tensors(outputs):
+            tensor.fill_(float("nan"))
 
 
 def main() -> None:
@@ -120,6 +159,8 @@ def main() -> None:
     calls: dict[str, Callable[..., Any]] = {
         "prepare": worker.prepare,
         "sample": worker.sample,
+        "evaluate_anew": worker.evaluate_anew,
+        "fresh_seconds": worker.fresh_seconds,
         "release": worker.release,
     }
     with contextlib.suppress(EOFError, BrokenPipeError):

@@ -22,7 +22,7 @@ WHOLE = sorted((m, provider) for m in (30, 41, 64) for provider in ("fused", "au
 
 
 def start(tmp_path: Path, out: Path, *more: object) -> subprocess.Popen[str]:
-    arguments = command("run", "--suite", tiny_suite(tmp_path), "--out", out, "--budget", 0.5, *more)
+    arguments = command("run", "--suite", tiny_suite(tmp_path), "--out", out, "--threads", 1, "--budget", 0.5, *more)
     return subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -45,7 +45,9 @@ def test_kill_9_loses_nothing_and_resume_completes(tmp_path: Path, finished: int
     process.communicate()
     before = read(out)[0] if out.exists() else []
     assert len(before) >= finished
-    done = mfbench("run", "--suite", tiny_suite(tmp_path), "--out", out, "--budget", 0.3, "--resume", cwd=tmp_path)
+    done = mfbench(
+        "run", "--suite", tiny_suite(tmp_path), "--out", out, "--threads", 1, "--budget", 0.3, "--resume", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     after, notes = read(out)
     assert notes == []
@@ -56,10 +58,12 @@ def test_kill_9_loses_nothing_and_resume_completes(tmp_path: Path, finished: int
 
 def test_resume_measures_only_what_is_missing_in_a_case(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    mfbench("run", "--suite", tiny_suite(tmp_path), "--out", out, "--budget", 0.2, cwd=tmp_path)
+    mfbench("run", "--suite", tiny_suite(tmp_path), "--out", out, "--threads", 1, "--budget", 0.2, cwd=tmp_path)
     lines = out.read_bytes().splitlines(keepends=True)
     out.write_bytes(b"".join(lines[:3]) + lines[3][:100])  # the second case lost its baseline, the third is missing
-    mfbench("run", "--suite", tiny_suite(tmp_path), "--out", out, "--budget", 0.2, "--resume", cwd=tmp_path)
+    mfbench(
+        "run", "--suite", tiny_suite(tmp_path), "--out", out, "--threads", 1, "--budget", 0.2, "--resume", cwd=tmp_path
+    )
     after, notes = read(out)
     assert notes == []
     assert keys(after) == WHOLE

@@ -77,7 +77,9 @@ EXPECTED = {
 
 def test_tiny_suite_records_everything(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    done = mfbench("run", "--suite", tiny_suite(tmp_path), "--out", out, "--budget", 0.3, "--json", cwd=tmp_path)
+    done = mfbench(
+        "run", "--suite", tiny_suite(tmp_path), "--out", out, "--budget", 0.3, "--threads", 1, "--json", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     records, notes = read(out)
     assert notes == []
@@ -103,7 +105,7 @@ def test_misbehaving_providers_become_records(tmp_path: Path) -> None:
     path, out = tmp_path / "mine.py", tmp_path / "out.jsonl"
     path.write_text(PROVIDERS)
     providers = ",".join(f"{path}:{name}" for name in EXPECTED)
-    options = ("--size", "30x40", "--budget", 0.3, "--time-limit", 8, "--baseline", f"{path}:honest")
+    options = ("--size", "30x40", "--budget", 0.3, "--threads", 1, "--time-limit", 8, "--baseline", f"{path}:honest")
     done = mfbench(
         "run", "--suite", tiny_suite(tmp_path), "--out", out, "--provider", providers, *options, cwd=tmp_path
     )

@@ -1,0 +1,95 @@
+"""From what was found to a record."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from typing import Any, NamedTuple
+
+from mfbench import environment, gate, roofline, stats
+from mfbench.cases import Case
+from mfbench.records import Correctness, Rates, Record, Roofline, Speedup, Status, Timing
+from mfbench.timing import Timing as Rounds
+
+METHOD = "perf_counter, own process, interleaved rounds in random order"
+
+
+class Origin(NamedTuple):
+    """What all records of a case share."""
+
+    run_id: str
+    case: Case
+    device: str
+
+    def record(self, provider: str, status: Status, reason: str | None = None, **parts: Any) -> Record:
+        return Record(
+            run_id=self.run_id,
+            time=datetime.datetime.now(datetime.timezone.utc).isoformat(),
+            case=self.case,
+            provider=provider,
+            device=self.device,
+            status=status,
+            reason=reason,
+            env=environment.describe(self.device),
+            **parts,
+        )
+
+
+def correctness(verdicts: dict[str, gate.Correctness]) -> dict[str, Correctness]:
+    """The gate's verdicts as they stand in a record."""
+    return {
+        name: Correctness(
+            error=finite(verdict.error),
+            bound=verdict.bound,
+            rms_error=finite(verdict.rms_error),
+            rms_bound=verdict.rms_bound,
+            ok=verdict.ok,
+        )
+        for name, verdict in verdicts.items()
+    }
+
+
+def timed(
+    case: Case, provider: str, rounds: Rounds, baseline: str, margin: float, ceilings: roofline.Ceilings
+) -> dict[str, Any]:
+    """The parts of a record that come from timing."""
+    seconds = rounds.samples[provider]
+    median = stats.median_interval(seconds)
+    work, floor = roofline.work(case), roofline.floor(case, ceilings)
+    parts: dict[str, Any] = {
+        "timing": Timing(
+            samples_s=seconds.tolist(),
+            median_s=median.estimate,
+            ci95_s=(finite(median.low), finite(median.high)),
+            rounds=len(seconds),
+            loops=rounds.loops[provider],
+            method=METHOD,
+            cold_cache=False,
+        ),
+        "rates": Rates(
+            ratings_per_s=case.m * case.n / median.estimate,
+            flops_per_s=work.flops / median.estimate,
+            bytes_per_s=work.bytes / median.estimate,
+        ),
+        "roofline": Roofline(
+            bound=floor.bound,
+            fraction=floor.seconds / median.estimate,
+            gemm_flops_per_s=ceilings.gemm_flops_per_s,
+            copy_bytes_per_s=ceilings.copy_bytes_per_s,
+        ),
+    }
+    if baseline in rounds.samples:
+        ratio = stats.ratio_interval(rounds.samples[baseline], seconds)
+        parts["speedup"] = Speedup(
+            baseline=baseline,
+            ratio=ratio.estimate,
+            ci95=(finite(ratio.low), finite(ratio.high)),
+            margin=margin,
+            verdict=stats.verdict(ratio, margin),
+        )
+    return parts
+
+
+def finite(value: float) -> float | None:
+    """JSON has no infinity."""
+    return value if math.isfinite(value) else None
