@@ -51,9 +51,16 @@ def choose(name: str, problem: Problem) -> ModuleType:
     """
     if name != "auto":
         module = implementation(name)
-        reason = module.unavailable(problem)
+        reason = _reason(module, problem)
         if reason:
             raise RuntimeError(f"backend {name!r} cannot run this problem here: {reason}")
         return module
     fused = implementation("native" if problem.ratings.device.type == "cpu" else "triton")
-    return implementation("torch") if fused.unavailable(problem) else fused
+    return implementation("torch") if _reason(fused, problem) else fused
+
+
+def _reason(module: ModuleType, problem: Problem) -> str:
+    """Why a backend cannot run a problem, empty where it can; a backend that decodes ratings says so by `DECODES`."""
+    if (problem.grid is not None or problem.packed) and not getattr(module, "DECODES", False):
+        return "it does not decode ratings as codes or with a packed mask"
+    return module.unavailable(problem)

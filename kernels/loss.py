@@ -55,9 +55,9 @@ def mf_loss_and_grads(
         TypeError, ValueError: an argument's type, dtype, shape, device or name; the message says which.
         RuntimeError: the backend asked for cannot run here.
     """
-    ratings, mask = unwrap(ratings, mask)
+    ratings, mask, *encoding = unwrap(ratings, mask)
     parameters = (user_factors, item_factors, user_bias, item_bias, global_bias)
-    arguments = (*parameters, ratings, mask, reg, backend, precision, deterministic)
+    arguments = (*parameters, ratings, mask, reg, backend, precision, deterministic, *encoding)
     loss, *grads = _without_derivatives(step_op, _step, arguments)
     return loss, Grads(*grads)
 
@@ -85,14 +85,15 @@ def mf_loss(
     Raises:
         RuntimeError: in a second backward pass, a second derivative.
     """
-    ratings, mask = unwrap(ratings, mask)
+    ratings, mask, *encoding = unwrap(ratings, mask)
     parameters = (user_factors, item_factors, user_bias, item_bias, global_bias)
+    arguments = (*parameters, ratings, mask, reg, backend, precision, deterministic, *encoding)
     if _requires_grad(ratings):
         raise ValueError("ratings: expected no requires_grad, since the loss is differentiated in the parameters only")
     if torch.is_grad_enabled() and any(map(_requires_grad, parameters)):
         step = step_op if torch.compiler.is_compiling() else EagerStep.apply
-        return step(*parameters, ratings, mask, reg, backend, precision, deterministic)[0]
-    return _without_derivatives(loss_op, _loss, (*parameters, ratings, mask, reg, backend, precision, deterministic))
+        return step(*arguments)[0]
+    return _without_derivatives(loss_op, _loss, arguments)
 
 
 def mf_sse(
@@ -108,9 +109,10 @@ def mf_sse(
     deterministic: bool = False,
 ) -> Tensor:
     """Sum of squared errors over the mask, 0-d float64: `mf_loss` without regulariser, forward only."""
-    ratings, mask = unwrap(ratings, mask)
+    ratings, mask, *encoding = unwrap(ratings, mask)
     parameters = (user_factors, item_factors, user_bias, item_bias, global_bias)
-    return _without_derivatives(loss_op, _loss, (*parameters, ratings, mask, 0.0, backend, precision, deterministic))
+    arguments = (*parameters, ratings, mask, 0.0, backend, precision, deterministic, *encoding)
+    return _without_derivatives(loss_op, _loss, arguments)
 
 
 def _requires_grad(argument: Any) -> bool:
@@ -124,17 +126,17 @@ def _without_derivatives(op: Callable[..., Any], function: Callable[..., Any], a
     return op(*(value.detach() if isinstance(value, Tensor) else value for value in arguments))
 
 
-def unwrap(ratings: Tensor | EncodedRatings, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Ratings and mask as the step takes them.
+def unwrap(ratings: Tensor | EncodedRatings, mask: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None, bool]:
+    """Ratings, mask, grid of the codes and whether the mask is packed, as `Problem` has them.
 
     Raises:
         ValueError: encoded ratings come with a second mask.
     """
     if not isinstance(ratings, EncodedRatings):
-        return ratings, mask
+        return ratings, mask, None, False
     if mask is not None:
         raise ValueError("mask: expected None, since encoded ratings carry their mask; got a second one")
-    return ratings.values, None
+    return ratings.values, ratings.bits, ratings.grid, ratings.bits is not None
 
 
 def resolve_precision(precision: str | None) -> str:
@@ -164,16 +166,18 @@ def _run(
 def _step(
     user_factors: Tensor, item_factors: Tensor, user_bias: Tensor, item_bias: Tensor, global_bias: Tensor,
     ratings: Tensor, mask: Tensor | None, reg: float, backend: str, precision: str | None, deterministic: bool,
+    grid: Tensor | None = None, packed: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    problem = check_problem(user_factors, item_factors, user_bias, item_bias, global_bias, ratings, mask, reg)
+    parameters = (user_factors, item_factors, user_bias, item_bias, global_bias)
+    problem = check_problem(*parameters, ratings, mask, reg, grid, packed)
     loss, grads = _run(problem, backend, precision, deterministic, gradients=True)
     assert grads is not None  # they were asked for
     return loss, *grads
 
 
-def _fake_step(user_factors, item_factors, user_bias, item_bias, global_bias, ratings, mask, reg, *_):
-    problem = check_problem(user_factors, item_factors, user_bias, item_bias, global_bias, ratings, mask, reg)
-    return user_factors.new_empty((), dtype=torch.float64), *(p.new_empty(p.shape) for p in problem.parameters)
+def _fake_step(*arguments):
+    problem = check_problem(*arguments[:8], *arguments[11:])
+    return problem.user_factors.new_empty((), dtype=torch.float64), *(p.new_empty(p.shape) for p in problem.parameters)
 
 
 def _save_grads(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -187,17 +191,19 @@ def _scale_grads(ctx: Any, d_loss: Tensor | None, *_: Tensor | None) -> tuple[Te
     if torch.is_grad_enabled():
         raise RuntimeError("mf_loss has first derivatives only: create_graph=True asks for a second derivative")
     if d_loss is None:
-        return (None,) * 11
+        return (None,) * 13
     grads = ctx.saved_tensors
     scale = d_loss.to(grads[0].dtype)
-    return *(grad * scale for grad in grads), None, None, None, None, None, None
+    return *(grad * scale for grad in grads), *(None,) * 8
 
 
 def _loss(
     user_factors: Tensor, item_factors: Tensor, user_bias: Tensor, item_bias: Tensor, global_bias: Tensor,
     ratings: Tensor, mask: Tensor | None, reg: float, backend: str, precision: str | None, deterministic: bool,
+    grid: Tensor | None = None, packed: bool = False,
 ) -> Tensor:  # fmt: skip
-    problem = check_problem(user_factors, item_factors, user_bias, item_bias, global_bias, ratings, mask, reg)
+    parameters = (user_factors, item_factors, user_bias, item_bias, global_bias)
+    problem = check_problem(*parameters, ratings, mask, reg, grid, packed)
     return _run(problem, backend, precision, deterministic, gradients=False)[0]
 
 

@@ -34,6 +34,8 @@ class Problem(NamedTuple):
     ratings: Tensor  # (m, n)
     mask: Tensor | None  # (m, n), non-zero = observed; None: NaN in ratings = missing
     reg: float
+    grid: Tensor | None = None  # (2,) float64: ratings are uint8 codes, code * grid[0] + grid[1], 255 = missing
+    packed: bool = False  # the mask is (m, packed_words(n)) int32: bit c % 32 of word c // 32 is column c
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -55,6 +57,8 @@ def check_problem(
     ratings: Tensor,
     mask: Tensor | None,
     reg: float,
+    grid: Tensor | None = None,
+    packed: bool = False,
 ) -> Problem:
     """The arguments as a `Problem`.
 
@@ -62,7 +66,7 @@ def check_problem(
         TypeError: an argument is not a dense tensor, its dtype is not one that the step takes, or `reg` is no number.
         ValueError: a shape or a device does not fit the others, or `reg` is not finite.
     """
-    problem = Problem(user_factors, item_factors, user_bias, item_bias, global_bias, ratings, mask, reg)
+    problem = Problem(user_factors, item_factors, user_bias, item_bias, global_bias, ratings, mask, reg, grid, packed)
     for name, parameter in zip(Problem._fields[:5], problem[:5], strict=True):
         _check_tensor(name, parameter)
     check_ratings(ratings, mask)
@@ -82,16 +86,23 @@ def check_problem(
     _check_shape("global_bias", global_bias, (), (1,))
     _check_shape("ratings", ratings, (m, n))
     if mask is not None:
-        _check_shape("mask", mask, (m, n))
+        _check_shape("mask", mask, (m, packed_words(n)) if packed else (m, n))
+    if grid is not None:
+        _check_shape("ratings.grid", grid, (2,))
 
-    for name, tensor in zip(Problem._fields[1:7], problem[1:7], strict=True):
-        if tensor is not None and tensor.device != user_factors.device:
+    for name, tensor in zip(Problem._fields[1:], problem[1:], strict=True):
+        if isinstance(tensor, Tensor) and tensor.device != user_factors.device:
             raise ValueError(f"{name}: expected device {user_factors.device} as user_factors, got {tensor.device}")
     if not isinstance(reg, (float, Real, torch.SymFloat, torch.SymInt)):
         raise TypeError(f"reg: expected a finite number, got {reg!r}")
     if not math.isfinite(reg):
         raise ValueError(f"reg: expected a finite number, got {reg!r}")
     return problem
+
+
+def packed_words(n: int) -> int:
+    """Words of 32 columns in a row of a packed mask: whole tiles of 64 columns."""
+    return 2 * -(-n // 64)
 
 
 def check_ratings(ratings: Tensor, mask: Tensor | None) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kernels.encoding import decoded
 from kernels.problem import Grads, Problem, squared_norms
 
 TILE_ELEMENTS = 1 << 18  # errors of one tile: 1 MiB in float32, so that they stay in cache
 TILE_ITEMS = 1 << 13
+DECODES = True
 
 
 def unavailable(problem: Problem | None = None) -> str:
@@ -28,7 +30,6 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     dA, dB = torch.zeros_like(A), torch.zeros_like(B)
     sse = torch.zeros((), dtype=torch.float64, device=P.device)
     bu_mu, bi = bu.reshape(m, 1) + mu, bi.reshape(1, n)
-    R = problem.ratings.detach()
 
     tile_items = max(1, min(n, TILE_ITEMS))
     tile_users = max(1, TILE_ELEMENTS // tile_items)
@@ -38,9 +39,8 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
             items = slice(j, j + tile_items)
             E = torch.addmm(bi[:, items], P[users], Q[items].T)  # [tile_users, tile_items]
             E += bu_mu[users]
-            ratings = R[users, items]
+            ratings, missing = decoded(problem, users, items)
             E -= ratings
-            missing = ratings.isnan() if problem.mask is None else problem.mask[users, items] == 0
             E.masked_fill_(missing, 0)
             if gradients:
                 dA[users].addmm_(E, B[items])

@@ -12,6 +12,7 @@ from torch import Tensor
 from kernels.gpu import config
 from kernels.problem import Grads, Problem
 
+DECODES = True
 TARGET = config.Target("cpu", multiprocessors=1, shared_bytes=1 << 30)
 _patching = threading.Lock()  # while it runs, the interpreter replaces parts of triton.language
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from kernels.gpu import config
 from kernels.problem import Grads, Problem
 
+DECODES = True
 DEVICES = ("cuda", "xpu")  # ROCm calls itself cuda
 
 

@@ -50,6 +50,10 @@ def plan_step(problem: Problem, target: Target, config: Config, deterministic: b
     A, B = _operand(A, config.arithmetic), _operand(B, config.arithmetic)
     bu_mu, bi_packed = P.new_zeros(users), P.new_zeros(items)
     bu_mu[:m], bi_packed[:n] = bu.reshape(m) + mu, bi.reshape(n)
+    scale = None
+    if problem.grid is not None:
+        scale, offset = problem.grid.to(P.dtype).split(1)
+        bu_mu -= offset  # so that only code * scale is left to subtract
 
     db_slices = grid.groups if deterministic else 1
     sse = P.new_empty(grid.groups * grid.splits, config.BM, dtype=torch.float64)
@@ -64,7 +68,7 @@ def plan_step(problem: Problem, target: Target, config: Config, deterministic: b
         mask = mask.view(torch.uint8)
     arguments = {
         "a_ptr": A, "b_ptr": B, "bu_ptr": bu_mu, "bi_ptr": bi_packed,
-        "ratings_ptr": problem.ratings.detach(), "mask_ptr": mask, "scale_ptr": None,
+        "ratings_ptr": problem.ratings.detach(), "mask_ptr": mask, "scale_ptr": scale,
         "da_ptr": dA, "db_ptr": dB, "dbu_ptr": dbu, "dbi_ptr": dbi, "sse_ptr": sse,
         "M": m, "N": n,
         "stride_rm": problem.ratings.stride(0), "stride_rn": problem.ratings.stride(1),
@@ -74,7 +78,7 @@ def plan_step(problem: Problem, target: Target, config: Config, deterministic: b
     }  # fmt: skip
     constants = {
         "BM": config.BM, "BN": config.BN, "BK": BK, "LANES": config.lanes,
-        "BITS": False, "SUMS": config.sums, "GRADIENTS": gradients,
+        "BITS": problem.packed, "SUMS": config.sums, "GRADIENTS": gradients,
         "SPLIT": config.arithmetic.split, "PRECISION": config.arithmetic.input_precision,
     }  # fmt: skip
     step = KernelCall(fused_step, (grid.groups, grid.splits), arguments, constants, config.num_warps, config.num_stages)

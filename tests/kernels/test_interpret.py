@@ -10,129 +10,68 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kernels import mf_loss, mf_loss_and_grads, mf_sse
+from kernels import encode_ratings, mf_loss, mf_loss_and_grads, mf_sse
+from kernels.loss import PRECISIONS
 from reference import oracle_loss_and_grads
+from tests.problems import assert_right, draw_inputs, problems
 
 pytest.importorskip("triton", reason="Triton is not installed")
-pytestmark = pytest.mark.interpret
+pytestmark = [pytest.mark.interpret, pytest.mark.usefixtures("poisoned")]
 
-FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-RATINGS = (*FLOATS, torch.uint8, torch.int8)
-SIGNED, UNSIGNED = (torch.int8, torch.int16, torch.int32, torch.int64), (torch.uint8, torch.uint16, torch.uint32)
-MASKS = (None, torch.bool, *SIGNED, *UNSIGNED, *FLOATS)
-OUTPUTS = ("user_factors", "item_factors", "user_bias", "item_bias", "global_bias")
+RANKS = (1, 2, 13, 14, 15, 16, 29, 30, 31, 62, 63, 64, 65, 100, 127, 128, 130)
+SLOW = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
-@pytest.fixture(autouse=True)
-def poisoned(monkeypatch):
-    """Memory that nothing has written holds NaN."""
-
-    def filled(allocate):
-        def allocated(*args, **kwargs):
-            memory = allocate(*args, **kwargs)
-            return memory.fill_(float("nan")) if memory.is_floating_point() else memory
-
-        return allocated
-
-    monkeypatch.setattr(torch.Tensor, "new_empty", filled(torch.Tensor.new_empty))
-    monkeypatch.setattr(torch, "empty_like", filled(torch.empty_like))
-
-
-def assert_close(result, expected, tolerance):
-    """Every output within `tolerance` of the rms of the exact one; NaN nowhere unless expected there."""
+def assert_exact(inputs, result, tolerance=1e-11):
+    """Every output within `tolerance` of the rms of the oracle's."""
     loss, grads = result
-    exact_loss, exact_grads = expected
-    assert loss.dtype == torch.float64
+    exact_loss, exact_grads = oracle_loss_and_grads(*inputs)
     np.testing.assert_allclose(loss.item(), exact_loss, rtol=tolerance)
-    for name, grad, exact in zip(OUTPUTS, grads, exact_grads, strict=True):
-        assert tuple(grad.shape) == exact.shape, name
+    for grad, exact in zip(grads, exact_grads, strict=True):
         rms = np.sqrt(np.mean(np.square(exact)))
-        np.testing.assert_allclose(grad.double().numpy(), exact, rtol=0, atol=tolerance * rms, err_msg=name)
+        np.testing.assert_allclose(grad.numpy(), exact, rtol=0, atol=tolerance * rms)
 
 
-DENSE = ("contiguous", "transposed", "every second")
-REPEATED = ("row repeated", "column repeated")  # stride 0
-
-
-def in_layout(values, layout):
-    """The values, or one row or column of them repeated, with other strides."""
-    if layout == "transposed":
-        return values.T.contiguous().T
-    if layout == "every second":
-        wide = values.new_zeros(2 * values.shape[0], 3 * values.shape[1])
-        wide[::2, ::3] = values
-        return wide[::2, ::3]
-    if layout == "row repeated":
-        return values[:1].expand_as(values)
-    if layout == "column repeated":
-        return values[:, :1].expand_as(values)
-    return values
-
-
-def poison(ratings, observed):
-    """Unobserved places filled with NaN and infinities in turn."""
-    bad = torch.tensor([float("nan"), float("inf"), -float("inf")])[torch.arange(ratings.numel()) % 3]
-    return torch.where(observed, ratings, bad.reshape(ratings.shape).to(ratings))
-
-
-@st.composite
-def problems(draw, dtype=torch.float64):
-    """Arguments of the step: any sizes, strides and dtypes; unobserved places of float ratings hold NaN and Inf."""
-    m, n = draw(st.integers(1, 140)), draw(st.integers(1, 140))
-    rank = draw(st.sampled_from([1, 2, 13, 14, 15, 16, 29, 30, 31, 62, 63, 64, 65, 100, 127, 128, 130]))
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
-
-    observed = torch.rand(m, n, generator=generator) < draw(st.sampled_from([0.0, 0.02, 0.5, 0.9, 1.0]))
-    if draw(st.booleans()):  # users and items without any rating, and a user with all
-        observed[: m // 3], observed[:, : n // 4], observed[-1] = False, False, True
-    ratings = torch.randint(0, 100, (m, n), generator=generator).to(draw(st.sampled_from(RATINGS)))
-    layout = draw(st.sampled_from(DENSE + REPEATED))
-    mask_dtype = draw(st.sampled_from(MASKS))
-    if mask_dtype is None:
-        mask = None
-        if ratings.is_floating_point():
-            ratings = ratings.masked_fill(~observed, float("nan"))
-    else:
-        weight = 1 if mask_dtype in (torch.bool, torch.uint16, torch.uint32) else draw(st.sampled_from([1, 2, 127]))
-        mask = (observed.to(torch.int8) * weight).to(mask_dtype)
-        if mask_dtype in FLOATS:
-            mask = mask.masked_fill(~observed, -0.0)
-        mask = in_layout(mask, draw(st.sampled_from(DENSE + REPEATED)))
-        if ratings.is_floating_point() and layout in DENSE:
-            ratings = poison(ratings, mask != 0)
-    ratings = in_layout(ratings, layout)
-
-    def normal(*shape, scale=1.0):
-        return (scale * torch.randn(shape, generator=generator, dtype=torch.float64)).to(dtype)
-
-    column = draw(st.sampled_from([(), (1,)]))
-    parameters = (
-        in_layout(normal(m, rank), draw(st.sampled_from(DENSE))), normal(n, rank),
-        normal(m, *column, scale=5), normal(n, *column, scale=3), normal(*column, scale=10),
-    )  # fmt: skip
-    return (*parameters, ratings, mask), draw(st.sampled_from([0.0, 0.1, 2.5]))
-
-
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
-@given(problems(), st.booleans())
-def test_float64_is_exact(problem, deterministic):
+@settings(SLOW, max_examples=60)
+@given(problems(max_size=140, max_rank=40, dtypes=(torch.float64,)), st.booleans())
+def test_float64_is_exact(inputs, deterministic):
     """The same kernel in float64: what remains is the formula, the masking and the addressing."""
-    arguments, reg = problem
-    result = mf_loss_and_grads(*arguments, reg=reg, backend="interpret", deterministic=deterministic)
-    expected = oracle_loss_and_grads(*arguments, reg=reg)
-    assert_close(result, expected, 1e-11)
-    sse = mf_sse(*arguments, backend="interpret", deterministic=deterministic)
-    np.testing.assert_allclose(sse.item(), oracle_loss_and_grads(*arguments, reg=0.0)[0], rtol=1e-12)
+    options = {"backend": "interpret", "deterministic": deterministic}
+    assert_exact(inputs, mf_loss_and_grads(*inputs, **options))
+    sse = mf_sse(*inputs[:7], **options)
+    np.testing.assert_allclose(sse.item(), oracle_loss_and_grads(*inputs[:7], reg=0.0)[0], rtol=1e-12)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-@given(problems(torch.float32), st.booleans(), st.sampled_from(["ieee", "tf32x3", "bf16x3", "tf32"]))
-def test_float32(problem, deterministic, precision):
-    arguments, reg = problem
-    options = {"reg": reg, "deterministic": deterministic, "precision": precision}
-    result = mf_loss_and_grads(*arguments, **options, backend="interpret")
-    assert all(grad.dtype == torch.float32 for grad in result[1])
-    assert_close(result, oracle_loss_and_grads(*arguments, reg=reg), 1e-4)
+@pytest.mark.parametrize("rank", RANKS)
+@pytest.mark.parametrize("deterministic", [False, True], ids=["fast", "deterministic"])
+def test_every_width_of_the_factors(rank, deterministic):
+    inputs = draw_inputs(67, 133, rank, dtype=torch.float64, seed=rank)
+    assert_exact(inputs, mf_loss_and_grads(*inputs, backend="interpret", deterministic=deterministic))
+
+
+@settings(SLOW, max_examples=40)
+@given(problems(max_size=140, max_rank=40, dtypes=(torch.float32,)), st.booleans(), st.sampled_from(PRECISIONS))
+def test_float32(inputs, deterministic, precision):
+    options = {"deterministic": deterministic, "precision": precision}
+    assert_right(inputs, mf_loss_and_grads(*inputs, **options, backend="interpret"))
+
+
+@settings(SLOW, max_examples=40)
+@given(st.data(), st.integers(1, 140), st.integers(1, 140), st.booleans())
+def test_encoded_ratings(data, m, n, deterministic):
+    """Whole numbers, so that every encoding holds them."""
+    dtype = data.draw(st.sampled_from([torch.float64, torch.float32, torch.float16, torch.uint8, torch.int8]))
+    names = ["uint8-code", "bfloat16-nan", "float32-nan"]
+    names += [] if dtype.is_floating_point else [f"{str(dtype).removeprefix('torch.')}-bits"]
+    seed = data.draw(st.integers(0, 2**31))
+    inputs = draw_inputs(
+        m, n, 5, torch.float64, torch.uint8, torch.bool, data.draw(st.sampled_from([0, 0.1, 0.9])), seed=seed
+    )
+    inputs = inputs._replace(ratings=inputs.ratings.to(dtype) - (0 if dtype == torch.uint8 else 3))
+    encoded = encode_ratings(inputs.ratings, inputs.mask, data.draw(st.sampled_from(names)))
+    options = {"reg": inputs.reg, "deterministic": deterministic}
+    assert_exact(inputs, mf_loss_and_grads(*inputs[:5], encoded, **options, backend="interpret"))
+    assert_exact(inputs, mf_loss_and_grads(*inputs[:5], encoded, **options, backend="torch"))
 
 
 def drawn(m, n, rank, dtype=torch.float32, seed=0):
@@ -194,7 +133,7 @@ def run_in_order(monkeypatch, order, *arguments, **keywords):
 @pytest.mark.parametrize("rank", [30, 128], ids=["columns", "sums"])
 def test_deterministic_whatever_the_order_of_programs(monkeypatch, rank):
     orders = (list, lambda programs: programs[::-1], lambda programs: programs[1::2] + programs[::2])
-    problem = drawn(700, 300, rank)
+    problem = drawn(330, 200, rank)
     exact = [run_in_order(monkeypatch, order, *problem, deterministic=True) for order in orders]
     fast = [run_in_order(monkeypatch, order, *problem) for order in orders]
     assert all(torch.equal(a, b) for other in exact[1:] for a, b in zip(exact[0], other, strict=True))

@@ -1,0 +1,153 @@
+"""Encoded ratings: the step gives bit by bit what it gives for the ratings that were encoded."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernels import EncodedRatings, backends, encode_ratings, mf_loss, mf_loss_and_grads, mf_sse
+from tests.problems import RATINGS, assert_right, draw_inputs, problems
+
+CPU_BACKENDS = [name for name in ("native", "torch", "interpret") if backends()[name].available]
+NAN, INF = float("nan"), float("inf")
+
+
+def observed_in(inputs):
+    return ~inputs.ratings.isnan() if inputs.mask is None else inputs.mask.bool()
+
+
+def spelled_out(inputs):
+    """The same ratings as float64 with NaN where unobserved: nothing that an encoding could lose is lost."""
+    return inputs._replace(ratings=inputs.ratings.double().masked_fill(~observed_in(inputs), NAN), mask=None)
+
+
+def encoded(inputs):
+    return inputs._replace(ratings=encode_ratings(inputs.ratings, inputs.mask), mask=None)
+
+
+def results(inputs, backend):
+    """Everything that the three functions return."""
+    parameters = [parameter.clone().requires_grad_() for parameter in inputs[:5]]
+    arguments = (*parameters, *inputs[5:])
+    differentiated = mf_loss(*arguments, backend=backend)
+    differentiated.backward()
+    loss, grads = mf_loss_and_grads(*arguments, backend=backend)
+    sse = mf_sse(*arguments[:7], backend=backend)
+    return [loss, *grads, sse, differentiated.detach(), *(parameter.grad for parameter in parameters)]
+
+
+@settings(max_examples=120, deadline=None)
+@given(inputs=problems(), backend=st.sampled_from([name for name in CPU_BACKENDS if name != "interpret"]))
+def test_nothing_is_lost(inputs, backend):
+    for got, expected in zip(results(encoded(inputs), backend), results(spelled_out(inputs), backend), strict=True):
+        assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+@pytest.mark.parametrize("ratings_dtype", RATINGS)
+@pytest.mark.parametrize("half_stars", [True, False])
+def test_right_on_every_backend(backend, ratings_dtype, half_stars):
+    inputs = draw_inputs(67, 71, 5, ratings_dtype=ratings_dtype, mask_dtype=torch.uint8)
+    if half_stars:
+        inputs = inputs._replace(ratings=(torch.randint(1, 11, (67, 71)) / 2).to(ratings_dtype))
+    assert_right(inputs, mf_loss_and_grads(*encoded(inputs), backend=backend))
+
+
+@pytest.mark.parametrize("needed", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("came_as", [torch.float32, torch.float64])
+def test_smallest_format_that_loses_nothing(needed, came_as):
+    if torch.promote_types(needed, came_as) != came_as:
+        pytest.skip("a float64 cannot come as float32")
+    ratings = torch.randn(60, 50, dtype=torch.float64).clamp_(-3, 3)
+    ratings = torch.where(ratings.abs() < 0.01, 1.0, ratings).to(needed).to(came_as)  # float16's normal range
+    mask = torch.rand(60, 50) < 0.5
+    result = encode_ratings(ratings, mask)
+    assert isinstance(result, EncodedRatings)
+    assert result.values.dtype == needed
+    assert torch.equal(result.values[mask].to(came_as), ratings[mask])
+
+
+def test_half_stars_take_at_most_two_bytes():
+    ratings = (torch.randint(1, 11, (60, 50)) / 2).double()
+    assert encode_ratings(ratings, torch.rand(60, 50) < 0.5).values.element_size() <= 2
+
+
+def test_what_no_one_observed_does_not_ask_for_precision():
+    ratings, mask = torch.full((6, 5), 2.5), torch.ones(6, 5)
+    ratings[2, 3], mask[2, 3] = 0.1234567, 0
+    ratings[4, 1], mask[4, 1] = INF, 0
+    assert encode_ratings(ratings, mask).values.element_size() <= 2
+
+
+def test_too_large_for_float16_but_not_for_float32():
+    ratings = torch.tensor([[70_001.0, 1.0]])
+    parameters = draw_inputs(1, 2, 3)[:5]
+    got, _ = mf_loss_and_grads(*parameters, encode_ratings(ratings))
+    expected, _ = mf_loss_and_grads(*parameters, ratings)
+    assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("ratings_dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_an_observed_nan_is_refused(ratings_dtype):
+    ratings = torch.rand(6, 5).to(ratings_dtype)
+    ratings[2, 3] = NAN
+    with pytest.raises(ValueError, match=r"^ratings: expected no NaN at an observed place"):
+        encode_ratings(ratings, torch.ones(6, 5, dtype=torch.uint8))
+    mask = torch.ones(6, 5)
+    mask[2, 3] = 0
+    assert_right_after_encoding(ratings, mask)
+    assert_right_after_encoding(ratings, None)  # here NaN says 'missing'
+
+
+def assert_right_after_encoding(ratings, mask):
+    inputs = draw_inputs(6, 5, 3)._replace(ratings=ratings, mask=mask)
+    assert_right(inputs, mf_loss_and_grads(*encoded(inputs)))
+
+
+def test_an_observed_infinity_stays():
+    ratings = torch.full((6, 5), 2.5)
+    ratings[2, 3] = INF
+    assert mf_sse(*draw_inputs(6, 5, 3)[:5], encode_ratings(ratings)) == INF
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 3), (4, 0, 3), (4, 5, 0)])
+def test_empty_sizes(shape):
+    inputs = draw_inputs(*shape, mask_dtype=torch.int8)
+    assert_right(inputs, mf_loss_and_grads(*encoded(inputs)))
+
+
+@pytest.mark.parametrize("function", [mf_loss, mf_loss_and_grads, mf_sse])
+def test_a_second_mask_is_refused(function):
+    *parameters, ratings, mask, _ = draw_inputs(6, 5, 3)
+    with pytest.raises(ValueError, match=r"^mask: expected None, since encoded ratings carry their mask"):
+        function(*parameters, encode_ratings(ratings, mask), mask)
+
+
+def test_encoded_ratings_of_another_shape_are_refused():
+    *parameters, _, _, _ = draw_inputs(6, 5, 3)
+    with pytest.raises(ValueError, match=r"^ratings: expected shape \(6, 5\), got \(5, 6\)"):
+        mf_loss(*parameters, encode_ratings(torch.rand(5, 6)))
+
+
+@pytest.mark.parametrize(
+    ("ratings", "mask", "error", "message"),
+    [
+        ([[1.0]], None, TypeError, r"^ratings: expected a torch.Tensor, got list"),
+        (torch.ones(2, 3), [[1] * 3] * 2, TypeError, r"^mask: expected a torch.Tensor, got list"),
+        (torch.ones(2, 3, dtype=torch.int64), None, TypeError, r"^ratings: expected one of .*, got torch.int64"),
+        (torch.ones(2, 3).to_sparse(), None, TypeError, r"^ratings: expected a dense tensor, got torch.sparse_coo"),
+        (torch.ones(2, 3), torch.ones(3, 2), ValueError, r"^mask: expected shape \(2, 3\) as ratings, got \(3, 2\)"),
+    ],
+)
+def test_bad_arguments_are_named(ratings, mask, error, message):
+    with pytest.raises(error, match=message):
+        encode_ratings(ratings, mask)
+
+
+def test_the_ratings_given_stay_as_they_were():
+    ratings, mask = torch.rand(6, 5), torch.rand(6, 5) < 0.5
+    before = ratings.clone()
+    encode_ratings(ratings, mask)
+    assert torch.equal(ratings, before)
