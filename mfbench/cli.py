@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from mfbench import foreign_packages
 from mfbench.errors import DataUnavailable, UsageError
 
 DEFAULT_OUT = "mfbench-records.jsonl"
@@ -20,6 +21,9 @@ DEFAULT_OUT = "mfbench-records.jsonl"
 def main() -> None:
     """Run a command; an error of the user's is one line on stderr and exit code 2."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if foreign := foreign_packages():
+        click.echo(f"mfbench: {'; '.join(foreign)}", err=True)
+        sys.exit(2)
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.NoArgsIsHelpError as help_text:

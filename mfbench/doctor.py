@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 import kernels
+import mfbench
 import reference
 from mfbench import data, environment, providers
 from mfbench.cases import load_suite, suite_names
@@ -26,7 +27,7 @@ def examine() -> Findings:
             "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else _no_gpu(),
         },
         "versions": environment.versions(),
-        "packages": {module.__name__: _origin(module) for module in (kernels, reference)},
+        "packages": {module.__name__: str(Path(module.__file__ or "").parent) for module in (kernels, mfbench, reference)},
         "backends": {
             name: "available" if backend.available else f"not available: {backend.reason}"
             for name, backend in kernels.backends().items()
@@ -55,13 +56,6 @@ def text(findings: Findings) -> str:
     for title, section in findings.items():
         lines += [title, *(f"  {name:{width}}  {what}" for name, what in section.items()), ""]
     return "\n".join(lines).rstrip()
-
-
-def _origin(module: Any) -> str:
-    """Where a package with a generic name comes from; another package of the name may stand in front of ours."""
-    path = Path(module.__file__).parent
-    ours = Path(__file__).parent.parent / module.__name__
-    return f"{path}" if path == ours else f"{path} is not this project's, which lies in {ours}"
 
 
 def _data(name: str) -> str:

@@ -27,7 +27,17 @@ def test_doctor_tells_every_backend(monkeypatch, capsys) -> None:
     assert findings["backends"].keys() == {"triton", "native", "torch", "interpret"}
     assert findings["backends"]["torch"] == "available"
     assert findings["versions"]["torch"] != "none"
-    assert "is not this project's" not in "".join(findings["packages"].values())
+    assert findings["packages"].keys() == {"kernels", "mfbench", "reference"}
+
+
+def test_a_foreign_package_of_the_same_name_is_told(tmp_path: Path) -> None:
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "__init__.py").write_text("")
+    done = mfbench("doctor", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "the package 'kernels' that Python finds" in done.stderr
+    assert "environment of its own" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_list_names_everything(monkeypatch, capsys) -> None:
