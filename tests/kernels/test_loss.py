@@ -13,7 +13,7 @@ import torch
 
 from kernels import Backend, Grads, backends, encode_ratings, mf_loss, mf_loss_and_grads, mf_sse
 from kernels.backends import MODULES
-from kernels.loss import PRECISIONS, loss_op, step_op
+from kernels.loss import PRECISIONS, loss_op, step_op, unwrap
 from reference import autograd_loss_and_grads, oracle_loss_and_grads
 from tests.problems import LAYOUTS, assert_right, draw_inputs
 
@@ -159,6 +159,16 @@ def test_opcheck(backend, op, requires_grad, layout):
     torch.library.opcheck(op, (*inputs, backend, None, False))
 
 
+@pytest.mark.parametrize("op", [step_op, loss_op], ids=["step", "loss"])
+@pytest.mark.parametrize("encoding", ["uint8-code", "int8-bits"])
+def test_opcheck_with_encoded_ratings(op, encoding):
+    inputs = draw_inputs(5, 7, 3, ratings_dtype=torch.int8)
+    if op is step_op:
+        inputs = with_grad(inputs)
+    ratings, mask, grid, packed = unwrap(encode_ratings(inputs.ratings, inputs.mask, encoding), None)
+    torch.library.opcheck(op, (*inputs[:5], ratings, mask, 0.1, "auto", None, False, grid, packed))
+
+
 @pytest.fixture
 def fresh_compiler():
     torch.compiler.reset()
@@ -206,9 +216,10 @@ def test_compiled_for_any_size_and_regulariser():
 
 
 @pytest.mark.usefixtures("fresh_compiler")
-def test_compiled_with_encoded_ratings():
-    inputs = draw_inputs(21, 34, 5)
-    encoded = encode_ratings(inputs.ratings, inputs.mask)
+@pytest.mark.parametrize("encoding", ["float32-nan", "uint8-code", "uint8-bits"])
+def test_compiled_with_encoded_ratings(encoding):
+    inputs = draw_inputs(21, 34, 5, ratings_dtype=torch.uint8)
+    encoded = encode_ratings(inputs.ratings, inputs.mask, encoding)
     compiled = torch.compile(mf_loss_and_grads, fullgraph=True, backend="aot_eager")
     assert_right(inputs, compiled(*inputs[:5], encoded))
 
