@@ -37,7 +37,7 @@ struct Call {  // laid out as launch.py packs it
     const void *global_bias;
     void *d_global_bias;
     double *loss;
-    double reg;
+    double reg, scale, offset;  // of codes: rating = code * scale + offset
 };
 
 template <class T> struct Block : Simd<T> {
@@ -60,7 +60,7 @@ template <class T> struct StripSums {  // of MR users
 };
 
 // Errors of MR users x NR items and their sums. Pt: [rank, MR]; Qt: [rank, NR]; E: [MR, NR], rows Block::ITEMS apart.
-template <class T, bool masked>
+template <class T, Missing how>
 inline void errors(int64_t rank, const T *Pt, const T *Qt, const T *user_bias, const T *item_bias,
                    const Observations<T> observed, T *E, StripSums<T> &sums, T *column_sums) {
     using V = typename Simd<T>::Vector;
@@ -106,9 +106,9 @@ inline void errors(int64_t rank, const T *Pt, const T *Qt, const T *user_bias, c
         V row = sums.rows[i];
 #pragma GCC unroll 4
         for (int v = 0; v < NV; ++v) {
-            const V rating = load<V>(observed.ratings + i * observed.rating_stride + v * LANES);
+            const V rating = observed.template rating<how>(i, v);
             const V difference = e[i][v] + user_bias[i] + load<V>(item_bias + v * LANES) - rating;
-            const V error = (V)((Lanes)difference & ~observed.template missing<masked>(i, v, rating));
+            const V error = (V)((Lanes)difference & ~observed.template missing<how>(i, v, rating));
             store(E + i * lde + v * LANES, error);
             squares += error * error;
             row += error;
@@ -224,7 +224,7 @@ template <class T> class Step {
         : call(call), rank(call.rank), vectors(ceil_div(rank, LANES)),
           // rows of a multiple of 512 bytes would share a few cache sets
           ld(vectors * LANES + (vectors * VECTOR_BYTES % 512 ? 0 : 64 / int(sizeof(T)))), users{}, items{},
-          ratings(ratings, mask) {
+          ratings(ratings, mask, call.scale, call.offset) {
         users.given = user_side;
         items.given = item_side;
         cut();
@@ -239,8 +239,9 @@ template <class T> class Step {
                                             : pack(items, (task - user_tasks) * TASK_ROWS, T(0));
         });
         parallel(call.threads, units, [&](int64_t unit, int64_t thread) {
-            if (ratings.masked()) run_unit<true>(unit, blocks[thread]);
-            else run_unit<false>(unit, blocks[thread]);
+            if (ratings.how == Missing::BY_MASK) run_unit<Missing::BY_MASK>(unit, blocks[thread]);
+            if (ratings.how == Missing::BY_NAN) run_unit<Missing::BY_NAN>(unit, blocks[thread]);
+            if (ratings.how == Missing::BY_CODE) run_unit<Missing::BY_CODE>(unit, blocks[thread]);
         });
         *call.loss = sum(sse, units) + call.reg * sum(norms, tasks);
         if (!call.gradients) return;
@@ -327,7 +328,7 @@ template <class T> class Step {
         return sum(lanes, LANES);
     }
 
-    template <bool masked> void run_unit(int64_t unit, Block<T> &block) {
+    template <Missing how> void run_unit(int64_t unit, Block<T> &block) {
         const int64_t user_range = unit / items.ranges, item_range = unit % items.ranges;
         const int64_t i_begin = user_range * users.range, i_end = std::min(i_begin + users.range, users.given.count);
         const int64_t j_begin = item_range * items.range, j_end = std::min(j_begin + items.range, items.given.count);
@@ -341,13 +342,13 @@ template <class T> class Step {
                 const int64_t rows = std::min<int64_t>(Block<T>::USERS, i_end - i);
                 const int64_t columns = std::min<int64_t>(Block<T>::ITEMS, j_end - j);
                 const int64_t user_at = item_range * users.padded + i, item_at = user_range * items.padded + j;
-                sse[unit] += block_errors<masked>(i, rows, j, columns, users.d_bias + user_at, block);
+                sse[unit] += block_errors<how>(i, rows, j, columns, users.d_bias + user_at, block);
                 if (call.gradients) block_gradients(i, rows, j, columns, user_at, item_at, block);
             }
     }
 
     // The errors of a block, their row sums added to d_user_bias; returns the sum of their squares.
-    template <bool masked>
+    template <Missing how>
     double block_errors(int64_t i0, int64_t rows, int64_t j0, int64_t columns, double *d_user_bias, Block<T> &block) {
         double squares = 0;
         std::fill_n(block.column_sums, Block<T>::ITEMS, T(0));
@@ -358,8 +359,8 @@ template <class T> class Step {
             for (int64_t j = 0; j < columns; j += NR) {
                 const auto observed = ratings.tile(i0 + i, j0 + j, rows - i, columns - j, block.copy);
                 T *E = block.E + i * Block<T>::ITEMS + j;
-                if (observed.template any<masked>()) {
-                    errors<T, masked>(rank, users.by_rank + (i0 + i) * rank, items.by_rank + (j0 + j) * rank,
+                if (observed.template any<how>()) {
+                    errors<T, how>(rank, users.by_rank + (i0 + i) * rank, items.by_rank + (j0 + j) * rank,
                                       users.bias + i0 + i, items.bias + j0 + j, observed, E, sums, block.column_sums + j);
                     block.active[i / users.cell][j / items.cell] = true;
                 } else {
@@ -423,7 +424,8 @@ template <class T> class Step {
 template <class T> void run(const Call &call, Arena &arena) {
     Matrix ratings = call.ratings, mask = call.mask;
     // Users and items change places where that makes the items the contiguous side, or the longer one if both are.
-    const bool exchange = ratings.row_stride == 1 && (ratings.column_stride != 1 || call.items.count < call.users.count);
+    const bool exchange = mask.kind != BITS && ratings.row_stride == 1 &&
+                          (ratings.column_stride != 1 || call.items.count < call.users.count);
     if (exchange) {
         std::swap(ratings.row_stride, ratings.column_stride);
         std::swap(mask.row_stride, mask.column_stride);

@@ -13,7 +13,10 @@ from torch import Tensor
 from kernels.cpu.build import BuildError, load_kernel
 from kernels.problem import Grads, Problem
 
-# As in fused.cpp: `RatingKind`; bytes of a mask's elements, plus 16 where the top bit is a sign.
+DECODES = True
+
+# As in ratings.h: `RatingKind`; `MaskKind`, which is the bytes of an element, plus 16 where the top bit is a sign.
+CODES, BITS = 6, 32
 RATING_KINDS = {
     torch.float64: 0,
     torch.float32: 1,
@@ -39,8 +42,8 @@ MASK_KINDS = {
     torch.float8_e4m3fn: 16 + 1,
     torch.float8_e5m2: 16 + 1,
 }
-# `Call` in fused.cpp: two sides of eight, two matrices of four, four integers, three pointers, reg.
-CALL = struct.Struct("=16q 8q 4q 3q d")
+# `Call` in fused.cpp: two sides of eight, two matrices of four, four integers, three pointers, three numbers.
+CALL = struct.Struct("=16q 8q 4q 3q 3d")
 
 _forked = False
 
@@ -92,7 +95,7 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     Results are bitwise the same for the same number of threads, `deterministic` or not;
     the arithmetic is that of the parameters' dtype whatever `precision` says.
     """
-    P, Q, bu, bi, mu, ratings, mask, reg = problem[:8]
+    P, Q, bu, bi, mu, ratings, mask, reg, grid, packed = problem
     m, rank = P.shape
     n = Q.shape[0]
     loss = torch.empty((), dtype=torch.float64)
@@ -101,10 +104,14 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     arguments = CALL.pack(
         *(m, P.data_ptr(), *P.stride(), bu.data_ptr(), bu.stride(0), dP, dbu),
         *(n, Q.data_ptr(), *Q.stride(), bi.data_ptr(), bi.stride(0), dQ, dbi),
-        *(ratings.data_ptr(), *ratings.stride(), RATING_KINDS[ratings.dtype]),
-        *((0, 0, 0, 0) if mask is None else (mask.data_ptr(), *mask.stride(), MASK_KINDS[mask.dtype])),
+        *(ratings.data_ptr(), *ratings.stride(), RATING_KINDS[ratings.dtype] if grid is None else CODES),
+        *(
+            (0, 0, 0, 0)
+            if mask is None
+            else (mask.data_ptr(), *mask.stride(), BITS if packed else MASK_KINDS[mask.dtype])
+        ),
         *(rank, P.dtype is torch.float64, 1 if _forked else min(torch.get_num_threads(), _cpu_quota()), gradients),
-        *(mu.data_ptr(), dmu, loss.data_ptr(), reg),
+        *(mu.data_ptr(), dmu, loss.data_ptr(), reg, *((0.0, 0.0) if grid is None else grid.tolist())),
     )
     if load_kernel().mf_step(arguments):
         raise MemoryError(f"no memory for the buffers of a step of {m} users, {n} items, rank {rank}")

@@ -1,5 +1,5 @@
 // Ratings and masks of any dtype and strides, handed out one register tile at a time: in place where the memory is
-// what the inner loop reads (T, and one byte a mask element), else as a decoded copy that never leaves L1.
+// what the inner loop reads (T and one byte a mask element, T with NaN, or codes), else as a decoded copy in L1.
 
 #pragma once
 
@@ -13,8 +13,12 @@ struct Matrix {  // [users, items]
     int64_t row_stride, column_stride, kind;
 };
 
-enum RatingKind { FLOAT64, FLOAT32, BFLOAT16, FLOAT16, UINT8, INT8 };
-enum MaskKind { NO_MASK = 0, SIGNED_ZERO = 16 };  // else bytes an element, plus SIGNED_ZERO where -0.0 is zero too
+enum RatingKind { FLOAT64, FLOAT32, BFLOAT16, FLOAT16, UINT8, INT8, CODES };  // CODES: uint8, MISSING_CODE where missing
+// No mask, one bit an element in words of 32 items, or the bytes of an element, plus SIGNED_ZERO where -0.0 is zero too.
+enum MaskKind { NO_MASK = 0, SIGNED_ZERO = 16, BITS = 32 };
+enum class Missing { BY_MASK, BY_NAN, BY_CODE };  // how a register tile says so
+
+constexpr std::uint8_t MISSING_CODE = 255;
 
 struct BFloat16Bits { std::uint16_t bits; };
 struct Float16Bits { std::uint16_t bits; };
@@ -31,61 +35,96 @@ template <class T> inline T convert(Float16Bits value) {
     return T(as_float(bits | sign));
 }
 
-// to[i, j] = element(from[i, j]) for the rows and columns given; what lies outside keeps its value.
-template <class T, class S, class To, class Element>
-inline void decode(const void *from, const Matrix &matrix, int rows, int columns, To *to, Element element) {
-    constexpr int NR = Simd<T>::NR;
-    for (int i = 0; i < rows; ++i) {
-        const S *row = static_cast<const S *>(from) + i * matrix.row_stride;
-        if (columns == NR && matrix.column_stride == 1)
-            for (int j = 0; j < NR; ++j) to[i * NR + j] = element(row[j]);
+// The address of an element; prefetching asks for some that are outside, so this is arithmetic on integers.
+template <class S> inline const S *address(const Matrix &matrix, int64_t i, int64_t j) {
+    const int64_t offset = (i * matrix.row_stride + j * matrix.column_stride) * int64_t(sizeof(S));
+    return reinterpret_cast<const S *>(reinterpret_cast<std::intptr_t>(matrix.data) + offset);
+}
+
+struct Region {  // the part of a register tile that lies inside the matrix
+    int64_t i, j;
+    int rows, columns;
+};
+
+// to[r, c] = element(matrix[i + r, j + c]); outside the region `to` keeps its values.
+template <int NR, class S, class To, class Element>
+inline void decode(const Matrix &matrix, const Region &at, To *to, Element element) {
+    for (int r = 0; r < at.rows; ++r) {
+        const S *row = address<S>(matrix, at.i + r, at.j);
+        if (at.columns == NR && matrix.column_stride == 1)
+            for (int c = 0; c < NR; ++c) to[r * NR + c] = element(row[c]);
         else
-            for (int j = 0; j < columns; ++j) to[i * NR + j] = element(row[j * matrix.column_stride]);
+            for (int c = 0; c < at.columns; ++c) to[r * NR + c] = element(row[c * matrix.column_stride]);
     }
 }
 
-template <class T, class S>
-void decode_ratings(const void *from, const Matrix &ratings, int rows, int columns, T *to) {
-    decode<T, S>(from, ratings, rows, columns, to, [](S value) { return convert<T>(value); });
+template <class T, class S> void decode_ratings(const Matrix &ratings, const Region &at, T *to) {
+    decode<Simd<T>::NR, S>(ratings, at, to, [](S value) { return convert<T>(value); });
 }
 
-template <class T, class Bits>
-void decode_mask(const void *from, const Matrix &mask, int rows, int columns, std::uint8_t *to) {
-    const Bits all = Bits(~Bits(0)), kept = mask.kind & SIGNED_ZERO ? Bits(all >> 1) : all;
-    decode<T, Bits>(from, mask, rows, columns, to, [kept](Bits bits) -> std::uint8_t { return (bits & kept) != 0; });
+template <int NR, class Word> void decode_mask(const Matrix &mask, const Region &at, std::uint8_t *to) {
+    const Word all = Word(~Word(0)), kept = mask.kind & SIGNED_ZERO ? Word(all >> 1) : all;
+    decode<NR, Word>(mask, at, to, [kept](Word word) -> std::uint8_t { return (word & kept) != 0; });
+}
+
+template <int NR> void decode_bits(const Matrix &mask, const Region &at, std::uint8_t *to) {
+    for (int r = 0; r < at.rows; ++r)
+        for (int c = 0; c < at.columns; ++c) {
+            const std::uint32_t word = *address<std::uint32_t>(mask, at.i + r, (at.j + c) / 32);
+            to[r * NR + c] = word >> (at.j + c) % 32 & 1;
+        }
+}
+
+template <int NR> void decode_codes(const Matrix &codes, const Region &at, std::uint8_t *to) {
+    decode<NR, std::uint8_t>(codes, at, to, [](std::uint8_t code) { return code; });
 }
 
 template <class T> struct Observations {  // a register tile
-    const T *ratings;
-    const std::uint8_t *mask;  // unused without a mask
-    int64_t rating_stride, mask_stride;
+    using V = typename Simd<T>::Vector;
+    using Lanes = typename Simd<T>::Lanes;
+    using ByteRow = typename Simd<T>::ByteRow;
+    static constexpr int LANES = Simd<T>::LANES;
 
-    template <bool masked> typename Simd<T>::Lanes missing(int i, int v, typename Simd<T>::Vector rating) const {
-        if constexpr (masked) return widen<T>(mask + i * mask_stride + v * Simd<T>::LANES) == 0;
-        else return rating != rating;
+    const T *ratings;           // unused with codes
+    const std::uint8_t *bytes;  // mask or codes
+    int64_t rating_stride, byte_stride;
+    T scale, offset;  // of codes
+
+    template <Missing how> V rating(int i, int v) const {
+        if constexpr (how == Missing::BY_CODE) return from_small<T>(widen<T>(byte(i, v))) * scale + offset;
+        else return load<V>(ratings + i * rating_stride + v * LANES);
     }
 
-    template <bool masked> bool any() const {
-        if constexpr (masked) {
-            auto bits = load<typename Simd<T>::ByteRow>(mask);
-            for (int i = 1; i < MR; ++i) bits |= load<typename Simd<T>::ByteRow>(mask + i * mask_stride);
-            return nonzero(bits);
-        } else {
-            typename Simd<T>::Lanes bits = {};
+    template <Missing how> Lanes missing(int i, int v, V rating) const {
+        if constexpr (how == Missing::BY_MASK) return widen<T>(byte(i, v)) == 0;
+        if constexpr (how == Missing::BY_CODE) return widen<T>(byte(i, v)) == MISSING_CODE;
+        return rating != rating;
+    }
+
+    template <Missing how> bool any() const {
+        if constexpr (how == Missing::BY_NAN) {
+            Lanes seen = {};
             for (int i = 0; i < MR; ++i)
                 for (int v = 0; v < Simd<T>::NV; ++v) {
-                    const auto rating =
-                        load<typename Simd<T>::Vector>(ratings + i * rating_stride + v * Simd<T>::LANES);
-                    bits |= rating == rating;
+                    const V value = rating<how>(i, v);
+                    seen |= value == value;
                 }
-            return nonzero(bits);
+            return nonzero(seen);
         }
+        ByteRow seen = {};
+        for (int i = 0; i < MR; ++i) {
+            const ByteRow row = load<ByteRow>(byte(i, 0));
+            seen |= how == Missing::BY_CODE ? row ^ MISSING_CODE : row;
+        }
+        return nonzero(seen);
     }
 
   private:
-    template <class V> static bool nonzero(V v) {
-        std::uint64_t words[(sizeof v + 7) / 8] = {}, all = 0;
-        std::memcpy(words, &v, sizeof v);
+    const std::uint8_t *byte(int i, int v) const { return bytes + i * byte_stride + v * LANES; }
+
+    template <class Bits> static bool nonzero(Bits bits) {
+        std::uint64_t words[(sizeof bits + 7) / 8] = {}, all = 0;
+        std::memcpy(words, &bits, sizeof bits);
         for (auto word : words) all |= word;
         return all != 0;
     }
@@ -97,78 +136,84 @@ template <class T> class Ratings {
 
     struct Copy {
         T ratings[MR * NR];
-        std::uint8_t mask[MR * NR];
+        std::uint8_t bytes[MR * NR];
     };
 
-    Ratings(const Matrix &ratings, const Matrix &mask) : ratings_(ratings), mask_(mask) {
-        using Bits = std::uint64_t;
-        static constexpr int bytes[] = {8, 4, 2, 2, 1, 1};
-        static constexpr decltype(decode_ratings_) decoders[] = {
-            decode_ratings<T, double>,      decode_ratings<T, float>,        decode_ratings<T, BFloat16Bits>,
-            decode_ratings<T, Float16Bits>, decode_ratings<T, std::uint8_t>, decode_ratings<T, std::int8_t>};
-        rating_bytes_ = bytes[ratings.kind];
-        decode_ratings_ = decoders[ratings.kind];
-        mask_bytes_ = mask.kind & ~SIGNED_ZERO;
-        decode_mask_ = mask_bytes_ == 8   ? decode_mask<T, Bits>
-                       : mask_bytes_ == 4 ? decode_mask<T, std::uint32_t>
-                       : mask_bytes_ == 2 ? decode_mask<T, std::uint16_t>
-                                          : decode_mask<T, std::uint8_t>;
-        ratings_fit_ = ratings.kind == (sizeof(T) == 8 ? FLOAT64 : FLOAT32) && ratings.column_stride == 1;
-        mask_fits_ = mask.kind == 1 && mask.column_stride == 1;
-        in_place_ = ratings_fit_ && (mask_fits_ || !masked());
-    }
+    const Missing how;
 
-    bool masked() const { return mask_.kind != NO_MASK; }
+    // mask: of no kind where the ratings say what is missing, as NaN or as codes.
+    Ratings(const Matrix &ratings, const Matrix &mask, double scale, double offset)
+        : how(ratings.kind == CODES     ? Missing::BY_CODE
+              : mask.kind == NO_MASK ? Missing::BY_NAN
+                                     : Missing::BY_MASK),
+          ratings_(ratings), bytes_(ratings.kind == CODES ? ratings : mask), scale_(T(scale)), offset_(T(offset)) {
+        using Decoder = void (*)(const Matrix &, const Region &, T *);
+        static constexpr Decoder decoders[] = {
+            decode_ratings<T, double>,      decode_ratings<T, float>,        decode_ratings<T, BFloat16Bits>,
+            decode_ratings<T, Float16Bits>, decode_ratings<T, std::uint8_t>, decode_ratings<T, std::int8_t>, nullptr};
+        static constexpr int sizes[] = {8, 4, 2, 2, 1, 1, 1};
+        rating_size_ = sizes[ratings.kind];
+        decode_ratings_ = decoders[ratings.kind];
+        const int64_t size = mask.kind & ~SIGNED_ZERO;
+        decode_bytes_ = how == Missing::BY_CODE ? decode_codes<NR>
+                        : mask.kind == BITS     ? decode_bits<NR>
+                        : size == 8             ? decode_mask<NR, std::uint64_t>
+                        : size == 4             ? decode_mask<NR, std::uint32_t>
+                        : size == 2             ? decode_mask<NR, std::uint16_t>
+                                                : decode_mask<NR, std::uint8_t>;
+        byte_size_ = how == Missing::BY_CODE ? 1 : mask.kind == BITS ? 4 : size;
+        bytes_line_ = mask.kind == BITS ? 512 : 64 / std::max<int64_t>(byte_size_, 1);
+        ratings_fit_ = how == Missing::BY_CODE ||
+                       (ratings.kind == (sizeof(T) == 8 ? FLOAT64 : FLOAT32) && ratings.column_stride == 1);
+        bytes_fit_ = how == Missing::BY_NAN || ((how == Missing::BY_CODE || mask.kind == 1) && bytes_.column_stride == 1);
+    }
 
     // The tile at (i, j), of which rows x columns lie inside the matrix; nothing is observed in the rest.
     Observations<T> tile(int64_t i, int64_t j, int64_t rows, int64_t columns, Copy &copy) const {
-        if (in_place_ && rows >= MR && columns >= NR)
-            return {static_cast<const T *>(rating(i, j)), static_cast<const std::uint8_t *>(mask(i, j)),
-                    ratings_.row_stride, mask_.row_stride};
-        return decoded(i, j, int(std::min<int64_t>(rows, MR)), int(std::min<int64_t>(columns, NR)), copy);
+        if (ratings_fit_ && bytes_fit_ && rows >= MR && columns >= NR)
+            return {address<T>(ratings_, i, j), address<std::uint8_t>(bytes_, i, j), ratings_.row_stride,
+                    bytes_.row_stride, scale_, offset_};
+        return decoded({i, j, int(std::min<int64_t>(rows, MR)), int(std::min<int64_t>(columns, NR))}, copy);
     }
 
     void prefetch(int64_t i, int64_t j) const {
-        const auto line = [](const void *start, int64_t bytes) { __builtin_prefetch((const char *)start + bytes); };
-        const void *ratings = rating(i, j), *masks = mask(i, j);
-        for (int r = 0; r < MR; ++r) line(ratings, r * ratings_.row_stride * rating_bytes_);
-        if (rating_bytes_ * NR > 64)
-            for (int r = 0; r < MR; ++r) line(ratings, r * ratings_.row_stride * rating_bytes_ + 64);
-        if (masked() && j * mask_bytes_ % 64 < NR * mask_bytes_)  // the tile begins a cache line of the mask
-            for (int r = 0; r < MR; ++r) line(masks, r * mask_.row_stride * mask_bytes_);
+        if (how != Missing::BY_CODE) prefetch(ratings_, rating_size_, 64 / rating_size_, i, j);
+        if (how != Missing::BY_NAN) prefetch(bytes_, byte_size_, bytes_line_, i, j);
     }
 
   private:
-    Matrix ratings_, mask_;
-    int64_t rating_bytes_, mask_bytes_;
-    void (*decode_ratings_)(const void *, const Matrix &, int, int, T *);
-    void (*decode_mask_)(const void *, const Matrix &, int, int, std::uint8_t *);
-    bool ratings_fit_, mask_fits_, in_place_;
+    Matrix ratings_, bytes_;
+    T scale_, offset_;
+    void (*decode_ratings_)(const Matrix &, const Region &, T *);
+    void (*decode_bytes_)(const Matrix &, const Region &, std::uint8_t *);
+    int64_t rating_size_, byte_size_, bytes_line_;  // of an element, or a word of bits; elements of a cache line
+    bool ratings_fit_, bytes_fit_;
 
-    const void *rating(int64_t i, int64_t j) const { return at(ratings_, rating_bytes_, i, j); }
-    const void *mask(int64_t i, int64_t j) const { return at(mask_, mask_bytes_, i, j); }
-    static const void *at(const Matrix &matrix, int64_t bytes, int64_t i, int64_t j) {
-        const int64_t offset = (i * matrix.row_stride + j * matrix.column_stride) * bytes;
-        return reinterpret_cast<const void *>(reinterpret_cast<std::intptr_t>(matrix.data) + offset);
+    // The cache lines that begin in the tile at (i, j).
+    static void prefetch(const Matrix &matrix, int64_t size, int64_t line, int64_t i, int64_t j) {
+        if ((j & (line - 1)) >= NR) return;
+        const int64_t word = 64 / size == line ? j : j / 32, row = matrix.row_stride * size;
+        const char *start = address<char>({matrix.data, row, matrix.column_stride * size, 0}, i, word);
+        for (int64_t column = 0; column < NR; column += line, start += 64)
+            for (int r = 0; r < MR; ++r) __builtin_prefetch(start + r * row);
     }
 
-    __attribute__((noinline)) Observations<T> decoded(int64_t i, int64_t j, int rows, int columns, Copy &copy) const {
-        const bool whole = rows == MR && columns == NR;
-        Observations<T> tile = {copy.ratings, copy.mask, NR, NR};
+    __attribute__((noinline)) Observations<T> decoded(const Region &at, Copy &copy) const {
+        const bool whole = at.rows == MR && at.columns == NR;
+        Observations<T> tile = {copy.ratings, copy.bytes, NR, NR, scale_, offset_};
         if (whole && ratings_fit_) {
-            tile.ratings = static_cast<const T *>(rating(i, j));
+            tile.ratings = address<T>(ratings_, at.i, at.j);
             tile.rating_stride = ratings_.row_stride;
-        } else {
-            if (!whole) std::fill_n(copy.ratings, MR * NR, masked() ? T(0) : std::numeric_limits<T>::quiet_NaN());
-            decode_ratings_(rating(i, j), ratings_, rows, columns, copy.ratings);
+        } else if (how != Missing::BY_CODE) {
+            if (!whole) std::fill_n(copy.ratings, MR * NR, std::numeric_limits<T>::quiet_NaN());
+            decode_ratings_(ratings_, at, copy.ratings);
         }
-        if (!masked()) return tile;
-        if (whole && mask_fits_) {
-            tile.mask = static_cast<const std::uint8_t *>(mask(i, j));
-            tile.mask_stride = mask_.row_stride;
-        } else {
-            if (!whole) std::fill_n(copy.mask, MR * NR, std::uint8_t(0));
-            decode_mask_(mask(i, j), mask_, rows, columns, copy.mask);
+        if (whole && bytes_fit_) {
+            tile.bytes = address<std::uint8_t>(bytes_, at.i, at.j);
+            tile.byte_stride = bytes_.row_stride;
+        } else if (how != Missing::BY_NAN) {
+            if (!whole) std::fill_n(copy.bytes, MR * NR, how == Missing::BY_CODE ? MISSING_CODE : std::uint8_t(0));
+            decode_bytes_(bytes_, at, copy.bytes);
         }
         return tile;
     }

@@ -74,3 +74,11 @@ template <class T> inline typename Simd<T>::Lanes widen(const std::uint8_t *byte
     return __builtin_convertvector(load<typename Simd<T>::Bytes>(bytes), Lanes);
 #endif
 }
+
+// Integers below 2^23 as numbers: they are the low bits of a number whose ulp is 1.
+template <class T> inline typename Simd<T>::Vector from_small(typename Simd<T>::Lanes integers) {
+    using V = typename Simd<T>::Vector;
+    using Lanes = typename Simd<T>::Lanes;
+    const V base = V{} + (sizeof(T) == 4 ? T(0x1p23) : T(0x1p52));
+    return (V)(integers | (Lanes)base) - base;
+}

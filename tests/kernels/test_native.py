@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import backends, mf_loss, mf_loss_and_grads, mf_sse
+from kernels import backends, encode_ratings, mf_loss, mf_loss_and_grads, mf_sse
 from reference import autograd_loss_and_grads, oracle_loss_and_grads
 
 pytestmark = pytest.mark.skipif(not backends()["native"].available, reason=backends()["native"].reason or "available")
@@ -134,6 +134,32 @@ def test_every_pair_of_dtypes(dtype, rating_dtype, mask_dtype):
 def test_extreme_shapes(m, n, rank):
     arguments = random_problem(m, n, rank, torch.float32, torch.float32, torch.uint8)
     assert_as_exact_as_autograd(*mf_loss_and_grads(*arguments, backend="native"), arguments)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    m=st.integers(1, 150),
+    n=st.integers(1, 150),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    rating_dtype=st.sampled_from([torch.uint8, torch.int8, torch.float32]),
+    encoding=st.sampled_from([None, "uint8-code", "uint8-bits", "int8-bits"]),
+    transposed=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_encoded_ratings(m, n, dtype, rating_dtype, encoding, transposed, seed):
+    if encoding and encoding.endswith("bits") and not encoding.startswith(str(rating_dtype).removeprefix("torch.")):
+        encoding = "uint8-code"
+    *parameters, _, mask = random_problem(m, n, 11, dtype, torch.float64, torch.bool, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    ratings = torch.randint(1, 11, (m, n), generator=generator).to(rating_dtype)
+    ratings = ratings / 2 + 0.5 if rating_dtype.is_floating_point else ratings
+    encoded = encode_ratings(ratings, mask, encoding)
+    if transposed:
+        bits = None if encoded.bits is None else encoded.bits.T.contiguous().T
+        encoded = encoded._replace(values=encoded.values.T.contiguous().T, bits=bits)
+    assert_as_exact_as_autograd(
+        *mf_loss_and_grads(*parameters, encoded, backend="native"), (*parameters, ratings, mask)
+    )
 
 
 def test_broadcast_ratings_and_masks():
