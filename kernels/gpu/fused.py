@@ -42,7 +42,6 @@ def fused_step(
     walk = tl.minimum(tiles_per_split, tiles - first)
     lead = group % walk  # groups start apart on their walk, so that few programs add to one dB tile at a time
     m, n, k = tl.arange(0, BM), tl.arange(0, BN), tl.arange(0, BK)
-    ratings_tile = m.to(tl.int64)[:, None] * stride_rm + n.to(tl.int64)[None, :] * stride_rn  # [BM, BN]
     a_tile, b_tile = m[:, None] * BK + k[None, :], n[:, None] * BK + k[None, :]  # [BM, BK], [BN, BK]
     a_low_ptr = a_ptr + tl.cast(user_blocks, tl.int64) * (BM * BK)
     b_low_ptr = b_ptr + tl.cast(tiles, tl.int64) * (BN * BK)
@@ -56,6 +55,9 @@ def fused_step(
         A_low = tl.load(a_low_ptr + i * BK + a_tile) if SPLIT else A
         bu = tl.load(bu_ptr + i + m)  # [BM]
         users = m < M - user_block * BM  # [BM]
+        # Rows past M stand for row M - 1: a load is cheaper where only columns have a bound.
+        rows = tl.minimum(m, M - 1 - user_block * BM).to(tl.int64)[:, None] * stride_rm  # [BM, 1]
+        ratings_tile = i * stride_rm + rows + n.to(tl.int64)[None, :] * stride_rn  # [BM, BN]
         dA = tl.full([BM, BK], 0, dtype)
         dbu = tl.full([BM], 0, dtype)
 
@@ -65,8 +67,10 @@ def fused_step(
             B = tl.load(b_ptr + j * BK + b_tile)  # [BN, BK]
             B_low = tl.load(b_low_ptr + j * BK + b_tile) if SPLIT else B
             bi = tl.load(bi_ptr + j + n)  # [BN]
-            inside = users[:, None] & (n < N - tile * BN)[None, :]  # [BM, BN]
-            rating = tl.load(ratings_ptr + i * stride_rm + j * stride_rn + ratings_tile, mask=inside, other=0)
+            items = (n < N - tile * BN)[None, :]  # [1, BN]
+            inside = users[:, None] & items  # [BM, BN]
+            bounds = items if mask_ptr is None or BITS else inside  # those of the mask's own load, where it has one
+            rating = tl.load(ratings_ptr + j * stride_rn + ratings_tile, mask=bounds, other=0)  # [BM, BN]
             R = rating.to(dtype)
             if scale_ptr is not None:
                 R = R * scale
