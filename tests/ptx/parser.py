@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from .errors import Unsupported
 
 
 @dataclass(frozen=True)
 class Register:
-    name: str
+    name: str  # some special registers (%laneid) look like any other
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Immediate:
 
 @dataclass(frozen=True)
 class Symbol:
-    """A name that is no register: a label, a shared or local variable, a parameter, a special register."""
+    """A name that is no register: a label, a shared or local variable, a parameter, a special register (%tid.x)."""
 
     name: str
 
@@ -140,7 +141,7 @@ def _parse_statement(kernel: Kernel, text: str, line: int) -> None:
     elif variable := _VARIABLE.match(text):
         _declare_variable(kernel, variable)
     else:
-        kernel.instructions.append(_parse_instruction(kernel, text, line))
+        kernel.instructions.append(_parse_instruction(text, line))
 
 
 def _declare_variable(kernel: Kernel, match: re.Match[str]) -> None:
@@ -157,13 +158,14 @@ def _declare_registers(kernel: Kernel, match: re.Match[str]) -> None:
             kernel.widths[name.strip()] = bits
 
 
-def _parse_instruction(kernel: Kernel, text: str, line: int) -> Instruction:
+@lru_cache(maxsize=1 << 16)  # texts that differ in one line share all other instructions
+def _parse_instruction(text: str, line: int) -> Instruction:
     match = re.fullmatch(r"(?:@(!?)([\w%$]+)\s+)?([a-z][\w.:]*)\s*(.*)", text, re.DOTALL)
     if match is None:
         raise Unsupported("this statement is not supported", line, text)
     opcode, *modifiers = match[3].split(".")
     try:
-        operands = tuple(_parse_operand(kernel, item) for item in _split(match[4]))
+        operands = tuple(_parse_operand(item) for item in _split(match[4]))
     except ValueError as error:
         raise Unsupported(f"operand {error} is not supported", line, text) from None
     return Instruction(line, " ".join(text.split()), opcode, tuple(modifiers), operands, match[2], match[1] == "!")
@@ -181,19 +183,19 @@ def _split(text: str) -> list[str]:
     return [item.strip() for item in items if item.strip()]
 
 
-def _parse_operand(kernel: Kernel, text: str) -> Operand | None:
+def _parse_operand(text: str) -> Operand | None:
     if text == "_":
         return None
     if text.startswith("{"):
-        return Vector(tuple(_parse_operand(kernel, item) for item in _split(text.strip("{}"))))
+        return Vector(tuple(_parse_operand(item) for item in _split(text.strip("{}"))))
     if text.startswith("["):
         base, sign, offset = re.fullmatch(r"\[\s*([^\s+\-\]]+)\s*([+-]?)\s*(\S*?)\s*\]", text).groups()
-        return Address(_parse_operand(kernel, base), int(sign + (offset or "0"), 0))
+        return Address(_parse_operand(base), int(sign + (offset or "0"), 0))
     if "|" in text:  # two results, as in setp p|q and shfl d|p
-        return Vector(tuple(_parse_operand(kernel, item.strip()) for item in text.split("|")))
+        return Vector(tuple(_parse_operand(item.strip()) for item in text.split("|")))
     if _NUMBER.fullmatch(text):
         return Immediate(_literal(text.rstrip("U")))
-    if kernel.declares(text):
+    if re.fullmatch(r"%[\w$]+", text):
         return Register(text)
     if re.fullmatch(r"[\w$%.]+", text):
         return Symbol(text)

@@ -25,6 +25,8 @@ Execute = Callable[["Block", Mask], None]
 Builder = Callable[["Code"], Execute]
 
 INSTRUCTIONS: dict[str, Builder] = {}
+SPECIAL_REGISTERS = {f"%{name}.{axis}" for name in ("tid", "ntid", "ctaid", "nctaid") for axis in "xyz"}
+SPECIAL_REGISTERS |= {"%laneid", "%warpid"}
 CONTROL = {"bra", "ret", "exit", "bar", "barrier"}
 
 
@@ -109,9 +111,9 @@ class Code:
     def reader(self, operand: Operand | None, kind: Type) -> Reader:
         """The numbers in an operand, [threads] (twice as many for packed types)."""
         match operand:
-            case Register(name):
+            case Register(name) if self.program.kernel.declares(name):
                 return lambda block: kind.decode(block.registers[name])
-            case Symbol(name) if name.startswith("%"):
+            case Register(name) | Symbol(name) if name in SPECIAL_REGISTERS:
                 return lambda block: kind.decode(block.special[name])
             case Vector(items):
                 part, whole = TYPES[f"b{kind.bits // len(items)}"], UNSIGNED[kind.bits]
@@ -130,7 +132,7 @@ class Code:
         match operand:
             case None:
                 return lambda block, value, mask: None
-            case Register(name):
+            case Register(name) if self.program.kernel.declares(name):
                 width = self.program.kernel.width(name)
                 return lambda block, value, mask: block.write(name, kind.encode(value, width), mask)
             case Vector(items):

@@ -78,14 +78,20 @@ def fused(precision: str, items: int = 90) -> tuple[str, Execute]:
     """The fused pass on some tiles of a gapped matrix."""
     problem = draw(7, "float32 with gaps between rows", 30, 60, items, 0.5)
 
+    plan = problem.plan("sm_80", precision, deterministic=True)
+    buffers = {id(arg): arg for launch in plan.launches for arg in launch.args if isinstance(arg, torch.Tensor)}
+    initial = [(buffer, buffer.clone()) for buffer in buffers.values()]
+
     def execute(ptx: str | None = None, schedule=None) -> Outcome:
-        plan = problem.plan("sm_80", precision, deterministic=True)
-        races = execute_launch(plan.launches[0], ptx, schedule=schedule)
-        for launch in plan.launches[1:]:
+        for buffer, values in initial:
+            buffer.copy_(values)
+        first, *others = plan.launches
+        races = execute_launch(first, ptx, schedule=schedule)
+        for launch in others:
             execute_launch(launch)
         return Outcome(races, max(problem.errors(plan, precision).values()) <= 1)
 
-    return problem.plan("sm_80", precision, deterministic=True).launches[0].ptx, execute
+    return plan.launches[0].ptx, execute
 
 
 KERNELS = {
