@@ -15,9 +15,9 @@ import torch
 from kernels.gpu import config
 
 from . import OutOfBounds
+from .draws import draw
 from .plants import BARRIER, COMMIT, WAIT, WARP_BARRIER, removed, swapped_operands, unguarded, unmasked_copies
 from .steps import execute_launch
-from .test_step import draw, few_programs  # noqa: F401  (a fixture)
 from .triton_kernels import Build, add, masked_sums, matmul
 
 
@@ -69,7 +69,7 @@ def sums(target: int) -> tuple[str, Execute]:
 
 
 @pytest.fixture(autouse=True)
-def one_program(monkeypatch, few_programs):  # noqa: F811
+def one_program(monkeypatch, few_programs):
     """The fused pass in one block, whose loop runs over all tiles."""
     monkeypatch.setattr(config, "DETERMINISTIC_PROGRAMS", 1)
 
@@ -136,13 +136,12 @@ def test_a_forced_predicate_is_out_of_bounds():
         assert error.value.line == line
 
 
-@pytest.mark.parametrize("precision", ["tf32", "bf16x3"])
-def test_every_bounds_check_of_the_fused_pass_is_needed(precision):
+def test_every_bounds_check_of_the_fused_pass_is_needed():
     """Ratings and mask are guarded, by predicates or by the size of a copy; forced, each reads where nothing is.
 
     Not so the copies of factor rows, which are padded to whole tiles: their guard says whether there is a next tile.
     """
-    kernels = [fused(precision, items) for items in (2, 33)]  # little in the first tile, and in the last
+    kernels = [fused("tf32", items) for items in (2, 33)]  # little in the first tile, and in the last
     ptx = kernels[0][0]
     assert ptx == kernels[1][0]
     plants = [*unguarded(ptx, "ld.global"), *unmasked_copies(ptx)]
