@@ -33,6 +33,7 @@ def fused_step(
     LANES: tl.constexpr,  # squared errors kept a user: as few as a thread can reach by adding elements of its own
     BITS: tl.constexpr,  # the mask is packed: bit c % 32 of word c // 32
     SUMS: tl.constexpr, GRADIENTS: tl.constexpr,
+    PERSISTENT: tl.constexpr,  # a program takes user blocks group, group + groups, ...; else one, in fewer registers
     SPLIT: tl.constexpr,  # mantissa bits of a float32 that go to its low half; 0: operands stay whole
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -49,7 +50,8 @@ def fused_step(
     if scale_ptr is not None:
         scale = tl.load(scale_ptr)
 
-    for user_block in range(group, user_blocks, tl.num_programs(0)):
+    last, stride = (user_blocks, tl.num_programs(0)) if PERSISTENT else (group + 1, 1)
+    for user_block in range(group, last, stride):
         i = tl.cast(user_block, tl.int64) * BM
         A = tl.load(a_ptr + i * BK + a_tile)  # [BM, BK]
         A_low = tl.load(a_low_ptr + i * BK + a_tile) if SPLIT else A

@@ -78,7 +78,7 @@ def plan_step(problem: Problem, target: Target, config: Config, deterministic: b
     }  # fmt: skip
     constants = {
         "BM": config.BM, "BN": config.BN, "BK": BK, "LANES": config.lanes,
-        "BITS": problem.packed, "SUMS": config.sums, "GRADIENTS": gradients,
+        "BITS": problem.packed, "SUMS": config.sums, "GRADIENTS": gradients, "PERSISTENT": grid.groups < grid.user_blocks,
         "SPLIT": config.arithmetic.split, "PRECISION": config.arithmetic.input_precision,
     }  # fmt: skip
     step = KernelCall(fused_step, (grid.groups, grid.splits), arguments, constants, config.num_warps, config.num_stages)
