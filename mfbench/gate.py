@@ -25,6 +25,7 @@ EAGER_FACTOR = (
 FLOOR = 8.0  # units of rounding, and
 FLOOR_MAX, FLOOR_RMS = 0.5, 1 / 16  # so many times the square root of the number of terms: the probabilistic bound of
 # Higham and Mary, A New Approach to Probabilistic Rounding Error Analysis (2019), for sums in any order
+PRECISION_EPS = {"tf32": 2.0**-10, "bf16x3": 2.0**-15}  # units of rounding of products coarser than float32
 EAGER_ELEMENTS = 1 << 24  # eager PyTorch evaluates at most so many ratings together: it needs some fifteen temporaries
 
 

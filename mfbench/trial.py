@@ -16,7 +16,6 @@ from mfbench.results import Origin
 from mfbench.timing import Timing, time_in_rounds
 from mfbench.worker import Evaluated, Prepared
 
-PRECISION_EPS = {"tf32": 2.0**-10, "bf16x3": 2.0**-15}  # units of rounding of the products that a name promises
 CLOCK_SLACK_S, CLOCK_SLACK = 2e-3, 0.5  # what a sample may take beyond the time that its worker reports
 REPLAY_SLACK_S, REPLAY_FACTOR = 5e-4, 4.0  # how much longer a step may take the first time it sees parameters
 
@@ -128,7 +127,7 @@ class Trial:
         self.failed.setdefault(name, self.origin.record(name, status, reason, correctness=self.correctness.get(name)))
 
     def _eps(self, name: str) -> float:
-        return PRECISION_EPS.get(name.removeprefix("fused-"), 0.0) if self.origin.device != "cpu" else 0.0
+        return gate.PRECISION_EPS.get(name.removeprefix("fused-"), 0.0) if self.origin.device != "cpu" else 0.0
 
 
 class _Sampler:
