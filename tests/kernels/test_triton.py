@@ -9,7 +9,6 @@ from kernels import backends, encode_ratings, mf_loss, mf_loss_and_grads, mf_sse
 from kernels.loss import PRECISIONS
 from mfbench import gate, verify
 from mfbench.inputs import on_device
-from mfbench.trial import PRECISION_EPS
 from tests.problems import draw_inputs
 
 pytestmark = pytest.mark.gpu
@@ -25,7 +24,7 @@ def assert_right(inputs, result, precision="ieee"):
     """The result of the inputs on the device, within the gate's bound of the same inputs on the CPU."""
     loss, grads = result
     outputs = [value.detach().cpu().double().numpy() for value in (loss, *grads)]
-    verdicts = gate.standard(inputs).coarsened(PRECISION_EPS.get(precision, 0.0)).judge(outputs)
+    verdicts = gate.standard(inputs).coarsened(gate.PRECISION_EPS.get(precision, 0.0)).judge(outputs)
     wrong = {name: verdict for name, verdict in verdicts.items() if not verdict.ok}
     assert not wrong, wrong
 

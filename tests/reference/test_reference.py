@@ -47,13 +47,13 @@ def same(first, second):
     return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(flat(first), flat(second), strict=True))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(inputs=problems(dtypes=(torch.float64,)))
 def test_float64_autograd_and_oracle_agree(inputs):
     assert_close(autograd_loss_and_grads(*inputs), oracle_loss_and_grads(*inputs), inputs, 1e-13)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(inputs=problems(dtypes=(torch.float32,)))
 def test_float32_autograd_is_within_rounding_of_the_oracle(inputs):
     terms = sum(inputs.ratings.shape) + inputs.user_factors.shape[1]  # Higham's bound: a rounding for every addition
