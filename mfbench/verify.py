@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import random
 import sys
@@ -93,9 +92,11 @@ def candidates(device: str, names: Sequence[str] | None) -> list[Candidate]:
 
 def _modes(backend: str) -> Iterator[Candidate]:
     def candidate(mode: str, eps: float = 0.0, encoded: bool = False, **options: Any) -> Candidate:
+        options["backend"] = backend
+
         def prepare(inputs: Inputs) -> providers.Step:
             arguments: tuple[Any, ...] = _encoded(inputs) if encoded else inputs
-            return functools.partial(mf_loss_and_grads, *arguments, backend=backend, **options)
+            return lambda: mf_loss_and_grads(*arguments, **options)
 
         return Candidate(Provider(f"{backend} {mode}".strip(), prepare), eps)
 
@@ -194,7 +195,7 @@ def command(device: str | None, names: Sequence[str] | None, seed: int, count: i
 
 
 def _table(tallies: Sequence[Tally]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", title_justify="left")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim", title_justify="left")
     table.add_column("provider", no_wrap=True)
     table.add_column("within bound", justify="right", no_wrap=True)
     for output in gate.OUTPUTS:
