@@ -198,8 +198,8 @@ def _table(tallies: Sequence[Tally]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim", title_justify="left")
     table.add_column("provider", no_wrap=True)
     table.add_column("within bound", justify="right", no_wrap=True)
-    for output in gate.OUTPUTS:
-        table.add_column(output.replace("_", " "), justify="right", min_width=7)
+    for letter in ("loss", "dP", "dQ", "dbu", "dbi", "dmu"):
+        table.add_column(letter, justify="right", min_width=5)
     for tally in tallies:
         style = "green" if tally.passed == tally.problems else "red"
         table.add_row(
