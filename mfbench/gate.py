@@ -101,6 +101,7 @@ def _scales(inputs: Inputs, exact: list[np.ndarray]) -> list[np.ndarray]:
     magnitudes = inputs._replace(
         **{name: getattr(inputs, name).abs() for name in Inputs._fields[:5]},
         ratings=-inputs.ratings.to(torch.float64).abs(),
+        reg=abs(inputs.reg),
     )
     loss, *gradients = _flat(oracle_loss_and_grads(*magnitudes))
     # the loss sums e^2, and an error of eps * s in e moves e^2 by 2 e s eps: by Cauchy-Schwarz at most 2 eps |e| |s|
