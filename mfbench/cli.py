@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from mfbench import foreign_packages
-from mfbench.errors import DataUnavailable, UsageError
+from mfbench.errors import DataUnavailable, NotComparable, UsageError
 
 DEFAULT_OUT = "mfbench-records.jsonl"
 
@@ -35,6 +35,9 @@ def main() -> None:
     except (UsageError, DataUnavailable) as error:
         click.echo(f"mfbench: {error}", err=True)
         sys.exit(2)
+    except NotComparable as error:
+        click.echo(f"mfbench: not comparable: {error}", err=True)
+        sys.exit(4)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
 
@@ -126,6 +129,21 @@ def verify(device: str | None, provider: list[str] | None, seed: int | None, cas
     from mfbench import verify as verification
 
     return verification.command(device, provider, 1 if seed is None else seed, cases, as_json)
+
+
+@cli.command()
+@click.argument("base", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+@options("margin", "as_json")
+@click.option("--force", is_flag=True, help="Compare what was measured in different environments.")
+def compare(base: Path, new: Path, margin: float, as_json: bool, force: bool) -> int:
+    """Judge the records of NEW against those of BASE (or two files of pytest-benchmark), case by case.
+
+    Exit code: 0 no regression; 1 a case is slower or fails now; 2 usage; 3 a case is undecided; 4 not comparable.
+    """
+    from mfbench import command_compare
+
+    return command_compare.command(base, new, margin, force, as_json)
 
 
 @cli.command()

@@ -7,3 +7,7 @@ class UsageError(Exception):
 
 class DataUnavailable(Exception):
     """A data set that is not installed here; the message says how to get it."""
+
+
+class NotComparable(Exception):
+    """Two measurements that say nothing about each other; the message says why. Exit code 4."""

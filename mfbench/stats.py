@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,27 +14,65 @@ CONFIDENCE = 0.95
 BLOCK_ROUNDS = 3  # medians of so many neighbouring rounds are nearly normal whatever the noise's tails
 BLOCKS = (5, 30)  # fewest and most
 MAX_CORRELATION = 0.9
+LARGEST = 700.0  # logarithm of a ratio, about
 
 Verdict = Literal["faster", "slower", "same", "inconclusive"]
 Samples = npt.NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """An estimate and its 95 % confidence interval."""
+    """An estimate and its confidence interval, at 95 % unless another confidence was asked for."""
 
     estimate: float
     low: float
     high: float
 
 
+class Location(NamedTuple):
+    """Where values lie: their median, the mean of their block medians, its standard error and degrees of freedom."""
+
+    median: float
+    mean: float
+    error: float
+    freedom: float
+
+
 def median_interval(samples: Samples) -> Interval:
     """Median of samples in the order in which they were taken, seconds."""
-    return _exp(_block_interval(np.log(samples)))
+    return _exp(_interval(_location(np.log(samples)), CONFIDENCE))
 
 
-def ratio_interval(baseline: Samples, samples: Samples) -> Interval:
+def ratio_interval(baseline: Samples, samples: Samples, confidence: float = CONFIDENCE) -> Interval:
     """How many times as fast as the baseline: median over the rounds of baseline / samples, taken in the same round."""
-    return _exp(_block_interval(np.log(baseline) - np.log(samples)))
+    return _exp(_interval(_location(np.log(baseline) - np.log(samples)), confidence))
+
+
+def unpaired_ratio_interval(baseline: Samples, samples: Samples, confidence: float = CONFIDENCE) -> Interval:
+    """How many times as fast as the baseline, from samples that were taken in different runs.
+
+    Each side's uncertainty comes from its own block medians, and the two are joined as in Welch's test (1947). What
+    changed on the machine between the runs is in the ratio, and nothing in the samples can tell it from the code.
+
+    The blocks of both sides hold as many samples: the median of a short block of skewed samples lies higher than
+    that of a long one, and would make the side with fewer samples look slower.
+    """
+    shorter = min(len(baseline), len(samples))
+    length = shorter / _block_count(shorter)
+    old, new = (_location(np.log(side), round(len(side) / length)) for side in (baseline, samples))
+    return between(old, new, confidence)
+
+
+def between(baseline: Location, new: Location, confidence: float = CONFIDENCE) -> Interval:
+    """How many times as fast as the baseline, from where the logarithms of both sides' seconds lie."""
+    squares = baseline.error**2, new.error**2
+    if min(baseline.freedom, new.freedom) <= 0:
+        freedom = 0.0
+    elif sum(squares) > 0:
+        freedom = sum(squares) ** 2 / (squares[0] ** 2 / baseline.freedom + squares[1] ** 2 / new.freedom)
+    else:
+        freedom = min(baseline.freedom, new.freedom)
+    median, mean = baseline.median - new.median, baseline.mean - new.mean
+    return _exp(_interval(Location(median, mean, math.sqrt(sum(squares)), freedom), confidence))
 
 
 def verdict(ratio: Interval, margin: float) -> Verdict:
@@ -49,27 +88,67 @@ def verdict(ratio: Interval, margin: float) -> Verdict:
     return "inconclusive"
 
 
-def _block_interval(values: Samples) -> Interval:
-    """Student's t over medians of blocks of consecutive values, widened for the correlation between blocks.
+def location(samples: Samples) -> Location:
+    """Where the logarithms of samples lie, in the order in which they were taken."""
+    return _location(np.log(samples))
 
-    With lag-1 correlation r the mean of b blocks varies as that of b (1 - r) / (1 + r) independent ones; r is
-    estimated with Kendall's correction of its bias, r + (1 + 4 r) / b.
+
+def quartile_location(median: float, interquartile_range: float, count: int) -> Location:
+    """Where the logarithms of samples lie of which only the median and the quartiles were kept.
+
+    The error of a median of normal noise is 1.25 standard deviations / sqrt(n), and the interquartile range is 1.35
+    standard deviations. How the samples were correlated cannot be seen any more: the most that `MAX_CORRELATION`
+    allows for is assumed.
+    """
+    independent = _independent(count, MAX_CORRELATION)
+    error = math.sqrt(math.pi / 2 / independent) * interquartile_range / 1.349 / median
+    return Location(math.log(median), math.log(median), error, independent - 1 if count >= BLOCKS[0] else 0.0)
+
+
+def _location(values: Samples, count: int | None = None) -> Location:
+    """From medians of blocks of consecutive values, with an error that is widened for the correlation between them.
+
+    r is the lag-1 correlation of the blocks, with Kendall's correction of its bias, r + (1 + 4 r) / b. Where there are
+    more blocks than needed, neighbours are averaged first, so that correlation over a longer time is seen too.
     """
     median = float(np.median(values))
     fewest, most = BLOCKS
     if len(values) < fewest:
-        return Interval(median, -math.inf, math.inf)
-    count = min(max(len(values) // BLOCK_ROUNDS, fewest), most)
-    blocks = np.array([np.median(block) for block in np.array_split(values, count)])
-    centre = float(blocks.mean())
-    deviations = blocks - centre
+        return Location(median, median, math.inf, 0.0)
+    blocks = _of_blocks(np.median, values, min(count or _block_count(len(values)), len(values)))
+    if len(blocks) > most:
+        blocks = _of_blocks(np.mean, blocks, most)
+    mean = float(blocks.mean())
+    deviations = blocks - mean
     squares = float(deviations @ deviations)
     correlation = float(deviations[1:] @ deviations[:-1]) / squares if squares > 0 else 0.0
-    correlation = min(max(correlation + (1 + 4 * correlation) / count, 0.0), MAX_CORRELATION)
-    independent = max(count * (1 - correlation) / (1 + correlation), 2.5)
-    error = math.sqrt(squares / (count - 1) / independent)
-    half = float(stdtrit(independent - 1, 0.5 + CONFIDENCE / 2)) * error
-    return Interval(median, min(median, centre - half), max(median, centre + half))
+    correlation = min(max(correlation + (1 + 4 * correlation) / len(blocks), 0.0), MAX_CORRELATION)
+    independent = _independent(len(blocks), correlation)
+    return Location(median, mean, math.sqrt(squares / (len(blocks) - 1) / independent), independent - 1)
+
+
+def _block_count(count: int) -> int:
+    fewest, most = BLOCKS
+    return min(max(count // BLOCK_ROUNDS, fewest), most)
+
+
+def _of_blocks(statistic: Callable[[Samples], Any], values: Samples, count: int) -> Samples:
+    return np.array([statistic(block) for block in np.array_split(values, count)])
+
+
+def _independent(count: int, correlation: float) -> float:
+    """The mean of `count` values with that lag-1 correlation varies as that of so many independent ones."""
+    return max(count * (1 - correlation) / (1 + correlation), 2.5)
+
+
+def _interval(location: Location, confidence: float) -> Interval:
+    """Student's t."""
+    if location.freedom <= 0:
+        return Interval(location.median, -math.inf, math.inf)
+    half = float(stdtrit(location.freedom, 0.5 + confidence / 2)) * location.error
+    return Interval(
+        location.median, min(location.median, location.mean - half), max(location.median, location.mean + half)
+    )
 
 
 def spread(values: Samples) -> float:
@@ -78,4 +157,4 @@ def spread(values: Samples) -> float:
 
 
 def _exp(interval: Interval) -> Interval:
-    return Interval(*(math.exp(value) for value in interval))
+    return Interval(*(math.exp(value) if value < LARGEST else math.inf for value in interval))

@@ -76,6 +76,7 @@ def legend(records: Sequence[Record]) -> str:
 
 def seconds(value: float) -> str:
     """A time with three digits and its unit."""
+    value = float(f"{value:.3g}")  # else 999.6 µs would be 1e+03 µs
     for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if value >= scale:
             return f"{value / scale:.3g} {unit}" if value < 1000 * scale else f"{value / scale:.0f} {unit}"
@@ -120,4 +121,5 @@ def _fraction(record: Record) -> str:
 
 def short(provider: str) -> str:
     """A provider from a file without its folders."""
-    return provider.rpartition("/")[2]
+    path, colon, function = provider.partition(".py:")
+    return path.rpartition("/")[2] + colon + function if colon else provider
