@@ -46,14 +46,21 @@ def load_kernel() -> ctypes.CDLL:
         try:
             if library.exists():
                 try:
-                    return ctypes.CDLL(str(library))
+                    return _load(library)
                 except OSError:  # torn or foreign: build it again
                     library.unlink(missing_ok=True)
             _compile(compiler, flags, library)
-            return ctypes.CDLL(str(library))
+            return _load(library)
         except (BuildError, OSError) as error:
             errors.append(str(error))
     raise BuildError(errors[0])
+
+
+def _load(library: Path) -> ctypes.CDLL:
+    kernel = ctypes.CDLL(str(library))
+    kernel.mf_step.argtypes = [ctypes.c_char_p]
+    kernel.mf_step.restype = ctypes.c_int
+    return kernel
 
 
 def _find_compiler() -> list[str]:

@@ -61,7 +61,7 @@ template <class T> struct StripSums {  // of MR users
 
 // Errors of MR users x NR items and their sums. Pt: [rank, MR]; Qt: [rank, NR]; E: [MR, NR], rows Block::ITEMS apart.
 template <class T, Missing how>
-inline void errors(int64_t rank, const T *Pt, const T *Qt, const T *user_bias, const T *item_bias,
+inline __attribute__((always_inline)) void errors(int64_t rank, const T *Pt, const T *Qt, const T *user_bias, const T *item_bias,
                    const Observations<T> observed, T *E, StripSums<T> &sums, T *column_sums) {
     using V = typename Simd<T>::Vector;
     using Lanes = typename Simd<T>::Lanes;
@@ -123,7 +123,7 @@ inline void errors(int64_t rank, const T *Pt, const T *Qt, const T *user_bias, c
 // C[r, :] += sum over d < depth of E[r, d] B[d, :] for ROWS rows and W vectors; the rows of B and C lie ld apart.
 // E is read through its strides: one routine for E Q and E' P.
 template <class T, int W, int64_t row_stride, int64_t depth_stride>
-inline void product(int64_t depth, const T *E, const T *B, T *C, int64_t ld) {
+inline __attribute__((always_inline)) void product(int64_t depth, const T *E, const T *B, T *C, int64_t ld) {
     using V = typename Simd<T>::Vector;
     constexpr int ROWS = ACCUMULATORS / W, LANES = Simd<T>::LANES;
     V c[ROWS][W] = {};
@@ -195,15 +195,14 @@ void for_runs(int64_t cells, int64_t size, int64_t end, Active active, Visit vis
 
 template <class T> class Step {
     static constexpr int LANES = Simd<T>::LANES, NR = Simd<T>::NR;
-    static constexpr int64_t TASK_ROWS = 256;  // of packing and finishing
+    static constexpr int64_t TASK_ROWS = 4 * Block<T>::CELL_ITEMS;  // of packing and finishing
 
     struct PackedSide {
         Side given;
-        int64_t tile, cell;             // rows of a register tile, of a cell
-        int64_t padded, range, ranges;  // rows of all cells, of a unit; units along this side
-        T *factors, *by_rank, *bias;    // [padded, ld], [padded / tile, rank, tile], [padded]
-        T *d_factors;                   // partial, one for each unit along the other side: [.., padded, ld]
-        double *d_bias;                 // [.., padded]
+        int64_t cell, padded, range, ranges;  // rows of a cell, of all cells, of a unit; units along this side
+        T *factors, *by_rank, *bias;          // [padded, ld], [padded / tile, rank, tile], [padded]; tile: MR or NR
+        T *d_factors;                         // partial, one for each unit along the other side: [.., padded, ld]
+        double *d_bias;                       // [.., padded]
 
         void clear(int64_t partial, int64_t begin, int64_t ld) {
             const int64_t rows = std::min(range, padded - begin), at = partial * padded + begin;
@@ -235,8 +234,8 @@ template <class T> class Step {
         const int64_t user_tasks = ceil_div(users.padded, TASK_ROWS), tasks = user_tasks + ceil_div(items.padded, TASK_ROWS);
         const int64_t units = users.ranges * items.ranges;
         parallel(call.threads, tasks, [&](int64_t task, int64_t) {
-            norms[task] = task < user_tasks ? pack(users, task * TASK_ROWS, *static_cast<const T *>(call.global_bias))
-                                            : pack(items, (task - user_tasks) * TASK_ROWS, T(0));
+            norms[task] = task < user_tasks ? pack<MR>(users, task * TASK_ROWS, *static_cast<const T *>(call.global_bias))
+                                            : pack<NR>(items, (task - user_tasks) * TASK_ROWS, T(0));
         });
         parallel(call.threads, units, [&](int64_t unit, int64_t thread) {
             if (ratings.how == Missing::BY_MASK) run_unit<Missing::BY_MASK>(unit, blocks[thread]);
@@ -264,12 +263,11 @@ template <class T> class Step {
         const double m = double(users.given.count), n = double(items.given.count);
         const double units = std::max(1.0, std::min(4.0 * double(call.threads), m * n * double(rank) / (1 << 17)));
         const double along_users = std::min(units, std::max(1.0, std::sqrt(units * m / n)));
-        cut(users, MR, Block<T>::CELL_USERS, along_users);
-        cut(items, NR, Block<T>::CELL_ITEMS, units / double(users.ranges));
+        cut(users, Block<T>::CELL_USERS, along_users);
+        cut(items, Block<T>::CELL_ITEMS, units / double(users.ranges));
     }
 
-    static void cut(PackedSide &side, int64_t tile, int64_t cell, double ranges) {
-        side.tile = tile;
+    static void cut(PackedSide &side, int64_t cell, double ranges) {
         side.cell = cell;
         side.padded = round_up(side.given.count, cell);
         side.range = round_up(ceil_div(side.given.count, std::max<int64_t>(1, int64_t(ranges + 0.5))), cell);
@@ -302,23 +300,33 @@ template <class T> class Step {
     }
 
     // Copies the rows of one task into padded buffers; returns the sum of their squares.
-    double pack(PackedSide &side, int64_t begin, T global_bias) {
-        const Side &given = side.given;
+    template <int TILE> double pack(PackedSide &side, int64_t begin, T global_bias) {
+        static_assert(TASK_ROWS % TILE == 0);
         double norm = 0;
-        for (int64_t i = begin; i < std::min(begin + TASK_ROWS, side.padded); ++i) {
-            T *row = side.factors + i * ld, bias = 0;
-            std::fill_n(row, ld, T(0));
-            if (i < given.count) {
-                const T *from = static_cast<const T *>(given.factors) + i * given.row_stride;
-                for (int64_t k = 0; k < rank; ++k) row[k] = from[k * given.column_stride];
-                bias = static_cast<const T *>(given.bias)[i * given.bias_stride];
-            }
-            side.bias[i] = bias + global_bias;
-            norm += squared_norm(row) + double(bias) * double(bias);
-            T *column = side.by_rank + i / side.tile * side.tile * rank + i % side.tile;
-            for (int64_t k = 0; k < rank; ++k) column[k * side.tile] = row[k];
+        for (int64_t i = begin; i < std::min(begin + TASK_ROWS, side.padded); i += TILE) {
+            for (int64_t r = i; r < i + TILE; ++r) norm += pack_row(side, r, global_bias);
+            const T *rows = side.factors + i * ld;
+            T *tile = side.by_rank + i * rank;
+            for (int64_t k = 0; k < rank; ++k)
+                for (int r = 0; r < TILE; ++r) tile[k * TILE + r] = rows[r * ld + k];
         }
         return norm;
+    }
+
+    double pack_row(PackedSide &side, int64_t i, T global_bias) {
+        const Side &given = side.given;
+        T *row = side.factors + i * ld, bias = 0;
+        if (i < given.count) {
+            const T *from = static_cast<const T *>(given.factors) + i * given.row_stride;
+            if (given.column_stride == 1) std::copy_n(from, rank, row);
+            else for (int64_t k = 0; k < rank; ++k) row[k] = from[k * given.column_stride];
+            std::fill_n(row + rank, ld - rank, T(0));
+            bias = static_cast<const T *>(given.bias)[i * given.bias_stride];
+        } else {
+            std::fill_n(row, ld, T(0));
+        }
+        side.bias[i] = bias + global_bias;
+        return squared_norm(row) + double(bias) * double(bias);
     }
 
     double squared_norm(const T *row) const {  // padding included, which is zero

@@ -23,16 +23,15 @@ constexpr std::uint8_t MISSING_CODE = 255;
 struct BFloat16Bits { std::uint16_t bits; };
 struct Float16Bits { std::uint16_t bits; };
 
-inline float as_float(std::uint32_t bits) { return load<float>(&bits); }
+inline float as_float(std::uint32_t bits) { return __builtin_bit_cast(float, bits); }
 
 template <class T, class S> inline T convert(S value) { return T(value); }
 template <class T> inline T convert(BFloat16Bits value) { return T(as_float(std::uint32_t(value.bits) << 16)); }
 template <class T> inline T convert(Float16Bits value) {
     const std::uint32_t sign = std::uint32_t(value.bits & 0x8000) << 16, magnitude = value.bits & 0x7fff;
     const float finite = as_float(magnitude << 13) * 0x1p112f;  // rebias the exponent; exact for subnormals too
-    std::uint32_t bits = load<std::uint32_t>(&finite);
-    if (magnitude >= 0x7c00) bits = (magnitude << 13) | 0x7f800000;
-    return T(as_float(bits | sign));
+    const std::uint32_t special = (magnitude << 13) | 0x7f800000;  // infinity and NaN
+    return T(as_float((magnitude < 0x7c00 ? __builtin_bit_cast(std::uint32_t, finite) : special) | sign));
 }
 
 // The address of an element; prefetching asks for some that are outside, so this is arithmetic on integers.
@@ -48,13 +47,18 @@ struct Region {  // the part of a register tile that lies inside the matrix
 
 // to[r, c] = element(matrix[i + r, j + c]); outside the region `to` keeps its values.
 template <int NR, class S, class To, class Element>
-inline void decode(const Matrix &matrix, const Region &at, To *to, Element element) {
-    for (int r = 0; r < at.rows; ++r) {
+inline void decode(const Matrix &matrix, const Region &region, To *to, Element element) {
+    const Region at = region;  // copies, since a store of bytes might alias anything
+    const int64_t stride = matrix.column_stride;
+    for (int r = 0; r < at.rows; ++r, to += NR) {
         const S *row = address<S>(matrix, at.i + r, at.j);
-        if (at.columns == NR && matrix.column_stride == 1)
-            for (int c = 0; c < NR; ++c) to[r * NR + c] = element(row[c]);
-        else
-            for (int c = 0; c < at.columns; ++c) to[r * NR + c] = element(row[c * matrix.column_stride]);
+        if (at.columns == NR && stride == 1) {
+            To decoded[NR];
+            for (int c = 0; c < NR; ++c) decoded[c] = element(row[c]);
+            std::memcpy(to, decoded, sizeof decoded);
+        } else {
+            for (int c = 0; c < at.columns; ++c) to[c] = element(row[c * stride]);
+        }
     }
 }
 
@@ -176,7 +180,8 @@ template <class T> class Ratings {
         return decoded({i, j, int(std::min<int64_t>(rows, MR)), int(std::min<int64_t>(columns, NR))}, copy);
     }
 
-    void prefetch(int64_t i, int64_t j) const {
+    // Inlined by force: GCC drops the call of a function that does nothing else.
+    __attribute__((always_inline)) void prefetch(int64_t i, int64_t j) const {
         if (how != Missing::BY_CODE) prefetch(ratings_, rating_size_, 64 / rating_size_, i, j);
         if (how != Missing::BY_NAN) prefetch(bytes_, byte_size_, bytes_line_, i, j);
     }
@@ -190,7 +195,7 @@ template <class T> class Ratings {
     bool ratings_fit_, bytes_fit_;
 
     // The cache lines that begin in the tile at (i, j).
-    static void prefetch(const Matrix &matrix, int64_t size, int64_t line, int64_t i, int64_t j) {
+    __attribute__((always_inline)) static void prefetch(const Matrix &matrix, int64_t size, int64_t line, int64_t i, int64_t j) {
         if ((j & (line - 1)) >= NR) return;
         const int64_t word = 64 / size == line ? j : j / 32, row = matrix.row_stride * size;
         const char *start = address<char>({matrix.data, row, matrix.column_stride * size, 0}, i, word);
