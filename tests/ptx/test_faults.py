@@ -6,7 +6,7 @@ must then give the same result. Every plant that the check lets pass has to be h
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import pytest
@@ -26,8 +26,8 @@ class Outcome(NamedTuple):
     right: bool
 
 
-Execute = Callable[..., Outcome]  # of a changed text (None: as compiled) and a schedule of warps
-SERIAL = (range(4), range(3, -1, -1))
+Execute = Callable[..., Outcome]  # of a changed text (None: as compiled) and a schedule, which orders n warps
+SERIAL: tuple[Callable[[int], Sequence[int]], ...] = (range, lambda n: range(n - 1, -1, -1))
 
 
 def product(target: int, num_stages: int, precision: str = "tf32") -> tuple[str, Execute]:
@@ -41,7 +41,7 @@ def product(target: int, num_stages: int, precision: str = "tf32") -> tuple[str,
 
     def execute(ptx: str | None = None, schedule=None) -> Outcome:
         c.fill_(float("nan"))
-        report = build.execute((1,), args, ptx, schedule=schedule)
+        report = build.execute((1,), args, ptx, schedule=schedule and schedule(build.num_warps))
         return Outcome(report.races, bool((c - a @ b).abs().max() < 0.1))
 
     return build.ptx, execute
@@ -60,7 +60,7 @@ def sums(target: int) -> tuple[str, Execute]:
         outputs[0].fill_(float("nan"))
         for output in outputs[1:]:
             output.zero_()
-        report = build.execute((1,), args, ptx, schedule=schedule)
+        report = build.execute((1,), args, ptx, schedule=schedule and schedule(build.num_warps))
         expected = kept.sum(1), kept.sum(0), kept.sum()[None], torch.tensor([2])
         pairs = zip(outputs, expected, strict=True)
         return Outcome(report.races, all(torch.allclose(o.double(), e.double(), atol=1e-3) for o, e in pairs))
@@ -74,10 +74,9 @@ def one_program(monkeypatch, few_programs):
     monkeypatch.setattr(config, "DETERMINISTIC_PROGRAMS", 1)
 
 
-def fused(precision: str, items: int = 90) -> tuple[str, Execute]:
+def fused(precision: str, items: int = 40) -> tuple[str, Execute]:
     """The fused pass on some tiles of a gapped matrix."""
     problem = draw(7, "float32 with gaps between rows", 30, 60, items, 0.5)
-
     plan = problem.plan("sm_80", precision, deterministic=True)
     buffers = {id(arg): arg for launch in plan.launches for arg in launch.args if isinstance(arg, torch.Tensor)}
     initial = [(buffer, buffer.clone()) for buffer in buffers.values()]
@@ -86,7 +85,7 @@ def fused(precision: str, items: int = 90) -> tuple[str, Execute]:
         for buffer, values in initial:
             buffer.copy_(values)
         first, *others = plan.launches
-        races = execute_launch(first, ptx, schedule=schedule)
+        races = execute_launch(first, ptx, schedule=schedule and schedule(first.num_warps))
         for launch in others:
             execute_launch(launch)
         return Outcome(races, max(problem.errors(plan, precision).values()) <= 1)
@@ -120,7 +119,7 @@ def test_removed_barriers_waits_and_commits_are_seen(kernel):
         assert all(execute(changed, schedule).right for schedule in SERIAL), f"line {line} is needed"
     assert len(seen) > len(harmless)
     # And the check does not cry wolf: of what it reports, a serial order of warps breaks most.
-    broken = [any(not execute(changed, schedule).right for schedule in SERIAL) for _, changed in seen[:3]]
+    broken = [any(not execute(changed, schedule).right for schedule in SERIAL) for _, changed in seen[:2]]
     assert sum(broken) >= len(broken) / 2
 
 
@@ -141,9 +140,9 @@ def test_every_bounds_check_of_the_fused_pass_is_needed():
 
     Not so the copies of factor rows, which are padded to whole tiles: their guard says whether there is a next tile.
     """
-    kernels = [fused("tf32", items) for items in (2, 33)]  # little in the first tile, and in the last
+    kernels = [fused("tf32", items) for items in (2, 17, 33, 65)]  # little in the first tile, and in the last
     ptx = kernels[0][0]
-    assert ptx == kernels[1][0]
+    assert {text for text, _ in kernels} == {ptx}
     plants = [*unguarded(ptx, "ld.global"), *unmasked_copies(ptx)]
     stray = {line: _stray_line(changed, kernels) for line, changed in plants}
     harmless = [line for line, at in stray.items() if at is None]
