@@ -95,12 +95,17 @@ AXES = ("size", "rank", "density", "ratings_dtype", "data", "seed")
 )  # fmt: skip
 @click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True,
               metavar="SECONDS", help="A single answer of a provider may take so long.")  # fmt: skip
+@click.option("--against", metavar="REV", help="Compare with another revision of this checkout, in the same rounds.")
 def run(suite: str, device: str | None, provider: list[str] | None, out: Path, resume: bool, threads: int | None,
-        baseline: str, margin: float, budget: float, as_json: bool, time_limit: float, **axes: Any) -> int:  # fmt: skip
+        baseline: str, margin: float, budget: float, as_json: bool, time_limit: float,
+        against: str | None, **axes: Any) -> int:  # fmt: skip
     """Time providers on a suite's cases, each behind the correctness gate.
 
-    Exit code: 0; 1 a gate failed; 2 usage; 130 interrupted (finished records are kept).
+    Exit code: 0; 1 a gate failed; 2 usage; 130 interrupted (finished records are kept); with --against as `compare`.
     """
+    if against is not None:
+        return _run_against(against, suite, device, provider, _overrides(axes), out, resume, threads, margin, budget,
+                            time_limit, as_json)  # fmt: skip
     from mfbench import command_run
 
     records, interrupted = command_run.run_suite(
@@ -110,6 +115,15 @@ def run(suite: str, device: str | None, provider: list[str] | None, out: Path, r
     if interrupted:
         return 130
     return int(any(record.status in ("wrong", "crashed", "timeout", "error") for record in records))
+
+
+def _run_against(*arguments: Any) -> int:
+    from mfbench import command_against
+
+    source = click.get_current_context().get_parameter_source("baseline")
+    if source is not click.core.ParameterSource.DEFAULT:
+        raise UsageError("--baseline: with --against each provider's baseline is itself at that revision")
+    return command_against.command(*arguments)
 
 
 def _overrides(axes: dict[str, Any]) -> dict[str, Any]:

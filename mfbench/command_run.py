@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import itertools
 import json
 import secrets
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mfbench import providers, runner, table
+from mfbench.against import Checkout
 from mfbench.cases import Case, load_suite
 from mfbench.errors import UsageError
 from mfbench.records import Record, Writer, read
@@ -32,8 +36,11 @@ def run_suite(
     margin: float,
     budget_s: float,
     time_limit_s: float,
+    against: Checkout | None = None,
 ) -> tuple[list[Record], bool]:
     """Run a suite, appending to `out`; the records of the whole run, and whether it was interrupted.
+
+    With `against`, every provider is timed with nobody but itself at that revision, which is its baseline.
 
     Raises:
         UsageError: a name, a file or a value that does not fit.
@@ -42,9 +49,16 @@ def run_suite(
     cases = suite.cases(overrides)
     if not cases:
         raise UsageError(f"--size: suite {suite.name!r} has only data sets, which bring their own sizes")
-    taking_part = list(dict.fromkeys([*(provider or suite.providers), baseline]))
+    taking_part = list(provider or suite.providers)
+    if not against:
+        taking_part = list(dict.fromkeys([*taking_part, baseline]))
     for name in taking_part:
         providers.check(name)
+    sessions = (
+        [([against.name(name), name], against.name(name)) for name in taking_part]
+        if against
+        else [(taking_part, baseline)]
+    )
     devices = pick_devices(device)
 
     run_id, records = _new_run_id(), []
@@ -55,18 +69,24 @@ def run_suite(
         if earlier:
             run_id = earlier[-1].run_id
             records = [record for record in earlier if record.run_id == run_id]
+        if against:
+            against.check_resumed(records)
+            records = against.complete(records)
     writer = Writer(out)
     done = frozenset(record.key for record in records)
     try:
         with _progress() as bar:
-            task = bar.add_task("", total=len(cases) * len(devices))
-            for name in devices:
+            task = bar.add_task("", total=len(cases) * len(devices) * len(sessions))
+            for name, (together, base) in itertools.product(devices, sessions):
                 plan = runner.Plan(
-                    run_id, cases, taking_part, baseline, name, margin, budget_s, time_limit_s, threads, done
+                    run_id, cases, together, base, name, margin, budget_s, time_limit_s, threads, done, against
                 )
                 for finished in runner.run(plan, lambda case, what: _tell(bar, task, case, what)):
-                    writer.append(finished)
-                    records += finished
+                    if against:
+                        finished = [against.stamped(record) for record in finished]
+                    with _signals_wait():
+                        writer.append(finished)
+                        records += finished
                     bar.advance(task)
     except KeyboardInterrupt:
         return records, True
@@ -93,6 +113,19 @@ def pick_devices(device: str | None) -> list[str]:
     if device is None:
         return ["cuda" if cuda else "cpu"]
     return ["cpu", *(["cuda"] if cuda else [])] if device == "all" else [device]
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Ctrl-C and SIGTERM take effect afterwards: what is on the disk is in the table, too."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _new_run_id() -> str:

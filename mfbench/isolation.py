@@ -9,12 +9,14 @@ import subprocess
 import sys
 import tempfile
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from mfbench.errors import UsageError
 from mfbench.records import Status
 
 START_LIMIT_S = 120.0
+START = "import sys; sys.path[:0] = sys.argv[6:]; from mfbench.worker import main; main()"
 MESSAGE_BYTES = 2000  # of what a worker wrote before it died
 
 
@@ -28,10 +30,16 @@ class ProviderFailure(Exception):
 
 
 class WorkerProcess:
-    """One provider in a process of its own; started again after it died."""
+    """One provider in a process of its own; started again after it died.
 
-    def __init__(self, provider: str, device: str, threads: int | None, time_limit_s: float) -> None:
+    What lies in `folder` is imported before anything else of the name.
+    """
+
+    def __init__(
+        self, provider: str, device: str, threads: int | None, time_limit_s: float, folder: Path | None = None
+    ) -> None:
         self.provider, self.device, self.threads, self.time_limit_s = provider, device, threads, time_limit_s
+        self.folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -43,8 +51,8 @@ class WorkerProcess:
         answers_read, answers_write = os.pipe()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 (closed in stop)
         self._process = subprocess.Popen(
-            [sys.executable, "-c", "from mfbench.worker import main; main()", str(requests_read), str(answers_write),
-             self.provider, self.device, str(self.threads or 0)],
+            [sys.executable, "-c", START, str(requests_read), str(answers_write), self.provider, self.device,
+             str(self.threads or 0), *([str(self.folder)] if self.folder else [])],
             pass_fds=(requests_read, answers_write),
             stdin=subprocess.DEVNULL,
             stdout=self._output,

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import torch
 
+from mfbench.against import Checkout
 from mfbench.cases import Case
-from mfbench.errors import DataUnavailable
+from mfbench.errors import DataUnavailable, NotComparable, UsageError
 from mfbench.inputs import sized
 from mfbench.isolation import WorkerProcess
 from mfbench.records import Record
@@ -29,6 +30,7 @@ class Plan(NamedTuple):
     time_limit_s: float  # for a single answer of a provider
     threads: int | None
     done: frozenset[tuple[Case, str, str]]  # keys of finished records, which are not measured again
+    against: Checkout | None = None  # where the providers that are named so come from
 
 
 def run(plan: Plan, progress: Callable[[Case, str], None]) -> Iterable[list[Record]]:
@@ -36,20 +38,37 @@ def run(plan: Plan, progress: Callable[[Case, str], None]) -> Iterable[list[Reco
 
     Raises:
         UsageError: a provider cannot be loaded, or a data file cannot be read.
+        NotComparable: the kernels of the other checkout cannot be loaded by this harness.
     """
     if plan.threads:
         torch.set_num_threads(plan.threads)
-    workers = {name: WorkerProcess(name, plan.device, plan.threads, plan.time_limit_s) for name in plan.providers}
+    workers = {name: _worker(plan, name) for name in plan.providers}
     try:
         for worker in workers.values():
             worker.start()
         for worker in workers.values():
-            worker.ready()
+            _wait_for(worker, plan)
         for case in plan.cases:
             yield _run_case(plan, case, workers, progress)
     finally:
         for worker in workers.values():
             worker.stop()
+
+
+def _worker(plan: Plan, name: str) -> WorkerProcess:
+    elsewhere = plan.against.provider(name) if plan.against else None
+    if plan.against is None or elsewhere is None:
+        return WorkerProcess(name, plan.device, plan.threads, plan.time_limit_s)
+    return WorkerProcess(elsewhere, plan.device, plan.threads, plan.time_limit_s, plan.against.folder)
+
+
+def _wait_for(worker: WorkerProcess, plan: Plan) -> None:
+    try:
+        worker.ready()
+    except UsageError as error:
+        if plan.against is None or worker.folder is None:
+            raise
+        raise NotComparable(f"this harness cannot load the kernels of {plan.against.revision}: {error}") from None
 
 
 def _run_case(

@@ -127,7 +127,9 @@ class Trial:
         self.failed.setdefault(name, self.origin.record(name, status, reason, correctness=self.correctness.get(name)))
 
     def _eps(self, name: str) -> float:
-        return gate.PRECISION_EPS.get(name.removeprefix("fused-"), 0.0) if self.origin.device != "cpu" else 0.0
+        if self.origin.device == "cpu":
+            return 0.0
+        return gate.PRECISION_EPS.get(name.partition("@")[0].removeprefix("fused-"), 0.0)
 
 
 class _Sampler:

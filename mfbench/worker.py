@@ -147,7 +147,7 @@ def _poison(outputs: providers.Outputs) -> None:
 
 def main() -> None:
     """Serve requests `(method, arguments)` from the pipe whose two ends are named on the command line."""
-    receive, send, provider, device, threads = sys.argv[1:]
+    receive, send, provider, device, threads = sys.argv[1:6]
     requests, answers = Connection(int(receive), writable=False), Connection(int(send), readable=False)
     worker = None
     try:
