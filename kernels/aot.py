@@ -89,10 +89,9 @@ def plan_step(
 
     device, precision = config.TARGETS[target], resolve_precision(precision)
     try:
-        choice = config.pick(device, problem.shape[2], precision, problem.user_factors.element_size())
+        step = plan.plan_step(problem, device, precision, deterministic, gradients=True)
     except config.NotShipped as reason:
         raise ValueError(f"not shipped for {target}: {reason}") from reason
-    step = plan.plan_step(problem, device, choice, deterministic, gradients=True)
     return StepPlan([_launch(call, device) for call in step.calls], step.result)
 
 
@@ -110,13 +109,13 @@ def _launch(call: Any, target: config.Target) -> Launch:
             constants[name] = value
     compiled = _compiled(
         call.kernel, target.name, tuple(types.items()), tuple(constants.items()), tuple(aligned),
-        call.num_warps, call.num_stages,
+        tuple(call.options.items()),
     )  # fmt: skip
     asm, metadata = compiled.asm, compiled.metadata
     registers, stack_bytes, parameters = _resources(target.backend, asm)
     args += [0] * (parameters - len(args))  # Triton's own scratch buffers, which the kernel does not use
     return Launch(
-        metadata.name, (*call.grid, 1), call.num_warps, metadata.shared, registers, stack_bytes,
+        metadata.name, (*call.grid, 1), metadata.num_warps, metadata.shared, registers, stack_bytes,
         asm.get("ptx"), asm.get("cubin"), asm.get("amdgcn"), asm.get("hsaco"), args,
     )  # fmt: skip
 
@@ -144,15 +143,12 @@ def _compiled(
     types: tuple[tuple[str, str], ...],
     constants: tuple[tuple[str, Any], ...],
     aligned: tuple[str, ...],
-    num_warps: int,
-    num_stages: int,
+    options: tuple[tuple[str, Any], ...],
 ) -> Any:
     """Triton's compiled kernel: `types` of all parameters by name, values of the constants, names divisible by 16."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
-
-    from kernels.gpu.plan import COMPILE_OPTIONS
 
     if target.startswith("sm_"):
         gpu = GPUTarget("cuda", int(target.removeprefix("sm_")), 32)
@@ -165,8 +161,7 @@ def _compiled(
             attribute.append(["tt.pointer_range", 32])
         attributes[(kernel.arg_names.index(name),)] = attribute
     source = ASTSource(kernel, signature, dict(constants), attributes)
-    options = {"num_warps": num_warps, "num_stages": num_stages, **COMPILE_OPTIONS}
-    return triton.compile(source, target=gpu, options=options)
+    return triton.compile(source, target=gpu, options=dict(options))
 
 
 def _resources(backend: str, asm: dict[str, Any]) -> tuple[int, int, int]:

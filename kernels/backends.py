@@ -40,7 +40,7 @@ def backends() -> dict[str, Backend]:
     return {name: Backend(not reason, reason) for name, reason in reasons.items()}
 
 
-def choose(name: str, problem: Problem) -> ModuleType:
+def choose(name: str, problem: Problem, precision: str = "ieee", deterministic: bool = False) -> ModuleType:
     """The module that runs `problem`.
 
     `auto` takes the fused kernel of the tensors' device and falls back to `torch`.
@@ -51,16 +51,22 @@ def choose(name: str, problem: Problem) -> ModuleType:
     """
     if name != "auto":
         module = implementation(name)
-        reason = _reason(module, problem)
+        reason = _reason(module, problem, precision, deterministic)
         if reason:
             raise RuntimeError(f"backend {name!r} cannot run this problem here: {reason}")
         return module
     fused = implementation("native" if problem.ratings.device.type == "cpu" else "triton")
-    return implementation("torch") if _reason(fused, problem) else fused
+    return implementation("torch") if _reason(fused, problem, precision, deterministic) else fused
 
 
-def _reason(module: ModuleType, problem: Problem) -> str:
-    """Why a backend cannot run a problem, empty where it can; a backend that decodes ratings says so by `DECODES`."""
+def _reason(module: ModuleType, problem: Problem, precision: str, deterministic: bool) -> str:
+    """Why a backend cannot run a problem, empty where it can.
+
+    A backend that decodes ratings says so by `DECODES`; one with a build for each precision has `not_shipped`.
+    """
     if (problem.grid is not None or problem.packed) and not getattr(module, "DECODES", False):
         return "it does not decode ratings as codes or with a packed mask"
-    return module.unavailable(problem)
+    reason = module.unavailable(problem)
+    if not reason and hasattr(module, "not_shipped"):
+        reason = module.not_shipped(problem, precision, deterministic)
+    return reason

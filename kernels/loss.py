@@ -157,7 +157,7 @@ def _run(
 ) -> tuple[Tensor, Grads | None]:
     precision = resolve_precision(precision)
     deterministic = deterministic or torch.are_deterministic_algorithms_enabled()
-    module = choose(backend, problem)
+    module = choose(backend, problem, precision, deterministic)
     if 0 in problem.shape:
         module = tiled  # nothing to fuse: no kernel has to know empty sizes
     return module.step(problem, precision, deterministic, gradients)

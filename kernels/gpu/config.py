@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kernels.gpu.tiles import TILES, WIDTHS
+
 MAX_RANK = 256
 WORKSPACE_BYTES = 64 << 20  # bound on the slices of partial gradients, beyond one slice of each side
+WITHOUT_ATOMICS = ("gfx90a",)  # float32 atomics compile to compare-and-swap loops
 PROGRAMS_PER_MULTIPROCESSOR = 4
 DETERMINISTIC_PROGRAMS = 256  # fixed, so that the result does not depend on the number of multiprocessors
 
@@ -65,6 +68,7 @@ ARITHMETIC = {
     "tf32x3": Arithmetic("tf32", split=13),
     "bf16x3": Arithmetic("ieee", split=16, half="bfloat16"),
     "tf32": Arithmetic("tf32", rounded=13),
+    "float64": Arithmetic("ieee"),
 }
 
 
@@ -73,13 +77,13 @@ class Config:
     """One build of the kernel."""
 
     arithmetic: Arithmetic
-
     BM: int  # users of a tile
     BN: int  # items of a tile
     BK: int  # columns of the padded factors
     sums: bool  # bias gradients by summing E, not from two extra columns
     num_warps: int
-    num_stages: int
+    backend: str = "interpreter"
+    atomics: bool = True  # False: each program adds into a dB of its own, since atomics would be loops
 
     @property
     def lanes(self) -> int:
@@ -89,6 +93,13 @@ class Config:
         summing those across threads would give each of them a sum of its own, since x * x + y contracts to an FMA.
         """
         return self.BN if self.arithmetic.input_precision == "ieee" and not self.arithmetic.split else 16
+
+    @property
+    def options(self) -> dict[str, int]:
+        """The compiler's. On AMD a second stage would hold the next ratings in registers, which spill."""
+        if self.backend == "hip":
+            return {"num_warps": self.num_warps, "num_stages": 1, "matrix_instr_nonkdim": 16}
+        return {"num_warps": self.num_warps, "num_stages": 2}
 
 
 @dataclass(frozen=True)
@@ -103,25 +114,62 @@ class Grid:
 
 
 def factor_columns(rank: int) -> tuple[int, bool]:
-    """Columns BK of the padded factors, and whether the bias gradients need sums since they have no columns."""
-    columns = max(16, 1 << (rank + 1).bit_length())  # power of two >= rank + 2
-    narrow = max(16, 1 << (rank - 1).bit_length())
-    return (narrow, True) if columns > max(narrow, 64) else (columns, False)
+    """Columns BK of the padded factors, and whether the bias gradients need sums since they have no columns.
+
+    BK is a power of two, at least 16; the two extra columns are given up where they would double more than 32.
+    """
+    padded, plain = (max(16, 1 << (columns - 1).bit_length()) for columns in (rank + 2, rank))
+    return (plain, True) if rank > 128 or (padded > plain and plain >= 64) else (padded, False)
 
 
-def pick(target: Target, rank: int, precision: str, parameter_bytes: int = 4) -> Config:
+def pick(
+    target: Target, rank: int, precision: str, deterministic: bool, parameter_bytes: int = 4, aligned: bool = True
+) -> Config:
     """The build for a target.
+
+    Args:
+        deterministic: each group of programs has a dB of its own, which takes more registers.
+        aligned: ratings and mask can be loaded in vectors; loads one by one take registers for their addresses.
 
     Raises:
         NotShipped: there is no clean build; the message says why.
     """
     BK, sums = factor_columns(rank)
-    arithmetic = ARITHMETIC["ieee" if parameter_bytes == 8 else precision]
+    precision = "float64" if parameter_bytes == 8 else precision
+    arithmetic = ARITHMETIC[precision]
     if target.backend == "interpreter":
-        return Config(arithmetic, 64, 64, BK, sums, 4, 1)
+        return Config(arithmetic, 64, 64, BK, sums, 4)
     if rank > MAX_RANK:
-        raise NotShipped(f"rank {rank}: the largest shipped is {MAX_RANK}")
-    return Config(arithmetic, 64, 32, BK, sums, 4, 2)
+        raise NotShipped(f"rank {rank}: the largest is {MAX_RANK}")
+    table = _table(target)
+    if precision not in table:
+        raise NotShipped(f"precision {precision}: {target.backend} has {', '.join(table) or 'none'} on this device")
+    tile = table[precision].split()[WIDTHS.index(f"{BK}s" if sums else f"{BK}")]
+    fast, _, exclusive = tile.partition("|")
+    atomics = target.name not in WITHOUT_ATOMICS
+    tile = exclusive or fast if deterministic or not atomics else fast
+    if tile == "-":
+        raise NotShipped(f"rank {rank} at precision {precision}: every tile that was tried spills registers")
+    BM, BN, num_warps = map(int, tile.split("x"))
+    if not aligned:
+        BN = max(16, BN // 2)
+    return Config(arithmetic, BM, BN, BK, sums, num_warps, target.backend, atomics)
+
+
+def _table(target: Target) -> dict[str, str]:
+    """Tiles by precision. A device without a table of its own gets that of its generation, or the most frugal one."""
+    if target.name in TILES:
+        return TILES[target.name]
+    if target.backend == "hip":
+        raise NotShipped(f"{target.name}: no build was checked for it")
+    if target.backend == "xpu":
+        return {"ieee": TILES["sm_86"]["ieee"]}
+    capability = int(target.name.removeprefix("sm_"))
+    if capability < 80:
+        raise NotShipped(f"{target.name}: the oldest is sm_80")
+    if target.shared_bytes >= TARGETS["sm_100"].shared_bytes and capability >= 100:
+        return TILES["sm_100"]
+    return TILES["sm_86"]
 
 
 def deal(target: Target, config: Config, m: int, n: int, deterministic: bool, parameter_bytes: int = 4) -> Grid:

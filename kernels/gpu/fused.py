@@ -33,6 +33,7 @@ def fused_step(
     LANES: tl.constexpr,  # squared errors kept a user: as few as a thread can reach by adding elements of its own
     BITS: tl.constexpr,  # the mask is packed: bit c % 32 of word c // 32
     SUMS: tl.constexpr, GRADIENTS: tl.constexpr,
+    ATOMIC: tl.constexpr,  # False, where dB is a program's own: plain loads and stores
     PERSISTENT: tl.constexpr,  # a program takes user blocks group, group + groups, ...; else one, in fewer registers
     SPLIT: tl.constexpr,  # mantissa bits of a float32 that go to its low half; 0: operands stay whole
     PRECISION: tl.constexpr,
@@ -96,9 +97,9 @@ def fused_step(
                 dB = tl.full([BN, BK], 0, dtype)
                 dB = product(tl.trans(E), tl.trans(E_low), A, A_low, dB, SPLIT, PRECISION)  # [BN, BK]
                 row = group.to(tl.int64) * db_slice + j
-                tl.atomic_add(db_ptr + row * BK + b_tile, dB, sem="relaxed")
+                add(db_ptr + row * BK + b_tile, dB, ATOMIC)
                 if SUMS:
-                    tl.atomic_add(dbi_ptr + row + n, d_bi, sem="relaxed")
+                    add(dbi_ptr + row + n, d_bi, ATOMIC)
 
         if GRADIENTS:
             row = split.to(tl.int64) * user_blocks * BM + i
@@ -108,6 +109,14 @@ def fused_step(
 
     program = group.to(tl.int64) * tl.num_programs(1) + split
     tl.store(sse_ptr + program * BM + m, tl_sum(sse, 1).to(tl.float64))
+
+
+@triton.jit
+def add(pointers, values, ATOMIC: tl.constexpr):
+    if ATOMIC:
+        tl.atomic_add(pointers, values, sem="relaxed")
+    else:
+        tl.store(pointers, tl.load(pointers) + values)
 
 
 @triton.jit

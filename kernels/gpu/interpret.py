@@ -36,8 +36,7 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     from kernels.gpu.plan import plan_step
 
     precision = "tf32x3" if precision in ("tf32x3", "bf16x3") else "ieee"
-    choice = config.pick(TARGET, problem.shape[2], precision, problem.user_factors.element_size())
-    plan = plan_step(problem, TARGET, choice, deterministic, gradients)
+    plan = plan_step(problem, TARGET, precision, deterministic, gradients)
     for call in plan.calls:
         run(call)
     return plan.result()

@@ -27,10 +27,16 @@ def unavailable(problem: Problem | None = None) -> str:
     device = problem.ratings.device
     if device.type not in DEVICES:
         return f"the kernel takes CUDA, ROCm or XPU tensors, got {device}"
+    return ""
+
+
+def not_shipped(problem: Problem, precision: str, deterministic: bool) -> str:
+    """Why there is no build for the problem on its device, empty where there is one."""
+    device = target_of(problem.ratings.device)
     try:
-        config.pick(target_of(device), problem.shape[2], "ieee", problem.user_factors.element_size())
+        config.pick(device, problem.shape[2], precision, deterministic, problem.user_factors.element_size())
     except config.NotShipped as reason:
-        return str(reason)
+        return f"not shipped for {device.name}: {reason}"
     return ""
 
 
@@ -48,14 +54,11 @@ def target_of(device: torch.device) -> config.Target:
 
 def step(problem: Problem, precision: str, deterministic: bool, gradients: bool) -> tuple[Tensor, Grads | None]:
     """Loss (0-d float64) and, where asked for, gradients. Nothing here waits for the device."""
-    from kernels.gpu.plan import COMPILE_OPTIONS, plan_step
+    from kernels.gpu.plan import plan_step
 
     device = problem.ratings.device
-    target = target_of(device)
-    choice = config.pick(target, problem.shape[2], precision, problem.user_factors.element_size())
     with getattr(torch, device.type).device(device):
-        plan = plan_step(problem, target, choice, deterministic, gradients)
+        plan = plan_step(problem, target_of(device), precision, deterministic, gradients)
         for call in plan.calls:
-            options = {"num_warps": call.num_warps, "num_stages": call.num_stages, **COMPILE_OPTIONS}
-            call.kernel[call.grid](**call.arguments, **call.constants, **options)
+            call.kernel[call.grid](**call.arguments, **call.constants, **call.options)
         return plan.result()

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kernels.gpu.config import Arithmetic, Config, Target, deal
+from kernels.gpu.config import Arithmetic, Config, Target, deal, pick
 from kernels.gpu.fused import fused_step
 from kernels.gpu.reduce import sum_slices
 from kernels.problem import Grads, Problem, squared_norms
 
 REDUCE_BLOCK = 1024
-COMPILE_OPTIONS = {"enable_fp_fusion": True}  # the default depends on Triton's version
+FP_FUSION = {"enable_fp_fusion": True}  # the default depends on Triton's version
 
 
 class KernelCall(NamedTuple):
@@ -24,8 +24,7 @@ class KernelCall(NamedTuple):
     grid: tuple[int, int]
     arguments: dict[str, Any]  # tensors and numbers; None compiles the argument away
     constants: dict[str, Any]
-    num_warps: int
-    num_stages: int
+    options: dict[str, Any]  # of the compiler
 
 
 class Plan(NamedTuple):
@@ -35,11 +34,20 @@ class Plan(NamedTuple):
     result: Callable[[], tuple[Tensor, Grads | None]]
 
 
-def plan_step(problem: Problem, target: Target, config: Config, deterministic: bool, gradients: bool) -> Plan:
-    """The launches of one step on the problem's device; only tensor operations, nothing that waits for the device."""
+def plan_step(problem: Problem, target: Target, precision: str, deterministic: bool, gradients: bool) -> Plan:
+    """The launches of one step on the problem's device; only tensor operations, nothing that waits for the device.
+
+    Raises:
+        NotShipped: the kernel has no clean build for this.
+    """
+    if problem.ratings.stride(0) == 1 != problem.ratings.stride(1) and not problem.packed:
+        transposed = plan_step(_transposed(problem), target, precision, deterministic, gradients)
+        return Plan(transposed.calls, lambda: _untransposed(*transposed.result()))
+    config = choose(problem, target, precision, deterministic)
     m, n, rank = problem.shape
     P, Q, bu, bi, mu = (parameter.detach() for parameter in problem.parameters)
-    grid = deal(target, config, m, n, deterministic, P.element_size())
+    exclusive = deterministic or not config.atomics  # each program adds into a dB of its own
+    grid = deal(target, config, m, n, exclusive, P.element_size())
     users, items = grid.user_blocks * config.BM, grid.tiles * config.BN
     BK = config.BK
 
@@ -55,7 +63,7 @@ def plan_step(problem: Problem, target: Target, config: Config, deterministic: b
         scale, offset = problem.grid.to(P.dtype).split(1)
         bu_mu -= offset  # so that only code * scale is left to subtract
 
-    db_slices = grid.groups if deterministic else 1
+    db_slices = grid.groups if exclusive else 1
     sse = P.new_empty(grid.groups * grid.splits, config.BM, dtype=torch.float64)
     dA = dB = dbu = dbi = None
     if gradients:
@@ -74,14 +82,15 @@ def plan_step(problem: Problem, target: Target, config: Config, deterministic: b
         "stride_rm": problem.ratings.stride(0), "stride_rn": problem.ratings.stride(1),
         "stride_mm": 0 if mask is None else mask.stride(0), "stride_mn": 0 if mask is None else mask.stride(1),
         "user_blocks": grid.user_blocks, "tiles": grid.tiles, "tiles_per_split": grid.tiles_per_split,
-        "db_slice": items if deterministic else 0,
+        "db_slice": items if exclusive else 0,
     }  # fmt: skip
     constants = {
         "BM": config.BM, "BN": config.BN, "BK": BK, "LANES": config.lanes,
-        "BITS": problem.packed, "SUMS": config.sums, "GRADIENTS": gradients, "PERSISTENT": grid.groups < grid.user_blocks,
+        "BITS": problem.packed, "SUMS": config.sums, "GRADIENTS": gradients,
+        "ATOMIC": config.atomics, "PERSISTENT": grid.groups < grid.user_blocks,
         "SPLIT": config.arithmetic.split, "PRECISION": config.arithmetic.input_precision,
     }  # fmt: skip
-    step = KernelCall(fused_step, (grid.groups, grid.splits), arguments, constants, config.num_warps, config.num_stages)
+    step = KernelCall(fused_step, (grid.groups, grid.splits), arguments, constants, config.options | FP_FUSION)
     sums = [_Sum(partial) for partial in (dA, dB, dbu, dbi) if partial is not None]
 
     def result() -> tuple[Tensor, Grads | None]:
@@ -103,6 +112,34 @@ def plan_step(problem: Problem, target: Target, config: Config, deterministic: b
         )
 
     return Plan([step, *(total.call for total in sums if total.call)], result)
+
+
+def choose(problem: Problem, target: Target, precision: str, deterministic: bool) -> Config:
+    """The build for a problem.
+
+    Raises:
+        NotShipped: there is no clean one.
+    """
+    loaded = [problem.ratings] if problem.mask is None or problem.packed else [problem.ratings, problem.mask]
+    multiples = [number for t in loaded for number in (t.stride(0), t.shape[1], t.data_ptr())]
+    aligned = all(t.stride(1) == 1 for t in loaded) and not any(number % 16 for number in multiples)
+    return pick(target, problem.shape[2], precision, deterministic, problem.user_factors.element_size(), aligned)
+
+
+def _transposed(problem: Problem) -> Problem:
+    """The same problem with users and items exchanged, so that rows of ratings are contiguous."""
+    return problem._replace(
+        user_factors=problem.item_factors, item_factors=problem.user_factors,
+        user_bias=problem.item_bias, item_bias=problem.user_bias,
+        ratings=problem.ratings.T, mask=None if problem.mask is None else problem.mask.T,
+    )  # fmt: skip
+
+
+def _untransposed(loss: Tensor, grads: Grads | None) -> tuple[Tensor, Grads | None]:
+    if grads is None:
+        return loss, None
+    d_items, d_users, d_item_bias, d_user_bias, d_global_bias = grads
+    return loss, Grads(d_users, d_items, d_user_bias, d_item_bias, d_global_bias)
 
 
 def _operand(factors: Tensor, arithmetic: Arithmetic) -> Tensor:
@@ -127,4 +164,4 @@ class _Sum:
             length = self.total.numel()
             arguments = {"partial_ptr": partial, "total_ptr": self.total, "slices": len(partial), "length": length}
             grid = (-(-length // REDUCE_BLOCK), 1)
-            self.call = KernelCall(sum_slices, grid, arguments, {"BLOCK": REDUCE_BLOCK}, 4, 1)
+            self.call = KernelCall(sum_slices, grid, arguments, {"BLOCK": REDUCE_BLOCK}, FP_FUSION)

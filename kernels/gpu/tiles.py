@@ -1,0 +1,64 @@
+"""Tiles that compile without spills and within shared memory: users x items x warps, for each width of the factors.
+
+`a|b`: b where dB has a slice for each group of programs (deterministic, or no atomics), a else; `-`: nothing is clean.
+Found by compiling the candidates, largest first, for float32 ratings with and without a mask, bfloat16 and codes.
+"""
+
+WIDTHS = ("16", "32", "64", "64s", "128", "128s", "256s")  # columns; s: bias gradients by sums
+TILES: dict[str, dict[str, str]] = {
+    "sm_80": {
+        "ieee": "64x32x4 64x32x4 32x32x4 32x32x4 32x32x4 32x32x4|32x16x4 16x16x4",
+        "tf32x3": "64x64x4|64x32x4 64x32x4 64x32x4|64x16x4 64x32x4|64x16x4 32x32x4|32x16x4 32x32x4|32x16x8 -",
+        "bf16x3": "64x64x4 64x64x4|32x32x4 64x32x4 64x32x4|64x16x4 64x32x8|32x32x4 64x32x8|32x32x4 32x32x8|16x16x4",
+        "tf32": "64x64x4 64x64x4 64x64x4|64x32x4 64x32x4|64x32x8 64x32x4|64x32x8 64x32x8|64x16x4 32x32x8",
+        "float64": "32x32x4 32x32x4 32x32x4 32x32x4 32x16x4 32x16x4 -",
+    },
+    "sm_86": {
+        "ieee": "32x32x4 32x32x4 32x16x4 32x16x4 32x32x4 32x16x4 16x16x4",
+        "tf32x3": "64x32x4 64x32x4 64x16x4 64x16x4 32x16x4 32x16x8 -",
+        "bf16x3": "64x32x4 64x32x4|32x32x4 64x32x4|64x16x4 64x16x4 32x32x4 32x32x4|32x16x4 16x16x4",
+        "tf32": "64x64x4 64x64x4 64x64x4|64x32x4 64x16x4 64x16x4 64x16x4 16x16x4",
+        "float64": "32x32x4 32x32x4 32x32x4 32x32x4 32x16x4 32x16x4 -",
+    },
+    "sm_90": {
+        "ieee": "64x32x4 64x32x4 32x16x4 32x32x4 32x32x4 32x32x4 32x16x4|16x16x4",
+        "tf32x3": "64x32x4 64x32x4 64x16x4 64x16x4|32x16x4 32x32x4|32x16x4 32x16x8 -",
+        "bf16x3": "64x64x4 64x64x4 64x64x4|64x32x4 64x32x4 64x32x8 64x32x8|32x16x4 16x16x4",
+        "tf32": "64x64x4 64x64x4 64x64x4 64x64x4 64x32x4 64x32x4 32x32x8|32x16x8",
+        "float64": "32x32x4 32x32x4 32x32x4 32x32x4 32x16x4 32x16x4 -",
+    },
+    "sm_100": {
+        "ieee": "32x32x4 64x32x4|32x32x4 32x32x4|32x16x4 32x32x4|32x16x4 32x16x4 32x16x4 16x16x4",
+        "tf32x3": "64x32x4 64x32x4 64x16x4 64x16x4 32x16x4 32x16x4 -",
+        "bf16x3": "64x64x4 64x64x4 64x32x4 64x32x4 64x16x4 64x16x4 32x16x8",
+        "tf32": "64x64x4 64x64x4 64x64x4 64x32x4 64x32x4 64x16x4 32x16x8",
+        "float64": "32x32x4 32x32x4 32x32x4 32x32x4 32x16x4 32x16x4 -",
+    },
+    "sm_120": {
+        "ieee": "32x32x4 64x32x4|32x32x4 32x32x4 32x32x4 32x32x4 32x16x4 16x16x4",
+        "tf32x3": "64x32x4 64x16x4 64x16x4 64x16x4 32x16x4 32x16x8 -",
+        "bf16x3": "64x32x4 64x32x4|32x32x4 64x16x4 64x16x4 32x16x4 32x16x4 16x16x4",
+        "tf32": "64x64x4 64x64x4 64x32x4 64x16x4 64x16x4 64x16x4 16x16x4",
+    },
+    "gfx942": {
+        "ieee": "64x64x4 64x64x4 64x32x4 64x32x4 64x32x4 64x32x4 32x16x4",
+        "bf16x3": "64x64x4 64x64x4 64x32x4 64x32x4 64x32x4 64x32x4 32x16x4",
+        "tf32": "64x64x4 64x64x4 64x32x4 64x32x4 64x32x4 64x32x4 32x16x4",
+    },
+    "gfx950": {
+        "ieee": "64x64x4 64x64x4 64x32x4 64x32x4 64x32x4 64x32x4 32x32x4",
+        "bf16x3": "64x64x4 64x64x4 64x32x4 64x32x4 64x32x4 64x32x4 32x32x4",
+    },
+    "gfx90a": {
+        "ieee": "64x64x4 64x64x4 64x32x4 64x32x4 - - -",
+        "bf16x3": "64x64x4 64x64x4 64x32x4 64x32x4 - - -",
+    },
+    "gfx1100": {
+        "ieee": "32x32x8 32x32x8 16x16x8 16x16x8 - - -",
+        "bf16x3": "32x32x4 32x32x4 16x16x4 16x16x4 - - -",
+    },
+    "gfx1201": {
+        "ieee": "32x32x8 32x32x8 16x16x8 16x16x8 - - -",
+        "bf16x3": "32x32x4 32x32x4 32x32x4|32x16x4 32x16x4 - - -",
+    },
+}

@@ -1,0 +1,146 @@
+"""Launch plans: what a device would be given, compiled for it; nothing here has run on one."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from kernels import encode_ratings, mf_loss_and_grads
+from kernels.aot import _compiled, _type, plan_step
+from kernels.gpu import config
+from kernels.gpu.interpret import run
+from kernels.problem import check_problem
+from reference import oracle_loss_and_grads
+from tests.problems import draw_inputs
+
+pytest.importorskip("triton", reason="Triton is not installed")
+from kernels.gpu.plan import plan_step as plan_launches
+
+NAMES = ("sm_80", "sm_90", "gfx942")
+
+
+def aligned_inputs(m=150, n=96, rank=30, **options):
+    return draw_inputs(m, n, rank, mask_dtype=torch.uint8, **options)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def plan(request):
+    """A plan for each kind of target, with the inputs it is for."""
+    inputs = aligned_inputs()
+    return request.param, inputs, plan_step(*inputs, precision="ieee", deterministic=True, target=request.param)
+
+
+def test_builds_are_clean(plan):
+    name, _, step = plan
+    assert [launch.name for launch in step.launches] == ["fused_step", "sum_slices", "sum_slices"]
+    for launch in step.launches:
+        assert launch.stack_bytes == 0
+        assert 0 < launch.registers <= 512
+        assert launch.shared_bytes <= config.TARGETS[name].shared_bytes
+        assert (launch.ptx is None, launch.amdgcn is None) == (name[0] == "g", name[0] == "s")
+        assert len(launch.grid) == 3
+    if name[0] == "s":
+        assert launch.cubin[:4] == b"\x7fELF"
+        assert "EXIT" in launch.sass
+    else:
+        assert launch.sass is None
+        assert launch.hsaco[:4] == b"\x7fELF"
+
+
+def test_arguments_are_those_of_the_compiled_kernel(plan):
+    name, inputs, step = plan
+    for launch in step.launches:
+        if name[0] == "s":
+            header = launch.ptx.split(".entry", 1)[1].split("{", 1)[0]
+            kinds = re.findall(r"\.param \.(\w+)(?: \.ptr)?", header)
+            assert len(kinds) == len(launch.args)
+            for kind, value in zip(kinds, launch.args, strict=True):
+                assert kind == "u64" or (kind == "u32" and not isinstance(value, torch.Tensor))
+        assert launch.args[-1] == 0
+    storages = [value.data_ptr() for value in step.launches[0].args if isinstance(value, torch.Tensor)]
+    assert inputs.ratings.data_ptr() in storages
+    assert inputs.mask.data_ptr() in storages
+
+
+@pytest.mark.parametrize("deterministic", [False, True], ids=["fast", "deterministic"])
+@pytest.mark.parametrize("name", ["sm_80", "sm_90", "gfx90a", "gfx942"])
+@pytest.mark.parametrize("precision", ["ieee", "tf32x3"])
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.interpret
+def test_the_plan_of_a_device_interpreted(name, precision, deterministic):
+    """The tiles, the grid and the buffers of a device, run in Triton's interpreter."""
+    inputs = draw_inputs(90, 77, 17, mask_dtype=None)
+    problem = check_problem(*inputs)
+    try:
+        step = plan_launches(problem, config.TARGETS[name], precision, deterministic, gradients=True)
+    except config.NotShipped as reason:
+        pytest.skip(f"not shipped for {name}: {reason}")
+    for call in step.calls:
+        run(call)
+    loss, grads = step.result()
+    exact_loss, exact = oracle_loss_and_grads(*inputs)
+    np.testing.assert_allclose(loss.item(), exact_loss, rtol=1e-5)
+    for grad, expected in zip(grads, exact, strict=True):
+        rms = np.sqrt(np.mean(np.square(expected)))
+        np.testing.assert_allclose(grad.numpy(), expected, rtol=0, atol=1e-4 * rms)
+
+
+def test_transposed_ratings_are_read_along_their_rows():
+    inputs = aligned_inputs(m=96, n=64)
+    inputs = inputs._replace(ratings=inputs.ratings.T.contiguous().T, mask=inputs.mask.T.contiguous().T)
+    (launch, *_) = plan_step(*inputs, precision="ieee", target="sm_80").launches
+    assert re.search(r"cp\.async\.cg\.shared\.global \[[^]]*\], \[[^]]*\], 0x10", launch.ptx)
+
+
+@pytest.mark.parametrize("encoding", ["uint8-code", "float32-nan"])
+def test_encoded_ratings(encoding):
+    inputs = aligned_inputs()
+    whole = inputs._replace(ratings=inputs.ratings.nan_to_num(0, 0, 0).round())
+    encoded = encode_ratings(whole.ratings, whole.mask, encoding)
+    (launch, *_) = plan_step(*whole[:5], encoded, precision="tf32", target="sm_80").launches
+    assert any(isinstance(arg, torch.Tensor) and arg.data_ptr() == encoded.values.data_ptr() for arg in launch.args)
+    assert "mma.sync" in launch.ptx
+
+
+def test_rows_are_addressed_in_64_bits():
+    """m * n passes 2**31 here: no product of a row and its stride may be of 32 bits."""
+    m, n = 1 << 17, 1 << 15
+    inputs = draw_inputs(1, 1, 3)
+    P, Q, ratings = torch.zeros(1, 3).expand(m, 3), torch.zeros(1, 3).expand(n, 3), torch.zeros(1, n).expand(m, n)
+    problem = check_problem(P, Q, torch.zeros(m), torch.zeros(n), inputs.global_bias, ratings, None, 0.1)
+    call = plan_launches(problem, config.TARGETS["sm_80"], "ieee", False, True).calls[0]
+    arguments = call.arguments | {"stride_rm": n}  # as ratings with memory of their own would have it
+    types = [(name, _type(arguments.get(name), specialise=True)) for name in call.kernel.arg_names]
+    constants = [(name, call.constants.get(name, arguments.get(name))) for name, type_ in types if type_ == "constexpr"]
+    compiled = _compiled(call.kernel, "sm_80", tuple(types), tuple(constants), (), tuple(call.options.items()))
+    multiplied = re.findall(r"arith\.muli %\w+, %\w+ : (\w+)", compiled.asm["ttir"])
+    assert "i64" in multiplied
+    strides = re.search(r"%(\w+) = arith\.extsi %stride_rm : i32 to i64", compiled.asm["ttir"])
+    assert strides
+    assert not re.search(r"muli [^:]*%stride_rm[^:]*: (tensor<\w+xi32>|i32)", compiled.asm["ttir"])
+
+
+def test_compiles_beside_the_interpreter():
+    inputs = aligned_inputs(m=20, n=16)
+    before = plan_step(*inputs, precision="ieee", target="sm_80").launches[0].ptx
+    mf_loss_and_grads(*inputs, backend="interpret")
+    _compiled.cache_clear()
+    assert plan_step(*inputs, precision="ieee", target="sm_80").launches[0].ptx == before
+
+
+def test_refusals():
+    inputs = aligned_inputs(m=20, n=16)
+    with pytest.raises(ValueError, match=r"target: expected one of sm_80.*gfx1201, got 'sm_70'"):
+        plan_step(*inputs, target="sm_70")
+    with pytest.raises(ValueError, match="not shipped for sm_90: rank 300: the largest is 256"):
+        plan_step(*draw_inputs(20, 16, 300), target="sm_90")
+    with pytest.raises(ValueError, match="not shipped for gfx942: precision tf32x3"):
+        plan_step(*inputs, precision="tf32x3", target="gfx942")
+    with pytest.raises(ValueError, match="precision: expected None or one of"):
+        plan_step(*inputs, precision="fp8", target="sm_90")
+    nobody = inputs._replace(
+        user_factors=inputs.user_factors[:0], user_bias=inputs.user_bias[:0], ratings=inputs.ratings[:0], mask=None
+    )
+    with pytest.raises(ValueError, match="ratings: expected a CPU tensor with rows and columns"):
+        plan_step(*nobody, target="sm_90")

@@ -1,0 +1,146 @@
+"""Launch choices: every tile is walked once, the workspace is bounded, unknown devices get a safe build."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from kernels.gpu import config, launch
+from kernels.gpu.config import TARGETS, NotShipped, Target, deal, factor_columns, pick
+from kernels.gpu.tiles import TILES, WIDTHS
+
+PRECISIONS = ("ieee", "tf32x3", "bf16x3", "tf32")
+
+
+@pytest.mark.parametrize(
+    ("rank", "columns"),
+    [(1, (16, False)), (14, (16, False)), (15, (32, False)), (30, (32, False)), (31, (64, False)), (62, (64, False)),
+     (63, (64, True)), (64, (64, True)), (65, (128, False)), (126, (128, False)), (127, (128, True)),
+     (128, (128, True)), (129, (256, True)), (200, (256, True)), (256, (256, True))],
+)  # fmt: skip
+def test_columns_of_the_factors(rank, columns):
+    assert factor_columns(rank) == columns
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("multiprocessors", [1, 8, 132])
+@pytest.mark.parametrize(
+    ("m", "n"), [(1, 1), (64, 100_000), (100_000, 64), (65, 129), (4096, 4096), (3, 17), (999, 1001)]
+)
+def test_every_tile_is_walked_once(m, n, multiprocessors, deterministic):
+    target = Target("sm_90", multiprocessors, 227 << 10)
+    build = pick(target, 30, "tf32", deterministic)
+    grid = deal(target, build, m, n, deterministic)
+    assert grid.user_blocks * build.BM >= m > (grid.user_blocks - 1) * build.BM
+    assert grid.tiles * build.BN >= n > (grid.tiles - 1) * build.BN
+    blocks = sorted(block for group in range(grid.groups) for block in range(group, grid.user_blocks, grid.groups))
+    assert blocks == list(range(grid.user_blocks))
+    walked = []
+    for split in range(grid.splits):
+        first = split * grid.tiles_per_split
+        walk = min(grid.tiles_per_split, grid.tiles - first)
+        assert walk > 0
+        for group in (0, grid.groups - 1):
+            lead = group % walk
+            walked += [first + (step + lead if step < walk - lead else step + lead - walk) for step in range(walk)]
+    assert sorted(walked) == sorted(2 * list(range(grid.tiles)))
+
+
+def test_few_users_fill_the_device():
+    target = TARGETS["sm_90"]
+    grid = deal(target, pick(target, 30, "tf32", False), 64, 1 << 20, deterministic=False)
+    assert grid.groups * grid.splits >= 2 * target.multiprocessors
+
+
+@pytest.mark.parametrize("rank", [8, 30, 62, 128, 256])
+@pytest.mark.parametrize(("m", "n"), [(8192, 8192), (1 << 20, 1 << 16), (1 << 16, 1 << 20), (100, 1 << 22)])
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_partial_gradients_stay_within_the_workspace(m, n, rank, deterministic):
+    target = TARGETS["sm_90"]
+    build = pick(target, rank, "tf32", deterministic)
+    grid = deal(target, build, m, n, deterministic)
+    row = build.BK * 4
+    extra = (grid.splits - 1) * grid.user_blocks * build.BM * row
+    if deterministic:
+        extra += (grid.groups - 1) * grid.tiles * build.BN * row
+    assert extra <= config.WORKSPACE_BYTES
+
+
+def test_deterministic_grid_does_not_depend_on_the_number_of_multiprocessors():
+    targets = Target("sm_90", 8, 227 << 10), Target("sm_90", 132, 227 << 10)
+    builds = [pick(target, 30, "tf32", True) for target in targets]
+    assert builds[0] == builds[1]
+    small, large = (deal(target, builds[0], 3000, 5000, True) for target in targets)
+    assert small == large
+
+
+def test_tables_are_whole():
+    for target, precisions in TILES.items():
+        assert target in TARGETS
+        for precision, row in precisions.items():
+            assert precision in config.ARITHMETIC
+            assert len(row.split()) == len(WIDTHS), (target, precision)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("precision", [*PRECISIONS, "float64"])
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_build_or_a_reason(name, precision, deterministic):
+    for rank in (1, 14, 30, 62, 64, 100, 128, 256):
+        parameter_bytes = 8 if precision == "float64" else 4
+        try:
+            build = pick(TARGETS[name], rank, precision, deterministic, parameter_bytes)
+        except NotShipped:
+            continue
+        assert rank + (0 if build.sums else 2) <= build.BK
+        assert all(size >= 16 and size & (size - 1) == 0 for size in (build.BM, build.BN, build.BK))
+        assert build.options["num_warps"] in (1, 2, 4, 8)
+        narrower = pick(TARGETS[name], rank, precision, deterministic, parameter_bytes, aligned=False)
+        assert (build.BM, max(16, build.BN // 2)) == (narrower.BM, narrower.BN)
+
+
+@pytest.mark.parametrize(
+    ("name", "shared_kib", "table"),
+    [("sm_87", 163, "sm_86"), ("sm_103", 227, "sm_100"), ("sm_121", 99, "sm_86"), ("sm_130", 64, "sm_86")],
+)
+def test_unknown_devices_get_a_safe_build(name, shared_kib, table):
+    unknown = Target(name, 20, shared_kib << 10)
+    for precision in TILES[table]:
+        parameter_bytes = 8 if precision == "float64" else 4
+        builds = [pick(target, 30, precision, False, parameter_bytes) for target in (unknown, TARGETS[table])]
+        assert builds[0] == builds[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "rank", "precision", "reason"),
+    [
+        ("sm_75", 30, "ieee", "sm_75: the oldest is sm_80"),
+        ("gfx1030", 30, "ieee", "gfx1030: no build was checked for it"),
+        ("sm_90", 257, "ieee", "rank 257: the largest is 256"),
+        ("gfx942", 30, "tf32x3", "precision tf32x3: hip has"),
+        ("xpu", 30, "tf32", "precision tf32: xpu has ieee on this device"),
+    ],
+)
+def test_what_is_not_shipped(name, rank, precision, reason):
+    with pytest.raises(NotShipped, match=reason):
+        pick(Target(name, 20, 64 << 10), rank, precision, False)
+
+
+@pytest.mark.parametrize(
+    ("hip", "properties", "expected"),
+    [
+        (None, {"major": 9, "minor": 0, "multi_processor_count": 132, "shared_memory_per_block_optin": 232448},
+         Target("sm_90", 132, 232448)),
+        (None, {"major": 12, "minor": 0, "multi_processor_count": 170, "shared_memory_per_block_optin": 101376},
+         Target("sm_120", 170, 101376)),
+        ("6.4", {"gcnArchName": "gfx942:sramecc+:xnack-", "multi_processor_count": 304}, Target("gfx942", 304, 65536)),
+    ],
+)  # fmt: skip
+def test_target_of_a_device(monkeypatch, hip, properties, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(**properties))
+    monkeypatch.setattr(torch.version, "hip", hip)
+    launch.target_of.cache_clear()
+    try:
+        assert launch.target_of(torch.device("cuda", 0)) == expected
+    finally:
+        launch.target_of.cache_clear()
