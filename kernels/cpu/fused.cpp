@@ -445,7 +445,7 @@ template <class T> void run(const Call &call, Arena &arena) {
 }  // namespace
 
 // One step; returns 0, or 1 where memory ran out.
-extern "C" int mf_step(const Call *call) {
+extern "C" __attribute__((visibility("default"))) int mf_step(const Call *call) {
     static thread_local Arena arena;
     try {
         if (call->double_parameters) run<double>(*call, arena);

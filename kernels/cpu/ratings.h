@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <type_traits>
 
 #include "simd.h"
 
@@ -34,6 +35,24 @@ template <class T> inline T convert(Float16Bits value) {
     return T(as_float((magnitude < 0x7c00 ? __builtin_bit_cast(std::uint32_t, finite) : special) | sign));
 }
 
+// to[c] = element(from[c]), with the conversions that compilers make one by one.
+template <int N, class T, class S, class Element> inline void decode_row(const S *from, T *to, Element element) {
+    if constexpr (std::is_same_v<S, std::uint8_t> && std::is_floating_point_v<T>) {
+        constexpr int LANES = Simd<T>::LANES;
+        for (int c = 0; c < N; c += LANES) store(to + c, from_small<T>(widen<T>(from + c)));
+        return;
+    }
+#if defined(__F16C__)
+    if constexpr (std::is_same_v<S, Float16Bits> && N % 8 == 0) {
+        float decoded[N];
+        for (int c = 0; c < N; c += 8) store(decoded + c, _mm256_cvtph_ps(load<__m128i>(from + c)));
+        for (int c = 0; c < N; ++c) to[c] = T(decoded[c]);
+        return;
+    }
+#endif
+    for (int c = 0; c < N; ++c) to[c] = element(from[c]);
+}
+
 // The address of an element; prefetching asks for some that are outside, so this is arithmetic on integers.
 template <class S> inline const S *address(const Matrix &matrix, int64_t i, int64_t j) {
     const int64_t offset = (i * matrix.row_stride + j * matrix.column_stride) * int64_t(sizeof(S));
@@ -54,7 +73,7 @@ inline void decode(const Matrix &matrix, const Region &region, To *to, Element e
         const S *row = address<S>(matrix, at.i + r, at.j);
         if (at.columns == NR && stride == 1) {
             To decoded[NR];
-            for (int c = 0; c < NR; ++c) decoded[c] = element(row[c]);
+            decode_row<NR>(row, decoded, element);
             std::memcpy(to, decoded, sizeof decoded);
         } else {
             for (int c = 0; c < at.columns; ++c) to[c] = element(row[c * stride]);
@@ -72,11 +91,15 @@ template <int NR, class Word> void decode_mask(const Matrix &mask, const Region 
 }
 
 template <int NR> void decode_bits(const Matrix &mask, const Region &at, std::uint8_t *to) {
-    for (int r = 0; r < at.rows; ++r)
-        for (int c = 0; c < at.columns; ++c) {
-            const std::uint32_t word = *address<std::uint32_t>(mask, at.i + r, (at.j + c) / 32);
-            to[r * NR + c] = word >> (at.j + c) % 32 & 1;
+    static_assert(32 % NR == 0);  // a row of the tile lies in one word
+    for (int r = 0; r < at.rows; ++r, to += NR) {
+        std::uint64_t bits = *address<std::uint32_t>(mask, at.i + r, at.j / 32) >> at.j % 32;
+        bits &= (std::uint64_t(1) << at.columns) - 1;
+        for (int c = 0; c < NR; c += 8, bits >>= 8) {  // eight copies of eight bits, of which each byte keeps its own
+            const std::uint64_t bytes = (bits & 0xff) * 0x0101010101010101 & 0x8040201008040201;
+            std::memcpy(to + c, &bytes, std::min(NR, 8));
         }
+    }
 }
 
 template <int NR> void decode_codes(const Matrix &codes, const Region &at, std::uint8_t *to) {
