@@ -116,7 +116,10 @@ def add(pointers, values, ATOMIC: tl.constexpr):
     if ATOMIC:
         tl.atomic_add(pointers, values, sem="relaxed")
     else:
-        tl.store(pointers, tl.load(pointers) + values)
+        tl.debug_barrier()  # threads may hold copies: all have stored before one loads, and loaded before one stores
+        total = tl.load(pointers) + values
+        tl.debug_barrier()
+        tl.store(pointers, total)
 
 
 @triton.jit
