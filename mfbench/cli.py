@@ -106,7 +106,7 @@ def run(suite: str, device: str | None, provider: list[str] | None, out: Path, r
     if against is not None:
         return _run_against(against, suite, device, provider, _overrides(axes), out, resume, threads, margin, budget,
                             time_limit, as_json)  # fmt: skip
-    from mfbench import command_run
+    from mfbench.commands import run as command_run
 
     records, interrupted = command_run.run_suite(
         suite, device, provider, _overrides(axes), out, resume, threads, baseline, margin, budget, time_limit
@@ -118,12 +118,12 @@ def run(suite: str, device: str | None, provider: list[str] | None, out: Path, r
 
 
 def _run_against(*arguments: Any) -> int:
-    from mfbench import command_against
+    from mfbench.commands import against
 
     source = click.get_current_context().get_parameter_source("baseline")
     if source is not click.core.ParameterSource.DEFAULT:
         raise UsageError("--baseline: with --against each provider's baseline is itself at that revision")
-    return command_against.command(*arguments)
+    return against.command(*arguments)
 
 
 def _overrides(axes: dict[str, Any]) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def verify(device: str | None, provider: list[str] | None, seed: int | None, cas
 
     Exit code: 0 all within bound; 1 not.
     """
-    from mfbench import verify as verification
+    from mfbench.commands import verify as verification
 
     return verification.command(device, provider, 1 if seed is None else seed, cases, as_json)
 
@@ -155,7 +155,7 @@ def compare(base: Path, new: Path, margin: float, as_json: bool, force: bool) ->
 
     Exit code: 0 no regression; 1 a case is slower or fails now; 2 usage; 3 a case is undecided; 4 not comparable.
     """
-    from mfbench import command_compare
+    from mfbench.commands import compare as command_compare
 
     return command_compare.command(base, new, margin, force, as_json)
 
@@ -173,7 +173,7 @@ def compare(base: Path, new: Path, margin: float, as_json: bool, force: bool) ->
 @click.option("--target-rmse", type=float, help="Stop when the held-out RMSE is down to it.")
 def train(**given: Any) -> int:
     """Train with any provider: the notebook's loop on `seed` (the default), or real ratings with a held-out part."""
-    from mfbench import command_train
+    from mfbench.commands import train as command_train
 
     return command_train.command(**given)
 
@@ -182,7 +182,7 @@ def train(**given: Any) -> int:
 @options("as_json")
 def doctor(as_json: bool) -> None:
     """What this machine can run, and why not the rest."""
-    from mfbench import doctor as diagnosis
+    from mfbench.commands import doctor as diagnosis
 
     findings = diagnosis.examine()
     click.echo(json.dumps(findings, indent=2) if as_json else diagnosis.text(findings))
@@ -192,7 +192,7 @@ def doctor(as_json: bool) -> None:
 @options("as_json")
 def list_(as_json: bool) -> None:
     """Suites, providers, devices and data sets."""
-    from mfbench import doctor as diagnosis
+    from mfbench.commands import doctor as diagnosis
 
     names = diagnosis.catalogue()
     click.echo(json.dumps(names, indent=2) if as_json else diagnosis.text(names))

@@ -14,8 +14,8 @@ import pytest
 
 from mfbench import gate, providers
 from mfbench.cases import Case, load_suite
+from mfbench.commands.verify import check
 from mfbench.inputs import Inputs, draw
-from mfbench.verify import check
 
 CASES = [
     *load_suite("seed").cases({})[:1],  # the notebook's 200x300, rank 30, float64 ratings and int32 mask

@@ -10,7 +10,7 @@ import torch
 
 from kernels import mf_loss_and_grads
 from mfbench import providers
-from mfbench.command_train import run_training
+from mfbench.commands.train import run_training
 from mfbench.data import Ratings
 from mfbench.errors import UsageError
 from mfbench.train import Diverged, curvature, descend, notebook_task, rating_task, train

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mfbench import gate, verify
+from mfbench import gate
+from mfbench.commands import verify
 from mfbench.inputs import Inputs
 from tests.mfbench.commands import mfbench_here
 

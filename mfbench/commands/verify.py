@@ -17,7 +17,7 @@ from torch import Tensor
 from kernels import backends, encode_ratings, mf_loss_and_grads
 from kernels.loss import PRECISIONS
 from mfbench import gate, providers
-from mfbench.command_run import pick_devices
+from mfbench.commands.run import pick_devices
 from mfbench.inputs import Inputs, fingerprints, on_device
 from mfbench.providers import Provider
 from mfbench.table import short

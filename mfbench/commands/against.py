@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mfbench import against, command_compare
-from mfbench.command_run import run_suite
+from mfbench import against
+from mfbench.commands.compare import show
+from mfbench.commands.run import run_suite
 from mfbench.compare import compare, measurement
 from mfbench.errors import NotComparable, UsageError
 
@@ -47,7 +48,7 @@ def command(
             margin,
             paired=True,
         )
-    command_compare.show(comparison, revision, "this checkout", as_json)
+    show(comparison, revision, "this checkout", as_json)
     if interrupted:
         return 130
     if not comparison.timed and comparison.exit_code != 1:

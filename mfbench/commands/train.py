@@ -14,7 +14,7 @@ import torch
 
 from mfbench import providers
 from mfbench.cases import Case, parse_size
-from mfbench.command_run import pick_devices
+from mfbench.commands.run import pick_devices
 from mfbench.data import DataWarning, Ratings, load
 from mfbench.errors import UsageError
 from mfbench.inputs import draw, on_device

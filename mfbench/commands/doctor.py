@@ -27,7 +27,9 @@ def examine() -> Findings:
             "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else _no_gpu(),
         },
         "versions": environment.versions(),
-        "packages": {module.__name__: str(Path(module.__file__ or "").parent) for module in (kernels, mfbench, reference)},
+        "packages": {
+            module.__name__: str(Path(module.__file__ or "").parent) for module in (kernels, mfbench, reference)
+        },
         "backends": {
             name: "available" if backend.available else f"not available: {backend.reason}"
             for name, backend in kernels.backends().items()
