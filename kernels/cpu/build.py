@@ -77,7 +77,7 @@ def _find_compiler() -> list[str]:
 
 def _flag_sets() -> list[list[str]]:
     """Compiler flags, best first: a compiler may lack OpenMP or the name of this CPU."""
-    common = "-std=c++17 -shared -fPIC -pthread -fvisibility=hidden -ffp-contract=fast".split()
+    common = ["-std=c++17", "-shared", "-fPIC", "-pthread", "-fvisibility=hidden", "-ffp-contract=fast"]
     common += ["-fno-math-errno", "-fno-trapping-math"]  # nobody reads errno or the exception flags
     sanitizers = os.environ.get("MFBENCH_SANITIZE")
     if sanitizers:

@@ -1,0 +1,240 @@
+"""Building the CPU kernel: the cache, the reasons where it cannot be built, sanitizers, threads and forks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from kernels import backends, mf_loss_and_grads
+from kernels.cpu import build
+
+needs_kernel = pytest.mark.skipif(
+    not backends()["native"].available, reason=backends()["native"].reason or "the kernel is available"
+)
+FAST = "-O0"  # the tests of the cache build often, and run nothing
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True, text=True, timeout=280, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def fresh_cache(tmp_path, monkeypatch):
+    """An empty cache, and no memory of the process's own build."""
+    monkeypatch.setenv("MFBENCH_CACHE", str(tmp_path / "cache"))
+    for function in (build.load_kernel, build._cache_folder):
+        function.cache_clear()
+    yield tmp_path / "cache"
+    for function in (build.load_kernel, build._cache_folder):
+        function.cache_clear()
+
+
+@pytest.fixture
+def compiler_script(tmp_path, monkeypatch):
+    """A compiler named by CXX that logs its builds, before it runs the real one without optimisation."""
+    compiler = next(path for name in build.COMPILERS if (path := shutil.which(name)))
+    script, log = tmp_path / "cxx", tmp_path / "log"
+    script.write_text(
+        f'#!/bin/sh\ncase "$1" in --version) ;; *) echo built >> {log};; esac\nexec {compiler} "$@" {FAST}\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    return script, log
+
+
+@needs_kernel
+def test_a_library_is_built_once_and_again_for_another_cpu_source_or_compiler(
+    fresh_cache, compiler_script, monkeypatch
+):
+    script, log = compiler_script
+    for _ in range(2):
+        build.load_kernel.cache_clear()
+        build.load_kernel()
+    assert log.read_text().count("built") == 1
+    assert [path.suffix for path in fresh_cache.iterdir()] == [".so"]  # and no temporary file is left
+
+    monkeypatch.setattr(build, "_cpu_identity", lambda: "another CPU")
+    build.load_kernel.cache_clear()
+    build.load_kernel()
+    assert log.read_text().count("built") == 2
+
+    script.write_text(script.read_text().replace("exec", '[ "$1" = --version ] && echo patched\nexec'))
+    build.load_kernel.cache_clear()
+    build.load_kernel()
+    assert log.read_text().count("built") == 3
+    assert len(list(fresh_cache.iterdir())) == 3
+
+
+@needs_kernel
+def test_a_torn_library_is_built_again(tmp_path, compiler_script):
+    code = "from kernels.cpu import build; print(build.load_kernel()._name)"
+    library = Path(run_python(code, MFBENCH_CACHE=str(tmp_path / "cache")).stdout.strip())
+    library.write_bytes(b"\x7fELF torn")
+    assert run_python(code, MFBENCH_CACHE=str(tmp_path / "cache")).stdout.strip() == str(library)
+    assert library.stat().st_size > 1000
+
+
+@needs_kernel
+def test_processes_may_build_at_once(tmp_path, compiler_script):
+    code = "from kernels.cpu import build; print(build.load_kernel()._name)"
+    with ThreadPoolExecutor(3) as pool:
+        runs = list(pool.map(lambda _: run_python(code, MFBENCH_CACHE=str(tmp_path / "cache")), range(3)))
+    assert [run.returncode for run in runs] == [0, 0, 0], runs[0].stderr
+    assert len({run.stdout for run in runs}) == 1
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+@needs_kernel
+def test_a_cache_that_cannot_be_written_is_replaced(tmp_path, compiler_script, monkeypatch, fresh_cache):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("MFBENCH_CACHE", str(tmp_path / "file"))
+    folder = build._cache_folder()
+    assert folder != tmp_path / "file"
+    assert build.load_kernel().mf_step
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (None, "the C++ compiler named by CXX is not there: {cxx}"),
+        ("exit 1", "exit status 1"),
+        ('[ "$1" = --version ] && exit 0; echo "fused.cpp:1: error: no such thing" >&2; exit 1', "no such thing"),
+        ('[ "$1" = --version ] && exit 0; for last; do :; done; echo junk > "$last"', "fused-"),
+    ],
+)
+def test_the_reason_why_there_is_no_kernel(tmp_path, script, reason):
+    cxx = tmp_path / "cxx"
+    if script is not None:
+        cxx.write_text(f"#!/bin/sh\n{script}\n")
+        cxx.chmod(0o755)
+    run = run_python(
+        """
+        import torch
+        from kernels import backends, mf_loss_and_grads
+        print(backends()["native"])
+        arguments = [torch.rand(3, 2), torch.rand(4, 2), torch.rand(3), torch.rand(4), torch.rand(()), torch.rand(3, 4)]
+        mf_loss_and_grads(*arguments)  # "auto" does without
+        try:
+            mf_loss_and_grads(*arguments, backend="native")
+        except RuntimeError as error:
+            print(error)
+        """,
+        CXX=str(cxx), MFBENCH_CACHE=str(tmp_path / "cache"),
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    state, error = run.stdout.splitlines()
+    assert state.startswith("Backend(available=False")
+    for line in (state, error):
+        assert reason.format(cxx=cxx) in line
+
+
+SHAPES = """
+    import torch
+    from kernels import encode_ratings, mf_loss_and_grads, mf_sse
+
+    def check(m, n, rank, dtype, rating_dtype, mask_dtype, threads, transposed):
+        torch.set_num_threads(threads)
+        parameters = [torch.randn(shape, dtype=dtype) for shape in ((m, rank), (n, rank), (m, 1), (n,), ())]
+        ratings, observed = (torch.rand(m, n) * 5).to(rating_dtype), torch.rand(m, n) < 0.6
+        mask = None if mask_dtype is None else observed.to(mask_dtype)
+        if mask is None and ratings.is_floating_point():
+            ratings[~observed] = float("nan")
+        if mask_dtype == torch.bool:
+            encoded = encode_ratings(ratings.round(), observed)
+            assert mf_loss_and_grads(*parameters, encoded, backend="native")[0].isfinite()
+        if transposed:
+            ratings, mask = ratings.T.contiguous().T, mask if mask is None else mask.T.contiguous().T
+        native = mf_loss_and_grads(*parameters, ratings, mask, backend="native")
+        tiled = mf_loss_and_grads(*parameters, ratings, mask, backend="torch")
+        torch.testing.assert_close(native[0], tiled[0], rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(native[1], tiled[1], rtol=1e-3, atol=1e-2)
+        mf_sse(*parameters, ratings, mask, backend="native")
+
+    torch.manual_seed(0)
+    dtypes = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.uint8, torch.int8]
+    masks = [None, torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64, torch.float16, torch.float64]
+    sizes = [(1, 1), (1, 700), (700, 1), (6, 16), (7, 17), (97, 97), (200, 300), (301, 199)]
+    for index, (m, n) in enumerate(sizes * 4):
+        rank = [1, 2, 7, 8, 9, 30, 33, 64, 65, 130][index % 10]
+        for dtype in (torch.float32, torch.float64):
+            rating_dtype, mask_dtype = dtypes[index % 6], masks[(index + index // 8) % 8]
+            check(m, n, rank, dtype, rating_dtype, mask_dtype, threads=1 + index % 4, transposed=index % 3 == 0)
+    print("clean")
+"""
+
+
+@needs_kernel
+@pytest.mark.skipif(sys.platform != "linux", reason="the sanitizers are preloaded as on Linux")
+def test_address_and_undefined_behaviour_sanitizers_find_nothing(tmp_path):
+    compiler = build._find_compiler()
+    libraries = [build._output([*compiler, f"-print-file-name=lib{name}.so"]).strip() for name in ("asan", "ubsan")]
+    if not all(Path(library).is_absolute() for library in libraries):
+        pytest.skip("the compiler comes without sanitizer libraries")
+    run = run_python(
+        SHAPES,
+        MFBENCH_SANITIZE="address,undefined", LD_PRELOAD=" ".join(libraries), MFBENCH_CACHE=str(tmp_path),
+        ASAN_OPTIONS="detect_leaks=0",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-4000:]
+    assert run.stdout.strip() == "clean"
+
+
+def random_arguments(m, n, rank):
+    mask = torch.rand(m, n) < 0.8
+    return (
+        torch.randn(m, rank),
+        torch.randn(n, rank),
+        torch.randn(m),
+        torch.randn(n),
+        torch.randn(()),
+        torch.rand(m, n),
+        mask,
+    )
+
+
+@needs_kernel
+def test_calls_from_several_threads_do_not_disturb_each_other():
+    cases = [random_arguments(100 + 37 * index, 400 - 41 * index, 3 + 9 * index) for index in range(6)]
+    alone = [mf_loss_and_grads(*case, backend="native") for case in cases]
+
+    def repeat(index):
+        return [mf_loss_and_grads(*cases[index], backend="native") for _ in range(30)]
+
+    with ThreadPoolExecutor(len(cases)) as pool:
+        for (loss, grads), runs in zip(alone, pool.map(repeat, range(len(cases))), strict=True):
+            for other_loss, other_grads in runs:
+                assert torch.equal(loss, other_loss)
+                assert all(map(torch.equal, grads, other_grads))
+
+
+@needs_kernel
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_computes_too():
+    run = run_python(
+        """
+        import os, torch
+        from kernels import mf_loss_and_grads
+        torch.set_num_threads(2)
+        arguments = [torch.rand(300, 8), torch.rand(400, 8), torch.rand(300), torch.rand(400), torch.rand(()),
+                     torch.rand(300, 400)]
+        loss, _ = mf_loss_and_grads(*arguments, backend="native")
+        child = os.fork()
+        if child == 0:
+            again, _ = mf_loss_and_grads(*arguments, backend="native")
+            os._exit(0 if abs(again - loss) < 1e-5 * loss else 1)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        """
+    )
+    assert run.stdout.strip() == "0", run.stderr
