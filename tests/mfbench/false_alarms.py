@@ -83,7 +83,9 @@ def main(
     estimates, widths, suites, suite = [], [], [], list[tuple[Record, Record]]()
     for base, new in comparisons(count, provider, int(slowdown), sizes, suite_of, threads, margin, budget):
         if new.speedup is None or new.timing is None or base.timing is None:
-            raise SystemExit(f"not timed: {new.reason or base.reason}")
+            verdicts["not timed"] += 1
+            click.echo(f"{sum(verdicts.values()):4} not timed: {new.reason or base.reason}")
+            continue
         low, high = (bound if bound is not None else math.nan for bound in new.speedup.ci95)
         verdicts[new.speedup.verdict] += 1
         estimates.append(new.speedup.ratio)
@@ -96,6 +98,8 @@ def main(
             f"{sum(verdicts.values()):4} {new.case.m:5}×{new.case.n:<5} {new.timing.median_s * 1e3:8.3f} ms "
             f"{new.timing.rounds:4} rounds  {new.speedup.ratio:.4f} [{low:.4f}, {high:.4f}]  {new.speedup.verdict}",
         )
+    if not estimates:
+        raise SystemExit("nothing was timed")
     spread = stats.spread(np.array(estimates))
     click.echo(f"\n{count} comparisons, margin {margin}: " + ", ".join(f"{n} {v}" for v, n in verdicts.most_common()))
     click.echo(f"ratio: median {np.median(estimates):.4f}, spread {spread:.4f}; half width: {np.nanmedian(widths):.4f}")
