@@ -1,8 +1,9 @@
 """Providers that are slower by a known fraction, because they do more work: for `false_alarms`.
 
 After the whole step, the sines of some numbers are computed: of as many as take the wanted fraction of the step's
-time, found by timing both in turns on the case at hand; `false_alarms` prints what came of it. One thread does it, without a call's overhead to speak of: a
-step on few users costs some 0.1 ms before it has done anything, which is more than 3 % of a small case.
+time, found by timing both in turns on the case at hand (on a quiet machine: `false_alarms` prints what came of it).
+One thread does it, without a call's overhead to speak of: a step on few users costs some 0.1 ms before it has done
+anything, which is more than 3 % of a small case.
 """
 
 from __future__ import annotations
