@@ -49,7 +49,8 @@ template <class T> struct Block : Simd<T> {
 
     T E[USERS * ITEMS];
     T column_sums[ITEMS];
-    bool active[USER_CELLS][ITEM_CELLS];  // cells with an observed rating
+    bool seen[USERS / MR][ITEMS / Simd<T>::NR];  // register tiles with an observed rating; the others are not written
+    bool active[USER_CELLS][ITEM_CELLS];         // cells with one, all written
     typename Ratings<T>::Copy copy;
 };
 
@@ -59,10 +60,11 @@ template <class T> struct StripSums {  // of MR users
     typename Simd<T>::Vector squares, rows[MR];
 };
 
-// Errors of MR users x NR items and their sums. Pt: [rank, MR]; Qt: [rank, NR]; E: [MR, NR], rows Block::ITEMS apart.
+// Errors of MR users x NR items and their sums. Pt: [rank, MR]; Qt: [rank, NR]; E: [MR, NR], rows Block::ITEMS
+// apart.
 template <class T, Missing how>
-inline __attribute__((always_inline)) void errors(int64_t rank, const T *Pt, const T *Qt, const T *user_bias, const T *item_bias,
-                   const Observations<T> observed, T *E, StripSums<T> &sums, T *column_sums) {
+ALWAYS_INLINE void errors(int64_t rank, const T *Pt, const T *Qt, const T *user_bias, const T *item_bias,
+                          const Observations<T> observed, T *E, StripSums<T> &sums, T *column_sums) {
     using V = typename Simd<T>::Vector;
     using Lanes = typename Simd<T>::Lanes;
     constexpr int NV = Simd<T>::NV, LANES = Simd<T>::LANES, lde = Block<T>::ITEMS;
@@ -123,7 +125,7 @@ inline __attribute__((always_inline)) void errors(int64_t rank, const T *Pt, con
 // C[r, :] += sum over d < depth of E[r, d] B[d, :] for ROWS rows and W vectors; the rows of B and C lie ld apart.
 // E is read through its strides: one routine for E Q and E' P.
 template <class T, int W, int64_t row_stride, int64_t depth_stride>
-inline __attribute__((always_inline)) void product(int64_t depth, const T *E, const T *B, T *C, int64_t ld) {
+ALWAYS_INLINE void product(int64_t depth, const T *E, const T *B, T *C, int64_t ld) {
     using V = typename Simd<T>::Vector;
     constexpr int ROWS = ACCUMULATORS / W, LANES = Simd<T>::LANES;
     V c[ROWS][W] = {};
@@ -231,10 +233,14 @@ template <class T> class Step {
 
     void run(Arena &arena) {
         place(arena);
-        const int64_t user_tasks = ceil_div(users.padded, TASK_ROWS), tasks = user_tasks + ceil_div(items.padded, TASK_ROWS);
+        const int64_t user_tasks = ceil_div(users.padded, TASK_ROWS);
+        const int64_t tasks = user_tasks + ceil_div(items.padded, TASK_ROWS);
         const int64_t units = users.ranges * items.ranges;
-        parallel(call.threads, tasks, [&](int64_t task, int64_t) {
-            norms[task] = task < user_tasks ? pack<MR>(users, task * TASK_ROWS, *static_cast<const T *>(call.global_bias))
+        const T global_bias = *static_cast<const T *>(call.global_bias);
+        const int64_t copied = (users.padded + items.padded) * ld;  // a thread more for every few microseconds of work
+        const int64_t copiers = std::min(call.threads, 1 + copied / (1 << 13));
+        parallel(copiers, tasks, [&](int64_t task, int64_t) {
+            norms[task] = task < user_tasks ? pack<MR>(users, task * TASK_ROWS, global_bias)
                                             : pack<NR>(items, (task - user_tasks) * TASK_ROWS, T(0));
         });
         parallel(call.threads, units, [&](int64_t unit, int64_t thread) {
@@ -244,7 +250,7 @@ template <class T> class Step {
         });
         *call.loss = sum(sse, units) + call.reg * sum(norms, tasks);
         if (!call.gradients) return;
-        parallel(call.threads, tasks, [&](int64_t task, int64_t) {
+        parallel(copiers, tasks, [&](int64_t task, int64_t) {
             bias_sums[task] = task < user_tasks ? finish(users, items.ranges, task * TASK_ROWS)
                                                 : finish(items, users.ranges, (task - user_tasks) * TASK_ROWS);
         });
@@ -360,23 +366,23 @@ template <class T> class Step {
     double block_errors(int64_t i0, int64_t rows, int64_t j0, int64_t columns, double *d_user_bias, Block<T> &block) {
         double squares = 0;
         std::fill_n(block.column_sums, Block<T>::ITEMS, T(0));
-        std::fill_n(&block.active[0][0], Block<T>::USER_CELLS * Block<T>::ITEM_CELLS, false);
+        std::memset(block.seen, 0, sizeof block.seen);
         for (int64_t i = 0; i < rows; i += MR) {
             StripSums<T> sums = {};
+            bool any = false;
             const bool last = i + MR >= rows;
             for (int64_t j = 0; j < columns; j += NR) {
                 const auto observed = ratings.tile(i0 + i, j0 + j, rows - i, columns - j, block.copy);
-                T *E = block.E + i * Block<T>::ITEMS + j;
-                if (observed.template any<how>()) {
-                    errors<T, how>(rank, users.by_rank + (i0 + i) * rank, items.by_rank + (j0 + j) * rank,
-                                      users.bias + i0 + i, items.bias + j0 + j, observed, E, sums, block.column_sums + j);
-                    block.active[i / users.cell][j / items.cell] = true;
-                } else {
-                    for (int r = 0; r < MR; ++r) std::fill_n(E + r * Block<T>::ITEMS, NR, T(0));
-                }
+                const bool seen = observed.template any<how>();
                 // what comes here next: the strip below, or the next block's first
-                ratings.prefetch(last ? i0 : i0 + i + MR, last ? j0 + j + Block<T>::ITEMS : j0 + j);
+                ratings.prefetch(last ? i0 : i0 + i + MR, last ? j0 + j + Block<T>::ITEMS : j0 + j, seen);
+                if (!seen) continue;
+                any = block.seen[i / MR][j / NR] = true;
+                errors<T, how>(rank, users.by_rank + (i0 + i) * rank, items.by_rank + (j0 + j) * rank,
+                               users.bias + i0 + i, items.bias + j0 + j, observed,
+                               block.E + i * Block<T>::ITEMS + j, sums, block.column_sums + j);
             }
+            if (!any) continue;
             squares += sum_lanes<T>(sums.squares);
             if (!call.gradients) continue;
             for (int64_t r = i; r < std::min(i + MR, rows); ++r) d_user_bias[r] += sum_lanes<T>(sums.rows[r - i]);
@@ -384,10 +390,24 @@ template <class T> class Step {
         return squares;
     }
 
+    // Finds the active cells of a block and writes zeros where they have seen nothing.
+    static void activate(Block<T> &block) {
+        constexpr int HIGH = Block<T>::CELL_USERS / MR, WIDE = Block<T>::CELL_ITEMS / NR;  // register tiles of a cell
+        std::memset(block.active, 0, sizeof block.active);
+        for (int i = 0; i < Block<T>::USERS / MR; ++i)
+            for (int j = 0; j < Block<T>::ITEMS / NR; ++j) block.active[i / HIGH][j / WIDE] |= block.seen[i][j];
+        for (int i = 0; i < Block<T>::USERS / MR; ++i)
+            for (int j = 0; j < Block<T>::ITEMS / NR; ++j)
+                if (block.active[i / HIGH][j / WIDE] && !block.seen[i][j])
+                    for (int r = i * MR; r < (i + 1) * MR; ++r)
+                        std::fill_n(block.E + r * Block<T>::ITEMS + j * NR, NR, T(0));
+    }
+
     // The gradient products of a block, over runs of active cells.
     void block_gradients(int64_t i0, int64_t rows, int64_t j0, int64_t columns, int64_t user_at, int64_t item_at,
-                         const Block<T> &block) {
+                         Block<T> &block) {
         using B = Block<T>;
+        activate(block);
         const T *P = users.factors + i0 * ld, *Q = items.factors + j0 * ld;
         T *dP = users.d_factors + user_at * ld, *dQ = items.d_factors + item_at * ld;
         for (int64_t j = 0; j < columns; ++j) items.d_bias[item_at + j] += double(block.column_sums[j]);

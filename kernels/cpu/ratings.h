@@ -14,8 +14,9 @@ struct Matrix {  // [users, items]
     int64_t row_stride, column_stride, kind;
 };
 
-enum RatingKind { FLOAT64, FLOAT32, BFLOAT16, FLOAT16, UINT8, INT8, CODES };  // CODES: uint8, MISSING_CODE where missing
-// No mask, one bit an element in words of 32 items, or the bytes of an element, plus SIGNED_ZERO where -0.0 is zero too.
+// CODES: uint8, MISSING_CODE where missing.
+enum RatingKind { FLOAT64, FLOAT32, BFLOAT16, FLOAT16, UINT8, INT8, CODES };
+// No mask, one bit an element in words of 32 items, or the bytes of an element, plus SIGNED_ZERO where -0.0 is zero.
 enum MaskKind { NO_MASK = 0, SIGNED_ZERO = 16, BITS = 32 };
 enum class Missing { BY_MASK, BY_NAN, BY_CODE };  // how a register tile says so
 
@@ -192,7 +193,8 @@ template <class T> class Ratings {
         bytes_line_ = mask.kind == BITS ? 512 : 64 / std::max<int64_t>(byte_size_, 1);
         ratings_fit_ = how == Missing::BY_CODE ||
                        (ratings.kind == (sizeof(T) == 8 ? FLOAT64 : FLOAT32) && ratings.column_stride == 1);
-        bytes_fit_ = how == Missing::BY_NAN || ((how == Missing::BY_CODE || mask.kind == 1) && bytes_.column_stride == 1);
+        bytes_fit_ = how == Missing::BY_NAN ||
+                     ((how == Missing::BY_CODE || mask.kind == 1) && bytes_.column_stride == 1);
     }
 
     // The tile at (i, j), of which rows x columns lie inside the matrix; nothing is observed in the rest.
@@ -204,8 +206,9 @@ template <class T> class Ratings {
     }
 
     // Inlined by force: GCC drops the call of a function that does nothing else.
-    __attribute__((always_inline)) void prefetch(int64_t i, int64_t j) const {
-        if (how != Missing::BY_CODE) prefetch(ratings_, rating_size_, 64 / rating_size_, i, j);
+    ALWAYS_INLINE void prefetch(int64_t i, int64_t j, bool observed) const {
+        if (how == Missing::BY_NAN || (how == Missing::BY_MASK && observed))
+            prefetch(ratings_, rating_size_, 64 / rating_size_, i, j);
         if (how != Missing::BY_NAN) prefetch(bytes_, byte_size_, bytes_line_, i, j);
     }
 
@@ -218,7 +221,7 @@ template <class T> class Ratings {
     bool ratings_fit_, bytes_fit_;
 
     // The cache lines that begin in the tile at (i, j).
-    __attribute__((always_inline)) static void prefetch(const Matrix &matrix, int64_t size, int64_t line, int64_t i, int64_t j) {
+    static ALWAYS_INLINE void prefetch(const Matrix &matrix, int64_t size, int64_t line, int64_t i, int64_t j) {
         if ((j & (line - 1)) >= NR) return;
         const int64_t word = 64 / size == line ? j : j / 32, row = matrix.row_stride * size;
         const char *start = address<char>({matrix.data, row, matrix.column_stride * size, 0}, i, word);

@@ -11,6 +11,8 @@
 
 using std::int64_t;
 
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
 // ACCUMULATORS: vector registers that hold sums, what is left after the operands of a product took theirs.
 #if defined(__AVX512F__)
 constexpr int VECTOR_BYTES = 64, ACCUMULATORS = 24, MR = 12;

@@ -99,7 +99,7 @@ def assert_shaped_as(grads, parameters):
         assert not grad.requires_grad
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     m=st.integers(1, 220),
     n=st.integers(1, 220),

@@ -88,9 +88,9 @@ def test_a_torn_library_is_built_again(tmp_path, compiler_script):
 @needs_kernel
 def test_processes_may_build_at_once(tmp_path, compiler_script):
     code = "from kernels.cpu import build; print(build.load_kernel()._name)"
-    with ThreadPoolExecutor(3) as pool:
-        runs = list(pool.map(lambda _: run_python(code, MFBENCH_CACHE=str(tmp_path / "cache")), range(3)))
-    assert [run.returncode for run in runs] == [0, 0, 0], runs[0].stderr
+    with ThreadPoolExecutor(2) as pool:
+        runs = list(pool.map(lambda _: run_python(code, MFBENCH_CACHE=str(tmp_path / "cache")), range(2)))
+    assert [run.returncode for run in runs] == [0, 0], runs[0].stderr
     assert len({run.stdout for run in runs}) == 1
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
@@ -166,7 +166,7 @@ SHAPES = """
     dtypes = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.uint8, torch.int8]
     masks = [None, torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64, torch.float16, torch.float64]
     sizes = [(1, 1), (1, 700), (700, 1), (6, 16), (7, 17), (97, 97), (200, 300), (301, 199)]
-    for index, (m, n) in enumerate(sizes * 4):
+    for index, (m, n) in enumerate(sizes * 3):
         rank = [1, 2, 7, 8, 9, 30, 33, 64, 65, 130][index % 10]
         for dtype in (torch.float32, torch.float64):
             rating_dtype, mask_dtype = dtypes[index % 6], masks[(index + index // 8) % 8]
