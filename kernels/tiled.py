@@ -24,6 +24,11 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     With the factors padded by a column of ones, A = [P, 1] and B = [Q, 1], the products 2 E B and 2 E' A
     hold the bias gradients in their last columns. No temporary is larger than a tile.
     """
+    with torch.autocast(problem.user_factors.device.type, enabled=False):  # full precision, as asked for
+        return _step(problem, gradients)
+
+
+def _step(problem: Problem, gradients: bool) -> tuple[Tensor, Grads | None]:
     m, n, rank = problem.shape
     P, Q, bu, bi, mu = (parameter.detach() for parameter in problem.parameters)
     A, B = (torch.cat([factors, factors.new_ones(len(factors), 1)], dim=1) for factors in (P, Q))

@@ -7,9 +7,9 @@ import itertools
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mfbench.errors import UsageError
 
@@ -20,6 +20,8 @@ else:
 
 SUITES = Path(__file__).parent / "suites"
 FIXED_SIZE = ("synthetic", "seed")  # data that can be drawn at any size; all other data brings its own
+
+LARGEST = 2**40
 
 RatingsDtype = Literal["float64", "float32", "bfloat16", "float16", "uint8", "int8"]
 MaskKind = Literal["bool", "uint8", "int32", "int64", "float32", "none"]
@@ -53,18 +55,24 @@ class Axes(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    size: list[str] = ["0x0"]
-    rank: list[int] = [32]
-    density: list[float] = [0.8]
-    ratings_dtype: list[RatingsDtype] = ["float32"]
-    mask: list[MaskKind] = ["uint8"]
-    data: list[str] = ["synthetic"]
-    seed: list[int] = [1]
+    size: list[str] = Field(["0x0"], min_length=1)
+    rank: list[Annotated[int, Field(ge=0, le=1 << 20)]] = Field([32], min_length=1)
+    density: list[Annotated[float, Field(ge=0, le=1)]] = Field([0.8], min_length=1)
+    ratings_dtype: list[RatingsDtype] = Field(["float32"], min_length=1)
+    mask: list[MaskKind] = Field(["uint8"], min_length=1)
+    data: list[str] = Field(["synthetic"], min_length=1)
+    seed: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field([1], min_length=1)
 
     @field_validator("*", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return value if isinstance(value, list) else [value]
+
+    @model_validator(mode="after")
+    def _drawn_data_has_a_size(self) -> Axes:
+        if "size" not in self.model_fields_set and set(self.data) & set(FIXED_SIZE):
+            raise ValueError(f"size is missing, and {', '.join(self.data)} has none of its own")
+        return self
 
     def cases(self, suite: str) -> Iterable[Case]:
         axes = self.model_dump()
@@ -89,6 +97,8 @@ class Suite(BaseModel):
         A size given by the user leaves out the groups whose data has a size of its own.
         """
         groups = [group.model_copy(update=dict(overrides)) for group in self.case]
+        if "size" not in overrides:  # a data set's group has no size for data that is drawn
+            groups = [group for group in groups if group.size != ["0x0"] or not set(group.data) & set(FIXED_SIZE)]
         if "size" in overrides and "data" not in overrides:
             groups = [group for group in groups if set(group.data) <= set(FIXED_SIZE)]
         return list(dict.fromkeys(case for group in groups for case in group.cases(self.name)))
@@ -99,6 +109,8 @@ def parse_size(text: str) -> tuple[int, int]:
     m, x, n = text.lower().replace("×", "x").partition("x")
     if not (x and m.isdecimal() and n.isdecimal()):
         raise UsageError(f"--size: expected MxN, two whole numbers such as 2048x1024, got {text!r}")
+    if max(int(m), int(n)) > LARGEST:
+        raise UsageError(f"--size: expected at most {LARGEST} users and items, got {text!r}")
     return int(m), int(n)
 
 
@@ -119,7 +131,7 @@ def load_suite(name_or_path: str) -> Suite:
             raise UsageError(f"--suite: no suite {name_or_path!r}{nearest(name_or_path, suite_names())}")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-        return Suite(name=path.stem, **content)
+        return Suite.model_validate({**content, "name": path.stem})
     except OSError as error:
         raise UsageError(f"--suite: cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

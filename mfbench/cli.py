@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
+import math
 import signal
 import sys
 from collections.abc import Callable
@@ -21,6 +23,9 @@ DEFAULT_OUT = "mfbench-records.jsonl"
 def main() -> None:
     """Run a command; an error of the user's is one line on stderr and exit code 2."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an ASCII terminal still gets its table
     if foreign := foreign_packages():
         click.echo(f"mfbench: {'; '.join(foreign)}", err=True)
         sys.exit(2)
@@ -48,8 +53,23 @@ def cli() -> None:
     """Is a kernel of biased, masked matrix factorization right, and is it faster?"""
 
 
+class Finite(click.FloatRange):
+    """A number in a range; neither NaN nor infinite."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is not a finite number.", param, ctx)
+        return number
+
+
 def _comma(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
-    return list(dict.fromkeys(part.strip() for part in value.split(",") if part.strip())) if value else None
+    if value is None:
+        return None
+    parts = list(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+    if not parts:
+        raise click.BadParameter(f"expected one or more names, got {value!r}.")
+    return parts
 
 
 OPTIONS: dict[str, Callable[..., Any]] = {
@@ -57,20 +77,20 @@ OPTIONS: dict[str, Callable[..., Any]] = {
     "device": click.option("--device", type=click.Choice(["cpu", "cuda", "all"]), help="Default: the best one here."),
     "provider": click.option("--provider", callback=_comma, metavar="A,B", help="Also path/to/file.py:function."),
     "size": click.option("--size", multiple=True, metavar="MxN", help="Users x items; may be repeated."),
-    "rank": click.option("--rank", type=click.IntRange(min=0)),
-    "density": click.option("--density", type=click.FloatRange(0, 1), help="Fraction observed."),
+    "rank": click.option("--rank", type=click.IntRange(0, 1 << 20)),
+    "density": click.option("--density", type=Finite(0, 1), help="Fraction observed."),
     "ratings_dtype": click.option(
         "--ratings-dtype", type=click.Choice(["float64", "float32", "bfloat16", "float16", "uint8", "int8"])
     ),
     "data": click.option("--data", metavar="NAME|FILE", help="A data set of `mfbench list`, or a file of ratings."),
     "out": click.option("--out", default=DEFAULT_OUT, show_default=True, type=click.Path(path_type=Path)),
     "resume": click.option("--resume", is_flag=True, help="Go on with the last run in --out."),
-    "seed": click.option("--seed", type=int),
-    "threads": click.option("--threads", type=click.IntRange(min=1), help="Default: PyTorch's own choice."),
+    "seed": click.option("--seed", type=click.IntRange(0, 2**63 - 1)),
+    "threads": click.option("--threads", type=click.IntRange(1, 1024), help="Default: PyTorch's own choice."),
     "baseline": click.option("--baseline", default="autograd", show_default=True, help="What speed-ups are against."),
-    "margin": click.option("--margin", type=click.FloatRange(min=0), default=0.02, show_default=True),
+    "margin": click.option("--margin", type=Finite(min=0), default=0.02, show_default=True),
     "budget": click.option(
-        "--budget", type=click.FloatRange(min=0, min_open=True), default=5.0, show_default=True,
+        "--budget", type=Finite(min=0, min_open=True), default=5.0, show_default=True,
         metavar="SECONDS", help="Timing budget a case.",
     ),
     "as_json": click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout."),
@@ -93,7 +113,7 @@ AXES = ("size", "rank", "density", "ratings_dtype", "data", "seed")
 @options(
     "suite", "device", "provider", *AXES, "out", "resume", "threads", "baseline", "margin", "budget", "as_json"
 )  # fmt: skip
-@click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True,
+@click.option("--time-limit", type=Finite(min=0, min_open=True), default=300.0, show_default=True,
               metavar="SECONDS", help="A single answer of a provider may take so long.")  # fmt: skip
 @click.option("--against", metavar="REV", help="Compare with another revision of this checkout, in the same rounds.")
 def run(suite: str, device: str | None, provider: list[str] | None, out: Path, resume: bool, threads: int | None,
@@ -165,12 +185,10 @@ def compare(base: Path, new: Path, margin: float, as_json: bool, force: bool) ->
 @click.option("--epochs", type=click.IntRange(min=1), help="Default: 28001 on seed, else 500.")
 @click.option("--every", type=click.IntRange(min=1), help="Epochs between log lines; default: 1000 on seed, else 50.")
 @click.option("--optimizer", type=click.Choice(["sgd", "momentum", "adam"]), default="sgd", show_default=True)
-@click.option("--lr", type=float, help="Learning rate; default: one that does not diverge, 1e-5 on seed.")
-@click.option(
-    "--reg", type=click.FloatRange(min=0), default=0.1, show_default=True, help="Weight of the squared norms."
-)
-@click.option("--holdout", type=float, default=0.1, show_default=True, help="Fraction of real ratings held out.")
-@click.option("--target-rmse", type=float, help="Stop when the held-out RMSE is down to it.")
+@click.option("--lr", type=Finite(), help="Learning rate; default: one that does not diverge, 1e-5 on seed.")
+@click.option("--reg", type=Finite(min=0), default=0.1, show_default=True, help="Weight of the squared norms.")
+@click.option("--holdout", type=Finite(), default=0.1, show_default=True, help="Fraction of real ratings held out.")
+@click.option("--target-rmse", type=Finite(), help="Stop when the held-out RMSE is down to it.")
 def train(**given: Any) -> int:
     """Train with any provider: the notebook's loop on `seed` (the default), or real ratings with a held-out part."""
     from mfbench.commands import train as command_train

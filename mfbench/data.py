@@ -8,6 +8,7 @@ import itertools
 import re
 import warnings
 import zipfile
+import zlib
 from array import array
 from collections.abc import Iterator
 from functools import lru_cache
@@ -139,7 +140,7 @@ def _from_arrays(path: Path) -> Ratings:
             if "ratings" not in content:
                 raise UsageError(f"--data: {path}: expected an array 'ratings', got {', '.join(content) or 'none'}")
             return _matrix(content["ratings"], content.get("mask"), str(path))
-    except (ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise UsageError(f"--data: cannot read {path}: {error}") from None
 
 

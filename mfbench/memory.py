@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import psutil
 import torch
 
+ALLOCATION_FAILED = re.compile("can't allocate memory|not enough memory")
 HEADROOM = 0.05  # of the free memory is left to the rest of the system
 
 
@@ -46,6 +48,11 @@ def peak_of(call: Callable[[], Any], device: str) -> tuple[Any, int | None]:
     before = _status("VmRSS")
     result = call()
     return result, max(0, _status("VmHWM") - before)
+
+
+def exhausted(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; PyTorch's CPU allocator raises a RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(ALLOCATION_FAILED.search(str(error)))
 
 
 def _return_free_memory() -> None:

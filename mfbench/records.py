@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,13 @@ from mfbench.cases import Case
 from mfbench.errors import UsageError
 from mfbench.stats import Verdict
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 SCHEMA = 1
+OPENING = b'{"schema":'  # of every record
 
 Status = Literal["ok", "wrong", "oom", "timeout", "crashed", "error", "skipped"]
 
@@ -131,9 +138,30 @@ class Writer:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
             raise UsageError(f"--out: cannot write {path}: {error.strerror}") from None
-        with contextlib.suppress(OSError):  # a pipe or a device such as /dev/stdout has no tail to mend
-            size = os.fstat(self._file).st_size
-            os.ftruncate(self._file, size - len(os.pread(self._file, size, 0).rpartition(b"\n")[2]))
+        self._regular = stat.S_ISREG(os.fstat(self._file).st_mode)  # a pipe or a device has no tail to mend
+        if self._regular:
+            with self._locked():
+                self._mend()
+
+    def _mend(self) -> None:
+        size = os.fstat(self._file).st_size
+        torn = os.pread(self._file, size, 0).rpartition(b"\n")[2]
+        if not torn:
+            return
+        if torn[: len(OPENING)] != OPENING[: len(torn)]:
+            raise UsageError(f"--out: expected a file of records, got {self.path}, whose last line is none")
+        os.ftruncate(self._file, size - len(torn))
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Others that append to the file wait."""
+        if fcntl is not None and self._regular:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            if fcntl is not None and self._regular:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def append(self, records: Sequence[Record]) -> None:
         """Write the records and wait until they are on the disk.
@@ -142,16 +170,18 @@ class Writer:
             UsageError: the disk is full or gone; the file keeps what it had.
         """
         content = "".join(record.model_dump_json(exclude_none=True) + "\n" for record in records).encode()
-        size = os.fstat(self._file).st_size
-        try:
-            written = os.write(self._file, content)
-            if written < len(content):
-                os.write(self._file, content[written:])
-            os.fsync(self._file)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._file, size)
-            raise UsageError(f"--out: cannot write {self.path}: {error.strerror}") from None
+        with self._locked():
+            size = os.fstat(self._file).st_size
+            try:
+                written = os.write(self._file, content)
+                if written < len(content):
+                    os.write(self._file, content[written:])
+                if self._regular:
+                    os.fsync(self._file)
+            except OSError as error:
+                if self._regular:
+                    os.ftruncate(self._file, size)
+                raise UsageError(f"--out: cannot write {self.path}: {error.strerror}") from None
 
     def close(self) -> None:
         os.close(self._file)

@@ -11,6 +11,7 @@ from mfbench.cases import Case
 from mfbench.records import Correctness, Rates, Record, Roofline, Speedup, Status, Timing
 from mfbench.timing import Timing as Rounds
 
+REASON_LENGTH = 500
 METHOD = "perf_counter, own process, interleaved rounds in random order"
 
 
@@ -29,7 +30,7 @@ class Origin(NamedTuple):
             provider=provider,
             device=self.device,
             status=status,
-            reason=reason,
+            reason=None if reason is None else _printable(reason),
             env=environment.describe(self.device),
             **parts,
         )
@@ -88,6 +89,12 @@ def timed(
             verdict=stats.verdict(ratio, margin),
         )
     return parts
+
+
+def _printable(text: str) -> str:
+    """What a provider said, cut short, as text that can be written."""
+    text = text.encode("utf-8", errors="replace").decode()
+    return text if len(text) <= REASON_LENGTH else f"{text[:REASON_LENGTH]}…"
 
 
 def finite(value: float) -> float | None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 
+from mfbench import memory
 from mfbench.against import Checkout
 from mfbench.cases import Case
 from mfbench.errors import DataUnavailable, NotComparable, UsageError
@@ -76,6 +77,8 @@ def _run_case(
 ) -> list[Record]:
     progress(case, "data")
     missing = None
+    if case.mask == "none" and "int" in case.ratings_dtype:
+        missing = f"{case.ratings_dtype} ratings have no NaN to mark the unobserved places with"
     try:
         case = sized(case)
     except DataUnavailable as error:
@@ -86,5 +89,11 @@ def _run_case(
         return [origin.record(name, "skipped", missing) for name in wanted]
     taking_part = list(dict.fromkeys([plan.baseline, *wanted]))  # the ratios need the baseline, measured again or not
     trial = Trial(origin, {name: workers[name] for name in taking_part}, lambda what: progress(case, what))
-    records = trial.run(plan.baseline, plan.margin, plan.budget_s)
+    try:
+        memory.limit_to_free_memory()
+        records = trial.run(plan.baseline, plan.margin, plan.budget_s)
+    except (MemoryError, RuntimeError) as error:
+        if not memory.exhausted(error):
+            raise
+        return [origin.record(name, "oom", f"the oracle does not fit into memory: {error}") for name in wanted]
     return [records[name] for name in wanted]

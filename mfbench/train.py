@@ -16,6 +16,7 @@ from mfbench.cases import Case
 from mfbench.data import Ratings
 from mfbench.errors import UsageError
 from mfbench.inputs import Inputs, draw
+from mfbench.outputs import flaws, tensors
 
 Optimizer = Literal["sgd", "momentum", "adam"]
 Update = Callable[[Sequence[Tensor]], None]
@@ -228,11 +229,13 @@ def train(
     parameters, inputs = task.inputs[:5], task.inputs
     assert inputs.mask is not None  # a task always has one
     step = provider.prepare(inputs)
-    _, grads = step()  # what is compiled on first use is not training time
-    for name, parameter, grad in zip(Inputs._fields[:5], parameters, grads, strict=True):
-        if grad.shape != parameter.shape:
-            came, expected = tuple(grad.shape), tuple(parameter.shape)
-            raise UsageError(f"--provider: {provider.name}: expected a gradient of {name} {expected}, got {came}")
+    try:
+        first = step()  # what is compiled on first use is not training time
+        wrong = flaws(tensors(first), inputs)
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"--provider: {provider.name}: {type(error).__name__}: {error}") from error
+    if wrong or not all(isinstance(grad, Tensor) for grad in first[1]):
+        raise UsageError(f"--provider: {provider.name}: {'; '.join(wrong) or 'expected tensors as gradients'}")
     start = [parameter.clone() for parameter in parameters]
     chosen = default_rate(task, optimizer, step) if lr is None else lr
     entries: list[Entry] = []

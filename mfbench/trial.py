@@ -92,8 +92,7 @@ class Trial:
             for output, verdict in verdicts.items()
             if not verdict.ok
         ]
-        if evaluated.mutated:
-            reasons.append(f"changed its inputs: {', '.join(evaluated.mutated)}")
+        reasons += evaluated.flaws
         if reasons:
             self._fail(name, "wrong", when + "; ".join(reasons))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import re
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -20,10 +20,10 @@ import torch
 from mfbench import memory, providers
 from mfbench.cases import Case
 from mfbench.inputs import Fingerprints, Inputs, draw, fingerprints, on_device, redraw_parameters
+from mfbench.outputs import WrongOutputs, flaws, tensors
 
 FRESH_TURNS = 5
 clock = time.perf_counter  # taken before a provider's code runs
-ALLOCATION_FAILED = re.compile("can't allocate memory|not enough memory")  # PyTorch's CPU allocator, a RuntimeError
 
 
 class Evaluated(NamedTuple):
@@ -31,7 +31,7 @@ class Evaluated(NamedTuple):
 
     outputs: list[np.ndarray]  # loss and gradients, float64
     seconds: float
-    mutated: list[str]  # inputs that the provider changed
+    flaws: list[str]  # gradients of another shape or dtype, inputs that the provider changed
 
 
 class Prepared(NamedTuple):
@@ -66,7 +66,7 @@ class Worker:
         (second, second_s), second_peak = memory.peak_of(lambda: self._timed(step), self.device)
         compiled = first_s > 0.5 + 5 * second_s
         peak = second_peak if compiled else first_peak
-        outputs_bytes = sum(tensor.nbytes for tensor in _tensors(second))
+        outputs_bytes = sum(tensor.nbytes for tensor in tensors(second))
         return Prepared(
             self._evaluated(second, second_s, before),
             first_s,
@@ -86,7 +86,7 @@ class Worker:
         synchronize()
         elapsed = clock() - start
         gc.enable()
-        sums = [float(tensor.sum(dtype=torch.float64)) for tensor in _tensors(outputs)]
+        sums = [float(_array(tensor).sum(dtype=np.float64)) for tensor in tensors(outputs)]
         _poison(outputs)
         return elapsed, sums
 
@@ -123,26 +123,30 @@ class Worker:
     def _evaluated(self, outputs: providers.Outputs, seconds: float, before: Fingerprints) -> Evaluated:
         assert self.inputs is not None
         after = fingerprints(self.inputs)
-        mutated = [name for name, old in before.items() if after[name] != old]
-        numbers = [tensor.detach().cpu().to(torch.float64).numpy().copy() for tensor in _tensors(outputs)]
+        values = tensors(outputs)
+        wrong = flaws(values, self.inputs)
+        wrong += [f"changed its input {name}" for name, old in before.items() if after[name] != old]
+        numbers = [value.detach().cpu().to(torch.float64).numpy().copy() for value in values]
         _poison(outputs)
-        return Evaluated(numbers, seconds, mutated)
+        return Evaluated(numbers, seconds, wrong)
 
     def _synchronize(self) -> None:
         if self.device != "cpu":
             torch.cuda.synchronize()
 
 
-def _tensors(outputs: providers.Outputs) -> list[torch.Tensor]:
-    loss, grads = outputs
-    return [torch.as_tensor(value) for value in (loss, *grads)]
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    """The same memory where it is the CPU's; NumPy wakes no threads, which would be felt in the next sample."""
+    return tensor.detach().cpu().numpy()
 
 
 def _poison(outputs: providers.Outputs) -> None:
     """Leave NaN behind, so that memory which is used again does not hold the right answer already."""
-    with torch.no_grad():
-        for tensor in _tensors(outputs):
-            tensor.fill_(float("nan"))
+    for tensor in tensors(outputs):
+        if tensor.device.type == "cpu":
+            _array(tensor).fill(np.nan)
+        else:
+            tensor.detach().fill_(float("nan"))
 
 
 def main() -> None:
@@ -163,19 +167,23 @@ def main() -> None:
         "fresh_seconds": worker.fresh_seconds,
         "release": worker.release,
     }
+    process = os.getpid()
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             method, arguments = requests.recv()
             try:
-                answers.send(("ok", calls[method](*arguments)))
+                answer = ("ok", calls[method](*arguments))
             except BaseException as error:
                 worker.step = None
-                answers.send(_failure(error))
+                answer = _failure(error)
+            if os.getpid() != process:
+                os._exit(0)  # a child that the provider forked has nothing to say here
+            answers.send(answer)
 
 
 def _failure(error: BaseException) -> tuple[str, str]:
     text = f"{type(error).__name__}: {error}".strip().splitlines()
     reason = text[0] if text else type(error).__name__
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or ALLOCATION_FAILED.search(str(error)):
+    if memory.exhausted(error):
         return "oom", reason
-    return "error", reason
+    return ("wrong" if isinstance(error, WrongOutputs) else "error"), reason

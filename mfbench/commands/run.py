@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import itertools
 import json
 import secrets
-import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from mfbench import providers, runner, table
 from mfbench.against import Checkout
 from mfbench.cases import Case, load_suite
 from mfbench.errors import UsageError
-from mfbench.records import Record, Writer, read
+from mfbench.records import SCHEMA, Record, Writer, read
 
 
 def run_suite(
@@ -69,6 +67,7 @@ def run_suite(
         if earlier:
             run_id = earlier[-1].run_id
             records = [record for record in earlier if record.run_id == run_id]
+            _check_resumed(records, suite.name, "" if against else baseline, out)
         if against:
             against.check_resumed(records)
             records = against.complete(records)
@@ -84,12 +83,11 @@ def run_suite(
                 for finished in runner.run(plan, lambda case, what: _tell(bar, task, case, what)):
                     if against:
                         finished = [against.stamped(record) for record in finished]
-                    with _signals_wait():
-                        writer.append(finished)
-                        records += finished
+                    writer.append(finished)
+                    records += finished
                     bar.advance(task)
-    except KeyboardInterrupt:
-        return records, True
+    except KeyboardInterrupt:  # it may have come between the disk and the list
+        return [record for record in read(out)[0] if record.run_id == run_id], True
     finally:
         writer.close()
     return records, False
@@ -115,17 +113,15 @@ def pick_devices(device: str | None) -> list[str]:
     return ["cpu", *(["cuda"] if cuda else [])] if device == "all" else [device]
 
 
-@contextlib.contextmanager
-def _signals_wait() -> Iterator[None]:
-    """Ctrl-C and SIGTERM take effect afterwards: what is on the disk is in the table, too."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _check_resumed(records: Sequence[Record], suite: str, baseline: str, out: Path) -> None:
+    """The run that is gone on with must be one that this command line could have begun."""
+    for record in records:
+        if record.schema_ != SCHEMA:
+            raise UsageError(f"--resume: the last run in {out} has schema {record.schema_}, and this is {SCHEMA}")
+        if record.case.suite != suite:
+            raise UsageError(f"--resume: the last run in {out} is of suite {record.case.suite!r}, not {suite!r}")
+        if baseline and record.speedup and record.speedup.baseline != baseline:
+            raise UsageError(f"--resume: the last run in {out} is against {record.speedup.baseline}, not {baseline}")
 
 
 def _new_run_id() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import sys
@@ -19,6 +20,7 @@ from kernels.loss import PRECISIONS
 from mfbench import gate, providers
 from mfbench.commands.run import pick_devices
 from mfbench.inputs import Inputs, fingerprints, on_device
+from mfbench.outputs import flaws, tensors
 from mfbench.providers import Provider
 from mfbench.table import short
 
@@ -126,17 +128,13 @@ def check(provider: Provider, inputs: Inputs, standard: gate.Standard) -> tuple[
     """
     before = fingerprints(inputs)
     try:
-        loss, grads = provider.prepare(inputs)()
-    except Exception as error:
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is the result's
+            outputs = tensors(provider.prepare(inputs)())
+    except (Exception, SystemExit) as error:
         return {}, f"{type(error).__name__}: {error}"
-    outputs = [torch.as_tensor(value).detach().cpu() for value in (loss, *grads)]
-    verdicts = standard.judge([output.double().numpy() for output in outputs])
+    verdicts = standard.judge([output.detach().cpu().double().numpy() for output in outputs])
     wrong = [f"{name} off by {v.error:.2g}, allowed {v.bound:.2g}" for name, v in verdicts.items() if not v.ok]
-    wrong += [
-        f"{name} is {_name(output.dtype)}, expected {_name(parameter.dtype)}"
-        for name, output, parameter in zip(Inputs._fields, outputs[1:], inputs[:5], strict=False)
-        if output.dtype != parameter.dtype
-    ]
+    wrong += flaws(outputs, inputs)
     wrong += [f"changed its input {name}" for name, bits in fingerprints(inputs).items() if bits != before[name]]
     return {name: v.error / v.bound for name, v in verdicts.items()}, "; ".join(wrong) or None
 

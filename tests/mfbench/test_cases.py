@@ -64,6 +64,10 @@ def test_nearest_name() -> None:
         ("description = 'x'\n[[case]]\nratings_dtype = 'int16'", r"case\.0\.ratings_dtype"),
         ("description = 'x'", "case: Field required"),
         ("description = ", "is not TOML"),
+        ("description = 'x'\n[[case]]\nrank = 3", "size is missing"),
+        ("description = 'x'\n[[case]]\nsize = []", r"case\.0\.size"),
+        ("description = 'x'\n[[case]]\nsize = '3x3'\nrank = -1", r"case\.0\.rank"),
+        ("description = 'x'\n[[case]]\nsize = '3x3'\ndensity = 2", r"case\.0\.density"),
     ],
 )
 def test_bad_suite_files_are_named(tmp_path, content: str, message: str) -> None:

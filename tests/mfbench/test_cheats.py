@@ -90,7 +90,7 @@ CAUGHT = {
     "turns_the_clock_back": "passed unseen by its own clock",
     "computes_when_looked_at": "Could not infer dtype",
     "returns_before_it_is_done": "is off by",
-    "empties_the_mask": "changed its inputs: mask",
+    "empties_the_mask": "changed its input mask",
 }
 
 
@@ -107,6 +107,6 @@ def test_cheats_are_caught(tmp_path: Path) -> None:
     assert found.keys() == {"honest", *CAUGHT}
     assert found["honest"].status == "ok", found["honest"].reason
     for name, reason in CAUGHT.items():
-        assert found[name].status == ("error" if name == "computes_when_looked_at" else "wrong"), found[name].reason
+        assert found[name].status == "wrong", found[name].reason
         assert found[name].timing is None
         assert reason in (found[name].reason or ""), (name, found[name].reason)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mfbench.records import Record, read
-from tests.mfbench.commands import command, mfbench, tiny_suite
+from tests.mfbench.commands import command, mfbench, mfbench_here, tiny_suite
 
 
 def keys(records: list[Record]) -> list[tuple]:
@@ -68,6 +68,15 @@ def test_resume_measures_only_what_is_missing_in_a_case(tmp_path: Path) -> None:
     assert notes == []
     assert keys(after) == WHOLE
     assert out.read_bytes().startswith(b"".join(lines[:3]))
+
+
+def test_resume_refuses_a_run_of_other_cases(tmp_path: Path, monkeypatch, capsys) -> None:
+    out = tmp_path / "out.jsonl"
+    mfbench_here(monkeypatch, "run", "--suite", tiny_suite(tmp_path), "--size", "5x5", "--provider", "autograd",
+                 "--budget", 0.1, "--threads", 1, "--out", out)  # fmt: skip
+    capsys.readouterr()
+    assert mfbench_here(monkeypatch, "run", "--suite", "seed", "--resume", "--out", out) == 2
+    assert "is of suite 'tiny', not 'seed'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

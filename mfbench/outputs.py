@@ -1,0 +1,49 @@
+"""What a provider returned, as tensors; or what is wrong with its form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mfbench.inputs import Inputs
+
+NAMES = ("loss", *Inputs._fields[:5])
+
+
+class WrongOutputs(ValueError):
+    """A provider returned something else than a loss and five gradients."""
+
+
+def tensors(outputs: Any) -> list[Tensor]:
+    """Loss and gradients in parameter order.
+
+    Raises:
+        WrongOutputs: they are not a pair of a loss and five gradients, each a real tensor, array or number.
+    """
+    try:
+        loss, grads = outputs
+        values = [torch.as_tensor(value) for value in (loss, *grads)]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise WrongOutputs(f"expected (loss, five gradients), got {type(outputs).__name__}: {error}") from None
+    if len(values) != len(NAMES):
+        raise WrongOutputs(f"expected a loss and five gradients, got a loss and {len(values) - 1}")
+    for name, value in zip(NAMES, values, strict=True):
+        if value.dtype.is_complex or value.layout != torch.strided or value.device.type == "meta":
+            raise WrongOutputs(
+                f"{name}: expected a dense real tensor, got {value.dtype}, {value.layout}, {value.device}"
+            )
+    return values
+
+
+def flaws(values: Sequence[Tensor], inputs: Inputs) -> list[str]:
+    """Gradients that do not have their parameter's shape and dtype."""
+    wrong = []
+    for name, value, parameter in zip(NAMES[1:], values[1:], inputs[:5], strict=True):
+        if value.shape != parameter.shape:
+            wrong.append(f"{name} has shape {tuple(value.shape)}, expected {tuple(parameter.shape)}")
+        elif value.dtype != parameter.dtype:
+            wrong.append(f"{name} is {str(value.dtype)[6:]}, expected {str(parameter.dtype)[6:]}")
+    return wrong
