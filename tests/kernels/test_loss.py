@@ -273,7 +273,7 @@ def options(monkeypatch):
         seen.append((precision, deterministic, gradients))
         return importlib.import_module(MODULES["torch"]).step(problem, precision, deterministic, gradients)
 
-    monkeypatch.setattr("kernels.loss.choose", lambda name, problem: SimpleNamespace(step=step))
+    monkeypatch.setattr("kernels.loss.choose", lambda name, problem, *_: SimpleNamespace(step=step))
     return seen
 
 

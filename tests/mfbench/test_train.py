@@ -310,7 +310,7 @@ def test_a_providers_gradient_of_another_shape_is_named():
 
         return step
 
-    with pytest.raises(UsageError, match=r"--provider: mine: expected a gradient of user_bias \(9, 1\), got \(9,\)"):
+    with pytest.raises(UsageError, match=r"--provider: mine: user_bias has shape \(9,\), expected \(9, 1\)"):
         train(notebook_task((9, 7), 2), providers.Provider("mine", prepare), 5)
 
 
