@@ -17,6 +17,7 @@ from mfbench.timing import Timing, time_in_rounds
 from mfbench.worker import Evaluated, Prepared
 
 CLOCK_SLACK_S, CLOCK_SLACK = 2e-3, 0.5  # what a sample may take beyond the time that its worker reports
+SETTLE_S = 5e-3  # before a sample: the threads of the provider that ran last spin on for a while
 REPLAY_SLACK_S, REPLAY_FACTOR = 5e-4, 4.0  # how much longer a step may take the first time it sees parameters
 
 
@@ -140,6 +141,7 @@ class _Sampler:
         self.failed = False
 
     def __call__(self, loops: int) -> float:
+        time.sleep(SETTLE_S)
         start = time.perf_counter()
         try:
             seconds, sums = self.worker.request("sample", loops)

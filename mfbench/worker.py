@@ -79,6 +79,8 @@ class Worker:
         assert self.step is not None
         step, synchronize = self.step, self._synchronize
         gc.disable()
+        if loops > 1:
+            step()  # wakes the threads and fills the caches again
         synchronize()
         start = clock()
         for _ in range(loops):
