@@ -69,8 +69,8 @@ def legend(records: Sequence[Record]) -> str:
     gemm = f"{roofline.gemm_flops_per_s / 1e9:.0f} GFLOP/s, measured"
     return (
         "\n±: 95 % interval of the median. error: the largest of the outputs' errors, 1 = its bound. peak: memory "
-        f"beyond inputs, outputs and what is kept from case to case. floor: the time at this machine's GEMM rate ({gemm}) or at the bandwidth of the "
-        f"working set, whichever is longer, as a fraction of the median. {machine}"
+        "beyond inputs, outputs and what is kept from case to case. floor: the time at this machine's GEMM rate "
+        f"({gemm}) or at the bandwidth of the working set, whichever is longer, as a fraction of the median. {machine}"
     )
 
 
