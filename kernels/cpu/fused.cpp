@@ -201,13 +201,16 @@ template <class T> class Step {
 
     struct PackedSide {
         Side given;
-        int64_t cell, padded, range, ranges;  // rows of a cell, of all cells, of a unit; units along this side
+        int64_t cell, padded, ranges;         // rows of a cell, of all cells; units along this side
         T *factors, *by_rank, *bias;          // [padded, ld], [padded / tile, rank, tile], [padded]; tile: MR or NR
         T *d_factors;                         // partial, one for each unit along the other side: [.., padded, ld]
         double *d_bias;                       // [.., padded]
 
-        void clear(int64_t partial, int64_t begin, int64_t ld) {
-            const int64_t rows = std::min(range, padded - begin), at = partial * padded + begin;
+        int64_t begin(int64_t range) const { return range * (padded / cell) / ranges * cell; }  // whole cells, evenly
+        int64_t end(int64_t range) const { return std::min(begin(range + 1), given.count); }
+
+        void clear(int64_t partial, int64_t range, int64_t ld) {
+            const int64_t at = partial * padded + begin(range), rows = begin(range + 1) - begin(range);
             std::fill_n(d_factors + at * ld, rows * ld, T(0));
             std::fill_n(d_bias + at, rows, 0.0);
         }
@@ -237,8 +240,8 @@ template <class T> class Step {
         const int64_t tasks = user_tasks + ceil_div(items.padded, TASK_ROWS);
         const int64_t units = users.ranges * items.ranges;
         const T global_bias = *static_cast<const T *>(call.global_bias);
-        const int64_t copied = (users.padded + items.padded) * ld;  // a thread more for every few microseconds of work
-        const int64_t copiers = std::min(call.threads, 1 + copied / (1 << 13));
+        const int64_t copied = (users.padded + items.padded) * ld;  // another thread is worth some 10 us of work
+        const int64_t copiers = std::min(call.threads, 1 + copied / (1 << 15));
         parallel(copiers, tasks, [&](int64_t task, int64_t) {
             norms[task] = task < user_tasks ? pack<MR>(users, task * TASK_ROWS, global_bias)
                                             : pack<NR>(items, (task - user_tasks) * TASK_ROWS, T(0));
@@ -267,7 +270,7 @@ template <class T> class Step {
     // About four units a thread, so that uneven ones even out, near square, and none too small to be worth a task.
     void cut() {
         const double m = double(users.given.count), n = double(items.given.count);
-        const double units = std::max(1.0, std::min(4.0 * double(call.threads), m * n * double(rank) / (1 << 17)));
+        const double units = std::max(1.0, std::min(4.0 * double(call.threads), m * n * double(rank) / (1 << 19)));
         const double along_users = std::min(units, std::max(1.0, std::sqrt(units * m / n)));
         cut(users, Block<T>::CELL_USERS, along_users);
         cut(items, Block<T>::CELL_ITEMS, units / double(users.ranges));
@@ -276,8 +279,7 @@ template <class T> class Step {
     static void cut(PackedSide &side, int64_t cell, double ranges) {
         side.cell = cell;
         side.padded = round_up(side.given.count, cell);
-        side.range = round_up(ceil_div(side.given.count, std::max<int64_t>(1, int64_t(ranges + 0.5))), cell);
-        side.ranges = ceil_div(side.given.count, side.range);
+        side.ranges = std::max<int64_t>(1, std::min(side.padded / cell, int64_t(ranges + 0.5)));
     }
 
     void place(Arena &arena) {
@@ -344,11 +346,11 @@ template <class T> class Step {
 
     template <Missing how> void run_unit(int64_t unit, Block<T> &block) {
         const int64_t user_range = unit / items.ranges, item_range = unit % items.ranges;
-        const int64_t i_begin = user_range * users.range, i_end = std::min(i_begin + users.range, users.given.count);
-        const int64_t j_begin = item_range * items.range, j_end = std::min(j_begin + items.range, items.given.count);
+        const int64_t i_begin = users.begin(user_range), i_end = users.end(user_range);
+        const int64_t j_begin = items.begin(item_range), j_end = items.end(item_range);
         if (call.gradients) {
-            users.clear(item_range, i_begin, ld);
-            items.clear(user_range, j_begin, ld);
+            users.clear(item_range, user_range, ld);
+            items.clear(user_range, item_range, ld);
         }
         sse[unit] = 0;
         for (int64_t i = i_begin; i < i_end; i += Block<T>::USERS)
