@@ -22,7 +22,7 @@ from mfbench.cases import Case
 from mfbench.inputs import Fingerprints, Inputs, draw, fingerprints, on_device, redraw_parameters
 from mfbench.outputs import WrongOutputs, flaws, tensors
 
-FRESH_TURNS = 5
+FRESH_TURNS = 9
 clock = time.perf_counter  # taken before a provider's code runs
 
 
@@ -102,9 +102,13 @@ class Worker:
         outputs, seconds = self._timed(self.step)
         return self._evaluated(outputs, seconds, before)
 
-    def fresh_seconds(self, case: Case, draw_number: int) -> float:
-        """Least seconds of an evaluation on parameters that are new each time."""
-        return min(self.evaluate_anew(case, draw_number + turn).seconds for turn in range(FRESH_TURNS))
+    def fresh_and_repeated(self, case: Case, draw_number: int) -> list[tuple[float, float]]:
+        """Seconds of an evaluation on new parameters, and right after it on the same ones again, several times."""
+        assert self.step is not None
+        return [
+            (self.evaluate_anew(case, draw_number + turn).seconds, self._timed(self.step)[1])
+            for turn in range(FRESH_TURNS)
+        ]
 
     def release(self) -> None:
         """Forget the case, so that its memory is free for others."""
@@ -166,7 +170,7 @@ def main() -> None:
         "prepare": worker.prepare,
         "sample": worker.sample,
         "evaluate_anew": worker.evaluate_anew,
-        "fresh_seconds": worker.fresh_seconds,
+        "fresh_and_repeated": worker.fresh_and_repeated,
         "release": worker.release,
     }
     process = os.getpid()

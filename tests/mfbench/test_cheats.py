@@ -83,7 +83,7 @@ def empties_the_mask(*arguments):
 
 CAUGHT = {
     "replays_by_pointer": "after timing, on parameters it had not seen",
-    "replays_by_content": "s on new parameters",
+    "replays_by_content": "s on new parameters and",
     "replays_one_buffer": "is off by",
     "tires": "while it was timed",
     "knows_when_it_is_timed": "while it was timed",
