@@ -34,6 +34,7 @@ class Launch:
     amdgcn: str | None
     hsaco: bytes | None
     args: list[Tensor | int]  # in the order of the compiled kernel's parameters; null pointers are 0
+    constants: dict[str, Any]  # compiled in, by name: tile sizes, precision, ...
 
     @property
     def sass(self) -> str | None:
@@ -116,7 +117,7 @@ def _launch(call: Any, target: config.Target) -> Launch:
     args += [0] * (parameters - len(args))  # Triton's own scratch buffers, which the kernel does not use
     return Launch(
         metadata.name, (*call.grid, 1), metadata.num_warps, metadata.shared, registers, stack_bytes,
-        asm.get("ptx"), asm.get("cubin"), asm.get("amdgcn"), asm.get("hsaco"), args,
+        asm.get("ptx"), asm.get("cubin"), asm.get("amdgcn"), asm.get("hsaco"), args, constants,
     )  # fmt: skip
 
 

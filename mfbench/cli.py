@@ -197,6 +197,27 @@ def train(**given: Any) -> int:
 
 
 @cli.command()
+@click.option("--target", callback=_comma, metavar="A,B", help="sm_90, gfx942, ...; default: all.")
+@click.option("--rank", callback=_comma, metavar="K,L", help="Default: 30.")
+@click.option("--precision", callback=_comma, metavar="A,B", help="Default: all.")
+@click.option("--encoding", callback=_comma, metavar="A,B", help="Default: float32+uint8.")
+@click.option("--mode", callback=_comma, metavar="A,B", help="fast (the default), deterministic.")
+@click.option("--all", "everything", is_flag=True, help="Every shipped build, where no other option says which.")
+@click.option("--jobs", type=click.IntRange(1, 1024), help="Compile in so many processes; default: one a CPU.")
+@click.option("--compare", "other", metavar="OTHER.json", type=click.Path(path_type=Path),
+              help="Show what changed since an earlier --json.")  # fmt: skip
+@options("as_json")
+def inspect(everything: bool, jobs: int | None, other: Path | None, as_json: bool, **chosen: list[str] | None) -> int:
+    """What the GPU kernel compiles to for every target, and a modelled bound; no GPU needed.
+
+    Exit code: 0; 1 a shipped build spills, exceeds a limit or lacks what it should have; 2 usage.
+    """
+    from mfbench.commands import inspect as inspection
+
+    return inspection.command(chosen, everything, jobs, other, as_json)
+
+
+@cli.command()
 @options("as_json")
 def doctor(as_json: bool) -> None:
     """What this machine can run, and why not the rest."""

@@ -1,0 +1,155 @@
+"""`mfbench inspect`: what the kernel compiles to for every target, no GPU needed."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import click
+from pydantic import ValidationError
+from rich.console import Console, Group, RenderableType
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from kernels.gpu.config import TARGETS
+from mfbench.errors import UsageError
+from mfbench.inspect import difference
+from mfbench.inspect.builds import (
+    ENCODINGS,
+    MODES,
+    PRECISIONS,
+    RANKS,
+    Build,
+    Inspection,
+    Spec,
+    examine_all,
+    specs,
+)  # fmt: skip
+from mfbench.inspect.devices import DEVICES
+
+NAMES = {"target": tuple(TARGETS), "precision": PRECISIONS, "encoding": tuple(ENCODINGS), "mode": MODES}
+DEFAULTS = {**NAMES, "encoding": ("float32+uint8",), "mode": ("fast",)}
+DEFAULT_RANKS = (30,)
+
+
+def command(chosen: dict[str, list[str] | None], everything: bool, jobs: int | None, other: Path | None,
+            as_json: bool) -> int:  # fmt: skip
+    """Compile, show, and say by the exit code whether every shipped build is clean.
+
+    Raises:
+        UsageError: an option names nothing that there is, or the file to compare with cannot be read.
+    """
+    base = None if other is None else _read(other)
+    inspection = inspect(_specs(chosen, everything), jobs)
+    if as_json:
+        click.echo(inspection.model_dump_json())
+    else:
+        changes = [] if base is None else [difference.table(base, inspection)]
+        Console(highlight=False).print(*_parts(inspection), *changes)
+    return int(bool(inspection.failed))
+
+
+def inspect(wanted: Sequence[Spec], jobs: int | None = None) -> Inspection:
+    """Compile and examine, with a bar on stderr; `jobs` processes, by default one a usable CPU.
+
+    Raises:
+        UsageError: triton cannot be imported.
+    """
+    try:
+        import triton
+    except ImportError as error:
+        raise UsageError(f"inspect compiles by triton, which cannot be imported ({error})") from error
+    jobs = min(jobs or len(os.sched_getaffinity(0)), max(1, len(wanted)))
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("compiling", total=len(wanted))
+        found = list(examine_all(list(wanted), jobs, lambda: progress.advance(bar)))
+    return Inspection(
+        triton=triton.__version__,
+        builds=[build for build in found if isinstance(build, Build)],
+        not_built=[build for build in found if not isinstance(build, Build)],
+    )
+
+
+def _specs(chosen: dict[str, list[str] | None], everything: bool) -> list[Spec]:
+    axes: dict[str, Sequence[str]] = {}
+    for axis, known in NAMES.items():
+        axes[axis] = chosen[axis] or (known if everything else DEFAULTS[axis])
+        for name in axes[axis]:
+            if name not in known:
+                raise UsageError(f"--{axis}: expected names of {', '.join(known)}; got {name!r}")
+    given = chosen["rank"]
+    if given is not None and not all(rank.isdecimal() and int(rank) for rank in given):
+        raise UsageError(f"--rank: expected whole numbers from 1 up, got {','.join(given)!r}")
+    ranks = [int(rank) for rank in given] if given else RANKS if everything else DEFAULT_RANKS
+    return specs(axes["target"], ranks, axes["precision"], axes["encoding"], axes["mode"])
+
+
+def _read(path: Path) -> Inspection:
+    try:
+        return Inspection.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise UsageError(f"{path}: expected the output of `mfbench inspect --json`: {where}: {first['msg']}") from None
+
+
+def _parts(inspection: Inspection) -> Iterable[RenderableType]:
+    if inspection.builds:
+        yield table(inspection.builds)
+        yield Text(LEGEND, style="dim")
+    missing = Counter(build.reason for build in inspection.not_built if not build.shipped)
+    for reason, count in missing.items():
+        yield Text(reason + (f" ({count} configurations)" if count > 1 else ""), style="dim")
+    failed = inspection.failed
+    for build in failed:
+        yield Text(f"failed: {' '.join(map(str, build.spec))}: {build.reason}", style="red")
+    clean = sum(build.ok for build in inspection.builds)
+    yield Text(
+        f"{clean} builds are clean, {len(failed)} are not, compiled by Triton {inspection.triton}. Nothing was run."
+    )
+
+
+LEGEND = (
+    "regs, stack: 32-bit registers and bytes a thread. shared: KiB. blk: programs that a multiprocessor holds at a "
+    "time. instr: instructions of the main loop a warp, matrix: those of the matrix units. Modelled, from the main "
+    "loop and published rates: issue, the clocks to start a tile's instructions over those to read it from DRAM; "
+    "binds, the resource that takes longest; DRAM, the share of the memory's speed that this leaves.\n"
+)
+
+
+def table(builds: Sequence[Build]) -> RenderableType:
+    """A line a build, a block a target, encoding and mode."""
+    blocks: list[RenderableType] = []
+    for (target, encoding, mode), group in itertools.groupby(
+        sorted(builds, key=_block_order), key=lambda build: (build.target, build.encoding, build.mode)
+    ):
+        grid = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+        for name in ("rank", "precision", "tile"):
+            grid.add_column(name, no_wrap=True)
+        for name in ("regs", "stack", "shared", "blk", "instr", "matrix", "issue", "binds", "DRAM"):
+            grid.add_column(name, justify="right", no_wrap=True)
+        for build in group:
+            grid.add_row(*_row(build), style="" if build.ok else "red")
+        limit = TARGETS[target].shared_bytes >> 10
+        title = f"{target} as {DEVICES[target].name}, {limit} KiB shared · {encoding} · {mode}"
+        blocks += [Text(title, style="bold"), grid, Text()]
+    return Group(*blocks)
+
+
+def _block_order(build: Build) -> tuple[int, int, int]:
+    return list(TARGETS).index(build.target), list(ENCODINGS).index(build.encoding), MODES.index(build.mode)
+
+
+def _row(build: Build) -> list[str]:
+    model = build.modelled
+    return [
+        str(build.rank), build.precision, build.tile, str(build.registers), str(build.stack_bytes),
+        f"{build.shared_bytes / 1024:.0f}", str(build.blocks), str(build.mix.instructions), str(build.mix.matrix),
+        f"{model.issue_over_dram:.2f}", model.binds, f"{model.dram_fraction:.0%}",
+    ]  # fmt: skip

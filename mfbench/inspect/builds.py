@@ -1,0 +1,197 @@
+"""The shipped builds of the step: compiled for their target, read, checked and modelled."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from typing import Any, Literal, NamedTuple
+
+import torch
+from pydantic import BaseModel
+
+from kernels import EncodedRatings
+from kernels.aot import Launch, plan_step
+from kernels.gpu.config import ARITHMETIC, TARGETS
+from kernels.problem import packed_words
+from mfbench.inspect.devices import DEVICES
+from mfbench.inspect.machine_code import Mix, compare_and_swap, main_loop
+from mfbench.inspect.model import Modelled, Tile, modelled, resident_blocks
+
+RANKS = (8, 16, 30, 32, 64, 100, 128, 256)  # every width of the padded factors, full or not
+PRECISIONS = tuple(ARITHMETIC)
+
+
+class Encoding(NamedTuple):
+    """How ratings and mask are stored."""
+
+    dtype: torch.dtype
+    form: str  # a mask's dtype, or "nan", "code", "bits"
+    bytes: float  # a rating, its mask included
+
+    @property
+    def vector_bytes(self) -> int:
+        """The least that one load instruction should fetch for a thread."""
+        return 4 if self.dtype.itemsize == 1 else 8
+
+
+ENCODINGS = {
+    "float32+uint8": Encoding(torch.float32, "uint8", 5),
+    "float32-nan": Encoding(torch.float32, "nan", 4),
+    "bfloat16-nan": Encoding(torch.bfloat16, "nan", 2),
+    "uint8-code": Encoding(torch.uint8, "code", 1),
+    "uint8-bits": Encoding(torch.uint8, "bits", 1.125),
+}
+MODES = ("fast", "deterministic")
+SIZE = 4096  # of the problem that is compiled for: rows of a multiple of 16, several blocks of users a program
+
+
+class Spec(NamedTuple):
+    """One configuration that a user may ask for."""
+
+    target: str
+    rank: int
+    precision: str
+    encoding: str
+    mode: str
+
+
+class _Configuration(BaseModel):
+    target: str
+    rank: int
+    precision: str
+    encoding: str
+    mode: Literal["fast", "deterministic"]
+    reason: str = ""  # what is wrong with it
+
+    @property
+    def spec(self) -> Spec:
+        return Spec(self.target, self.rank, self.precision, self.encoding, self.mode)
+
+
+class Build(_Configuration):
+    """What one configuration compiled to; registers (32 bits) and stack (bytes) of a thread."""
+
+    tile: str  # users x items x warps
+    registers: int
+    stack_bytes: int
+    shared_bytes: int
+    shared_limit: int
+    blocks: int  # resident on a multiprocessor
+    mix: Mix
+    bytes_per_rating: float
+    modelled: Modelled
+    ok: bool
+
+
+class NotBuilt(_Configuration):
+    """A configuration that is not shipped, or that is and does not compile."""
+
+    shipped: bool
+
+
+class Inspection(BaseModel):
+    """The document that `--json` prints and `--compare` reads; every clock in it is modelled."""
+
+    format: Literal["mfbench-inspect/1"] = "mfbench-inspect/1"
+    triton: str
+    builds: list[Build]
+    not_built: list[NotBuilt]
+
+    @property
+    def failed(self) -> list[Build | NotBuilt]:
+        """What is shipped and is not clean, or does not compile at all."""
+        broken = [build for build in self.builds if not build.ok]
+        return [*broken, *(build for build in self.not_built if build.shipped)]
+
+
+def specs(targets: Iterable[str], ranks: Iterable[int], precisions: Iterable[str], encodings: Iterable[str],
+          modes: Iterable[str]) -> list[Spec]:  # fmt: skip
+    """Every combination."""
+    return [Spec(*choice) for choice in itertools.product(targets, ranks, precisions, encodings, modes)]
+
+
+def examine_all(wanted: list[Spec], jobs: int, done: Callable[[], object]) -> Iterator[Build | NotBuilt]:
+    """The builds in the order of `wanted`, compiled by `jobs` processes; `done` is called as each ends."""
+    context = get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        futures = [pool.submit(examine, spec) for spec in wanted]
+        for _ in as_completed(futures):
+            done()
+        yield from (future.result() for future in futures)
+
+
+def examine(spec: Spec) -> Build | NotBuilt:
+    """Compile one configuration and look at it."""
+    try:
+        launches = plan_step(
+            **_arguments(spec), precision=None if spec.precision == "float64" else spec.precision,
+            deterministic=spec.mode == "deterministic", target=spec.target,
+        ).launches  # fmt: skip
+    except ValueError as reason:
+        return NotBuilt(**spec._asdict(), shipped=False, reason=str(reason))
+    except Exception as error:  # whatever a compiler raises is its answer
+        return NotBuilt(**spec._asdict(), shipped=True, reason=f"{type(error).__name__}: {error}")
+    step = launches[0]
+    device, constants = DEVICES[spec.target], step.constants
+    assembly = step.sass or step.amdgcn or ""
+    mix = main_loop(assembly)
+    tile = Tile(
+        constants["BM"], constants["BN"], constants["BK"], step.num_warps, 3 if constants["SPLIT"] else 1,
+        _arithmetic(spec.precision), ENCODINGS[spec.encoding].bytes,
+        operand_bytes={"float64": 8, "tf32x3": 8}.get(spec.precision, 4),
+        sum_bytes=8 if spec.precision == "float64" else 4,
+    )  # fmt: skip
+    limit = TARGETS[spec.target].shared_bytes
+    faults = list(_faults(spec, launches, assembly, mix, tile, limit))
+    return Build(
+        **spec._asdict(), tile=f"{tile.users}x{tile.items}x{tile.warps}",
+        registers=step.registers, stack_bytes=step.stack_bytes, shared_bytes=step.shared_bytes, shared_limit=limit,
+        blocks=resident_blocks(device, step.num_warps, step.registers, step.shared_bytes),
+        mix=mix, bytes_per_rating=tile.bytes_per_rating, modelled=modelled(mix, tile, device),
+        ok=not faults, reason="; ".join(faults),
+    )  # fmt: skip
+
+
+def _arguments(spec: Spec) -> dict[str, Any]:
+    """Operands of the right kinds, never written or read: only their layout is compiled in."""
+    dtype = torch.float64 if spec.precision == "float64" else torch.float32
+    factors, bias = torch.zeros(SIZE, spec.rank, dtype=dtype), torch.zeros(SIZE, dtype=dtype)
+    encoding = ENCODINGS[spec.encoding]
+    ratings = torch.empty(SIZE, SIZE, dtype=encoding.dtype)
+    encoded, mask = None, None
+    if encoding.form == "uint8":
+        mask = torch.empty(SIZE, SIZE, dtype=torch.uint8)
+    elif encoding.form == "code":
+        encoded = EncodedRatings(ratings, spec.encoding, grid=torch.ones(2, dtype=torch.float64))
+    elif encoding.form == "bits":
+        bits = torch.empty(SIZE, packed_words(SIZE), dtype=torch.int32)
+        encoded = EncodedRatings(ratings, spec.encoding, bits=bits)
+    return {
+        "user_factors": factors, "item_factors": factors, "user_bias": bias, "item_bias": bias,
+        "global_bias": bias[0], "ratings": encoded or ratings, "mask": mask,
+    }  # fmt: skip
+
+
+def _arithmetic(precision: str) -> str:
+    """What the products are computed in, as the devices' tables name it."""
+    return {"tf32x3": "tf32", "bf16x3": "bfloat16"}.get(precision, precision)
+
+
+def _faults(spec: Spec, launches: list[Launch], assembly: str, mix: Mix, tile: Tile, limit: int) -> Iterator[str]:
+    """What is wrong with a build."""
+    for launch in launches:
+        if launch.stack_bytes:
+            yield f"{launch.name} spills: {launch.stack_bytes} bytes of stack a thread"
+        if launch.shared_bytes > limit:
+            yield f"{launch.name} takes {launch.shared_bytes} bytes of shared memory, the limit is {limit}"
+    if DEVICES[spec.target].matrix_flops.get(tile.arithmetic) and spec.precision != "float64" and not mix.matrix:
+        yield "no matrix instruction in the main loop"
+    if compare_and_swap(assembly):
+        yield "an atomic addition became a compare-and-swap loop"
+    encoding = ENCODINGS[spec.encoding]
+    narrowest = encoding.vector_bytes
+    wide = sum(width * count for width, count in mix.load.items() if width >= narrowest)
+    if wide * tile.warps * DEVICES[spec.target].warp < tile.users * tile.items * encoding.dtype.itemsize:
+        yield f"ratings are loaded in vectors of less than {narrowest} bytes a thread"
