@@ -77,9 +77,9 @@ def plan_step(
     """
     if target not in config.TARGETS:
         raise ValueError(f"target: expected one of {', '.join(config.TARGETS)}, got {target!r}")
-    ratings, mask, grid, packed = unwrap(ratings, mask)
+    ratings, mask, encoding = unwrap(ratings, mask)
     parameters = (user_factors, item_factors, user_bias, item_bias, global_bias)
-    problem = check_problem(*parameters, ratings, mask, reg, grid, packed)
+    problem = check_problem(*parameters, ratings, mask, reg, *encoding)
     if problem.ratings.device.type != "cpu" or 0 in problem.shape:
         raise ValueError(f"ratings: expected a CPU tensor with rows and columns, got {problem.ratings.device}, "
                          f"shape {tuple(problem.ratings.shape)}, rank {problem.shape[2]}")  # fmt: skip

@@ -10,13 +10,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kernels.problem import Problem, check_ratings, packed_words
+from kernels.problem import OCCUPIED_BLOCK, Problem, check_ratings, packed_words
 
 FLOAT_DTYPES = {
     "bfloat16-nan": torch.bfloat16, "float16-nan": torch.float16,
     "float32-nan": torch.float32, "float64-nan": torch.float64,
 }  # fmt: skip
 MISSING_CODE = 255
+TILE, WORTH_SKIPPING = 64, 0.9  # users and items of a tile; fraction of tiles with an observed entry
 CHUNK_ELEMENTS = 1 << 22  # ratings looked at together
 
 
@@ -29,6 +30,7 @@ class EncodedRatings(NamedTuple):
     )
     grid: Tensor | None = None  # (2,) float64, scale and offset of codes: rating = code * scale + offset
     bits: Tensor | None = None  # (m, packed_words(n)) int32, the mask: bit c % 32 of word c // 32 is column c
+    occupied: Tensor | None = None  # bool: which blocks of 16 users x 16 items hold an observed entry; None: any may
 
 
 def encode_ratings(ratings: Tensor, mask: Tensor | None = None, encoding: str | None = None) -> EncodedRatings:
@@ -66,8 +68,19 @@ def encode_ratings(ratings: Tensor, mask: Tensor | None = None, encoding: str | 
     for name in encoders if encoding is None else [encoding]:
         encoded = encoders[name](ratings, observed, name)
         if encoded is not None:
-            return encoded
+            return encoded._replace(occupied=_occupied(observed))
     raise ValueError(f"encoding: expected one that loses nothing of these ratings, got {encoding!r}")
+
+
+def _occupied(observed: Tensor) -> Tensor | None:
+    """The blocks that hold an observed entry, where so many tiles are empty that skipping them pays."""
+    rows, columns = observed.shape
+    if 0 in (rows, columns):
+        return None
+    pixels = observed.to(torch.float32)[None]
+    blocks = torch.nn.functional.max_pool2d(pixels, OCCUPIED_BLOCK, ceil_mode=True)
+    tiles = torch.nn.functional.max_pool2d(blocks, TILE // OCCUPIED_BLOCK, ceil_mode=True)
+    return blocks[0] > 0 if tiles.mean() < WORTH_SKIPPING else None
 
 
 def _as_floats(ratings: Tensor, observed: Tensor, name: str) -> EncodedRatings | None:

@@ -14,6 +14,7 @@ from kernels.encoding import EncodedRatings
 from kernels.problem import Grads, Problem, check_problem
 
 PRECISIONS = ("ieee", "tf32x3", "bf16x3", "tf32")
+Encoding = tuple[Tensor | None, bool, Tensor | None]
 _PRECISION_OF_TORCH = {"highest": "ieee", "high": "bf16x3", "medium": "tf32"}
 
 
@@ -55,7 +56,7 @@ def mf_loss_and_grads(
         TypeError, ValueError: an argument's type, dtype, shape, device or name; the message says which.
         RuntimeError: the backend asked for cannot run here.
     """
-    ratings, mask, *encoding = unwrap(ratings, mask)
+    ratings, mask, encoding = unwrap(ratings, mask)
     parameters = (user_factors, item_factors, user_bias, item_bias, global_bias)
     arguments = (*parameters, ratings, mask, reg, backend, precision, deterministic, *encoding)
     loss, *grads = _without_derivatives(step_op, _step, arguments)
@@ -85,7 +86,7 @@ def mf_loss(
     Raises:
         RuntimeError: in a second backward pass, a second derivative.
     """
-    ratings, mask, *encoding = unwrap(ratings, mask)
+    ratings, mask, encoding = unwrap(ratings, mask)
     parameters = (user_factors, item_factors, user_bias, item_bias, global_bias)
     arguments = (*parameters, ratings, mask, reg, backend, precision, deterministic, *encoding)
     if _requires_grad(ratings):
@@ -109,7 +110,7 @@ def mf_sse(
     deterministic: bool = False,
 ) -> Tensor:
     """Sum of squared errors over the mask, 0-d float64: `mf_loss` without regulariser, forward only."""
-    ratings, mask, *encoding = unwrap(ratings, mask)
+    ratings, mask, encoding = unwrap(ratings, mask)
     parameters = (user_factors, item_factors, user_bias, item_bias, global_bias)
     arguments = (*parameters, ratings, mask, 0.0, backend, precision, deterministic, *encoding)
     return _without_derivatives(loss_op, _loss, arguments)
@@ -126,17 +127,17 @@ def _without_derivatives(op: Callable[..., Any], function: Callable[..., Any], a
     return op(*(value.detach() if isinstance(value, Tensor) else value for value in arguments))
 
 
-def unwrap(ratings: Tensor | EncodedRatings, mask: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None, bool]:
-    """Ratings, mask, grid of the codes and whether the mask is packed, as `Problem` has them.
+def unwrap(ratings: Tensor | EncodedRatings, mask: Tensor | None) -> tuple[Tensor, Tensor | None, Encoding]:
+    """Ratings, mask, and the rest as `Problem` has it: grid of the codes, whether the mask is packed, occupied blocks.
 
     Raises:
         ValueError: encoded ratings come with a second mask.
     """
     if not isinstance(ratings, EncodedRatings):
-        return ratings, mask, None, False
+        return ratings, mask, (None, False, None)
     if mask is not None:
         raise ValueError("mask: expected None, since encoded ratings carry their mask; got a second one")
-    return ratings.values, ratings.bits, ratings.grid, ratings.bits is not None
+    return ratings.values, ratings.bits, (ratings.grid, ratings.bits is not None, ratings.occupied)
 
 
 def resolve_precision(precision: str | None) -> str:
@@ -166,10 +167,10 @@ def _run(
 def _step(
     user_factors: Tensor, item_factors: Tensor, user_bias: Tensor, item_bias: Tensor, global_bias: Tensor,
     ratings: Tensor, mask: Tensor | None, reg: float, backend: str, precision: str | None, deterministic: bool,
-    grid: Tensor | None = None, packed: bool = False,
+    grid: Tensor | None = None, packed: bool = False, occupied: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     parameters = (user_factors, item_factors, user_bias, item_bias, global_bias)
-    problem = check_problem(*parameters, ratings, mask, reg, grid, packed)
+    problem = check_problem(*parameters, ratings, mask, reg, grid, packed, occupied)
     loss, grads = _run(problem, backend, precision, deterministic, gradients=True)
     assert grads is not None  # they were asked for
     return loss, *grads
@@ -191,19 +192,19 @@ def _scale_grads(ctx: Any, d_loss: Tensor | None, *_: Tensor | None) -> tuple[Te
     if torch.is_grad_enabled():
         raise RuntimeError("mf_loss has first derivatives only: create_graph=True asks for a second derivative")
     if d_loss is None:
-        return (None,) * 13
+        return (None,) * 14
     grads = ctx.saved_tensors
     scale = d_loss.to(grads[0].dtype)
-    return *(grad * scale for grad in grads), *(None,) * 8
+    return *(grad * scale for grad in grads), *(None,) * 9
 
 
 def _loss(
     user_factors: Tensor, item_factors: Tensor, user_bias: Tensor, item_bias: Tensor, global_bias: Tensor,
     ratings: Tensor, mask: Tensor | None, reg: float, backend: str, precision: str | None, deterministic: bool,
-    grid: Tensor | None = None, packed: bool = False,
+    grid: Tensor | None = None, packed: bool = False, occupied: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     parameters = (user_factors, item_factors, user_bias, item_bias, global_bias)
-    problem = check_problem(*parameters, ratings, mask, reg, grid, packed)
+    problem = check_problem(*parameters, ratings, mask, reg, grid, packed, occupied)
     return _run(problem, backend, precision, deterministic, gradients=False)[0]
 
 

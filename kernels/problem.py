@@ -13,6 +13,9 @@ PARAMETER_DTYPES = (torch.float32, torch.float64)
 RATING_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.uint8, torch.int8)
 
 
+OCCUPIED_BLOCK = 16  # users and items of a block in `Problem.occupied`
+
+
 class Grads(NamedTuple):
     """Gradients of the loss in parameter order, each with its parameter's shape and dtype."""
 
@@ -36,6 +39,7 @@ class Problem(NamedTuple):
     reg: float
     grid: Tensor | None = None  # (2,) float64: ratings are uint8 codes, code * grid[0] + grid[1], 255 = missing
     packed: bool = False  # the mask is (m, packed_words(n)) int32: bit c % 32 of word c // 32 is column c
+    occupied: Tensor | None = None  # bool: which blocks of 16 users x 16 items hold an observed entry; None: any may
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -59,6 +63,7 @@ def check_problem(
     reg: float,
     grid: Tensor | None = None,
     packed: bool = False,
+    occupied: Tensor | None = None,
 ) -> Problem:
     """The arguments as a `Problem`.
 
@@ -66,7 +71,8 @@ def check_problem(
         TypeError: an argument is not a dense tensor, its dtype is not one that the step takes, or `reg` is no number.
         ValueError: a shape or a device does not fit the others, or `reg` is not finite.
     """
-    problem = Problem(user_factors, item_factors, user_bias, item_bias, global_bias, ratings, mask, reg, grid, packed)
+    parameters = (user_factors, item_factors, user_bias, item_bias, global_bias)
+    problem = Problem(*parameters, ratings, mask, reg, grid, packed, occupied)
     for name, parameter in zip(Problem._fields[:5], problem[:5], strict=True):
         _check_tensor(name, parameter)
     check_ratings(ratings, mask)
@@ -89,6 +95,8 @@ def check_problem(
         _check_shape("mask", mask, (m, packed_words(n)) if packed else (m, n))
     if grid is not None:
         _check_shape("ratings.grid", grid, (2,))
+    if occupied is not None:
+        _check_shape("ratings.occupied", occupied, (-(-m // OCCUPIED_BLOCK), -(-n // OCCUPIED_BLOCK)))
 
     for name, tensor in zip(Problem._fields[1:], problem[1:], strict=True):
         if isinstance(tensor, Tensor) and tensor.device != user_factors.device:

@@ -100,7 +100,7 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     Results are bitwise the same for the same number of threads, `deterministic` or not;
     the arithmetic is that of the parameters' dtype whatever `precision` says.
     """
-    P, Q, bu, bi, mu, ratings, mask, reg, grid, packed = problem
+    P, Q, bu, bi, mu, ratings, mask, reg, grid, packed, _ = problem
     m, rank = P.shape
     n = Q.shape[0]
     loss = torch.empty_like(_FLOAT64)

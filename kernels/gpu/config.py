@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kernels.gpu.tiles import TILES, WIDTHS
+from kernels.gpu.tiles import INTERPRETED, TILES, WIDEST, WIDTHS
 
-MAX_RANK = 256
+MAX_RANK = 1024
 WORKSPACE_BYTES = 64 << 20  # bound on the slices of partial gradients, beyond one slice of each side
 WITHOUT_ATOMICS = ("gfx90a",)  # float32 atomics compile to compare-and-swap loops
 PROGRAMS_PER_MULTIPROCESSOR = 4
@@ -81,6 +81,7 @@ class Config:
     BN: int  # items of a tile
     BK: int  # columns of the padded factors
     sums: bool  # bias gradients by summing E, not from two extra columns
+    chunk: int  # columns worked on at a time; 0: all, and the users' stay in registers
     num_warps: int
     backend: str = "interpreter"
     atomics: bool = True  # False: each program adds into a dB of its own, since atomics would be loops
@@ -119,7 +120,7 @@ def factor_columns(rank: int) -> tuple[int, bool]:
     BK is a power of two, at least 16; the two extra columns are given up where they would double more than 32.
     """
     padded, plain = (max(16, 1 << (columns - 1).bit_length()) for columns in (rank + 2, rank))
-    return (plain, True) if rank > 128 or (padded > plain and plain >= 64) else (padded, False)
+    return (plain, True) if padded > plain >= 64 else (padded, False)
 
 
 def pick(
@@ -134,30 +135,33 @@ def pick(
     Raises:
         NotShipped: there is no clean build; the message says why.
     """
-    BK, sums = factor_columns(rank)
-    precision = "float64" if parameter_bytes == 8 else precision
-    arithmetic = ARITHMETIC[precision]
-    if target.backend == "interpreter":
-        return Config(arithmetic, 64, 64, BK, sums, 4)
-    if rank > MAX_RANK:
+    if rank > MAX_RANK and target.backend != "interpreter":
         raise NotShipped(f"rank {rank}: the largest is {MAX_RANK}")
+    precision = "float64" if parameter_bytes == 8 else precision
     table = _table(target)
     if precision not in table:
         raise NotShipped(f"precision {precision}: {target.backend} has {', '.join(table) or 'none'} on this device")
-    tile = table[precision].split()[WIDTHS.index(f"{BK}s" if sums else f"{BK}")]
+    BK, sums = factor_columns(rank)
+    width = f"{BK}s" if sums else f"{BK}"
+    tile = table[precision].split()[WIDTHS.index(width if rank <= WIDEST else "wide")]
     fast, _, exclusive = tile.partition("|")
     atomics = target.name not in WITHOUT_ATOMICS
     tile = exclusive or fast if deterministic or not atomics else fast
     if tile == "-":
         raise NotShipped(f"rank {rank} at precision {precision}: every tile that was tried spills registers")
-    BM, BN, num_warps = map(int, tile.split("x"))
+    sizes, _, chunk = tile.partition("/")
+    BM, BN, num_warps = map(int, sizes.split("x"))
+    if chunk:
+        BK, sums = -(-rank // int(chunk)) * int(chunk), True
     if not aligned:
         BN = max(16, BN // 2)
-    return Config(arithmetic, BM, BN, BK, sums, num_warps, target.backend, atomics)
+    return Config(ARITHMETIC[precision], BM, BN, BK, sums, int(chunk or 0), num_warps, target.backend, atomics)
 
 
 def _table(target: Target) -> dict[str, str]:
     """Tiles by precision. A device without a table of its own gets that of its generation, or the most frugal one."""
+    if target.backend == "interpreter":
+        return dict.fromkeys(ARITHMETIC, INTERPRETED)
     if target.name in TILES:
         return TILES[target.name]
     if target.backend == "hip":

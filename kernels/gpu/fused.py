@@ -28,6 +28,7 @@ def fused_step(
     M, N,
     stride_rm, stride_rn, stride_mm, stride_mn,
     user_blocks, tiles, tiles_per_split,
+    walks_ptr, lengths_ptr,  # (user_blocks, tiles) tiles to walk, (user_blocks,) how many; None: all in order
     db_slice,  # 0: every program adds into one dB; else rows to a dB of the program's own
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     LANES: tl.constexpr,  # squared errors kept a user: as few as a thread can reach by adding elements of its own
@@ -40,17 +41,12 @@ def fused_step(
 ):  # fmt: skip
     dtype = bu_ptr.dtype.element_ty
     group, split = tl.program_id(0), tl.program_id(1)
-    first = split * tiles_per_split
-    walk = tl.minimum(tiles_per_split, tiles - first)
-    lead = group % walk  # groups start apart on their walk, so that few programs add to one dB tile at a time
     m, n, k = tl.arange(0, BM), tl.arange(0, BN), tl.arange(0, BK)
     a_tile, b_tile = m[:, None] * BK + k[None, :], n[:, None] * BK + k[None, :]  # [BM, BK], [BN, BK]
     a_low_ptr = a_ptr + tl.cast(user_blocks, tl.int64) * (BM * BK)
     b_low_ptr = b_ptr + tl.cast(tiles, tl.int64) * (BN * BK)
     sse = tl.full([BM, LANES], 0, dtype)
-    if scale_ptr is not None:
-        scale = tl.load(scale_ptr)
-
+    scale = None if scale_ptr is None else tl.load(scale_ptr)
     last, stride = (user_blocks, tl.num_programs(0)) if PERSISTENT else (group + 1, 1)
     for user_block in range(group, last, stride):
         i = tl.cast(user_block, tl.int64) * BM
@@ -64,24 +60,18 @@ def fused_step(
         dA = tl.full([BM, BK], 0, dtype)
         dbu = tl.full([BM], 0, dtype)
 
+        first, walk, lead = part_of_walk(user_block, group, split, tiles, tiles_per_split, lengths_ptr)
         for step in range(walk):
-            tile = first + tl.where(step < walk - lead, step + lead, step + lead - walk)
+            tile = tile_at(step, first, walk, lead, user_block, tiles, walks_ptr)
             j = tile.to(tl.int64) * BN
             B = tl.load(b_ptr + j * BK + b_tile)  # [BN, BK]
             B_low = tl.load(b_low_ptr + j * BK + b_tile) if SPLIT else B
             bi = tl.load(bi_ptr + j + n)  # [BN]
             items = (n < N - tile * BN)[None, :]  # [1, BN]
-            inside = users[:, None] & items  # [BM, BN]
-            bounds = items if mask_ptr is None or BITS else inside  # those of the mask's own load, where it has one
-            rating = tl.load(ratings_ptr + j * stride_rn + ratings_tile, mask=bounds, other=0)  # [BM, BN]
-            R = rating.to(dtype)
-            if scale_ptr is not None:
-                R = R * scale
-                observed = inside & (rating != MISSING_CODE)
-            elif mask_ptr is None:
-                observed = inside & (R == R)
-            else:
-                observed = observed_in(mask_ptr + i * stride_mm, j, stride_mm, stride_mn, inside, users, m, n, BN, BITS)
+            R, observed = observe(
+                ratings_ptr + j * stride_rn + ratings_tile, mask_ptr, scale, i, j, stride_mm, stride_mn,
+                users, items, m, n, dtype, BN, BITS,
+            )  # fmt: skip
 
             # The ratings stay out of the product's accumulator: loads that feed one are not pipelined.
             bias = bu[:, None] + bi[None, :]
@@ -109,6 +99,49 @@ def fused_step(
 
     program = group.to(tl.int64) * tl.num_programs(1) + split
     tl.store(sse_ptr + program * BM + m, tl_sum(sse, 1).to(tl.float64))
+
+
+@triton.jit
+def part_of_walk(user_block, group, split, tiles, tiles_per_split, lengths_ptr):
+    """Where a split begins on a user block's walk, its steps, and by how many a group starts ahead of the first.
+
+    Groups start apart, so that few programs add to one dB tile at a time.
+    """
+    length = tiles
+    if lengths_ptr is not None:
+        length = tl.load(lengths_ptr + user_block)
+        tiles_per_split = (length + tl.num_programs(1) - 1) // tl.num_programs(1)
+    first = split * tiles_per_split
+    walk = tl.maximum(tl.minimum(tiles_per_split, length - first), 0)
+    return first, walk, group % tl.maximum(walk, 1)
+
+
+@triton.jit
+def tile_at(step, first, walk, lead, user_block, tiles, walks_ptr):
+    tile = first + tl.where(step < walk - lead, step + lead, step + lead - walk)
+    if walks_ptr is not None:
+        tile = tl.load(walks_ptr + tl.cast(user_block, tl.int64) * tiles + tile)
+    return tile
+
+
+@triton.jit
+def observe(
+    rating_ptrs, mask_ptr, scale, i, j, stride_mm, stride_mn, users, items, m, n,
+    dtype: tl.constexpr, BN: tl.constexpr, BITS: tl.constexpr,
+):  # fmt: skip
+    """The tile of ratings from row i and column j on, decoded, and where it is observed. [BM, BN] each"""
+    inside = users[:, None] & items
+    bounds = items if mask_ptr is None or BITS else inside  # those of the mask's own load, where it has one
+    rating = tl.load(rating_ptrs, mask=bounds, other=0)
+    R = rating.to(dtype)
+    if scale is not None:
+        R = R * scale
+        observed = inside & (rating != MISSING_CODE)
+    elif mask_ptr is None:
+        observed = inside & (R == R)
+    else:
+        observed = observed_in(mask_ptr + i * stride_mm, j, stride_mm, stride_mn, inside, users, m, n, BN, BITS)
+    return R, observed
 
 
 @triton.jit

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from kernels.gpu.chunked import chunked_step
 from kernels.gpu.config import Arithmetic, Config, Target, deal, pick
 from kernels.gpu.fused import fused_step
 from kernels.gpu.reduce import sum_slices
-from kernels.problem import Grads, Problem, squared_norms
+from kernels.problem import OCCUPIED_BLOCK, Grads, Problem, squared_norms
 
 REDUCE_BLOCK = 1024
 FP_FUSION = {"enable_fp_fusion": True}  # the default depends on Triton's version
@@ -64,10 +65,15 @@ def plan_step(problem: Problem, target: Target, precision: str, deterministic: b
         bu_mu -= offset  # so that only code * scale is left to subtract
 
     db_slices = grid.groups if exclusive else 1
+    walks = lengths = None
+    if problem.occupied is not None:
+        walks, lengths = _walks(problem.occupied, config.BM // OCCUPIED_BLOCK, config.BN // OCCUPIED_BLOCK)
     sse = P.new_empty(grid.groups * grid.splits, config.BM, dtype=torch.float64)
     dA = dB = dbu = dbi = None
     if gradients:
         dA, dB = P.new_empty(grid.splits, users, BK), P.new_zeros(db_slices, items, BK)
+        if config.chunk:
+            dA.zero_()  # it is added to
         if config.sums:
             dbu, dbi = P.new_empty(grid.splits, users), P.new_zeros(db_slices, items)
 
@@ -82,15 +88,18 @@ def plan_step(problem: Problem, target: Target, precision: str, deterministic: b
         "stride_rm": problem.ratings.stride(0), "stride_rn": problem.ratings.stride(1),
         "stride_mm": 0 if mask is None else mask.stride(0), "stride_mn": 0 if mask is None else mask.stride(1),
         "user_blocks": grid.user_blocks, "tiles": grid.tiles, "tiles_per_split": grid.tiles_per_split,
+        "walks_ptr": walks, "lengths_ptr": lengths,
         "db_slice": items if exclusive else 0,
     }  # fmt: skip
     constants = {
         "BM": config.BM, "BN": config.BN, "BK": BK, "LANES": config.lanes,
-        "BITS": problem.packed, "SUMS": config.sums, "GRADIENTS": gradients,
+        "BITS": problem.packed, "GRADIENTS": gradients,
         "ATOMIC": config.atomics, "PERSISTENT": grid.groups < grid.user_blocks,
         "SPLIT": config.arithmetic.split, "PRECISION": config.arithmetic.input_precision,
     }  # fmt: skip
-    step = KernelCall(fused_step, (grid.groups, grid.splits), arguments, constants, config.options | FP_FUSION)
+    kernel, form = (chunked_step, {"CHUNK": config.chunk}) if config.chunk else (fused_step, {"SUMS": config.sums})
+    options = config.options | FP_FUSION
+    step = KernelCall(kernel, (grid.groups, grid.splits), arguments, constants | form, options)
     sums = [_Sum(partial) for partial in (dA, dB, dbu, dbi) if partial is not None]
 
     def result() -> tuple[Tensor, Grads | None]:
@@ -132,6 +141,7 @@ def _transposed(problem: Problem) -> Problem:
         user_factors=problem.item_factors, item_factors=problem.user_factors,
         user_bias=problem.item_bias, item_bias=problem.user_bias,
         ratings=problem.ratings.T, mask=None if problem.mask is None else problem.mask.T,
+        occupied=None if problem.occupied is None else problem.occupied.T,
     )  # fmt: skip
 
 
@@ -140,6 +150,18 @@ def _untransposed(loss: Tensor, grads: Grads | None) -> tuple[Tensor, Grads | No
         return loss, None
     d_items, d_users, d_item_bias, d_user_bias, d_global_bias = grads
     return loss, Grads(d_users, d_items, d_user_bias, d_item_bias, d_global_bias)
+
+
+def _walks(occupied: Tensor, users: int, items: int) -> tuple[Tensor, Tensor]:
+    """The tiles of `users` x `items` blocks that hold an observed entry, and how many they are for each block of users.
+
+    (user blocks, tiles) int32, row by row the occupied ones in order, then the rest, which nothing walks; (user blocks,).
+    """
+    rows, columns = occupied.shape
+    padded = torch.nn.functional.pad(occupied, (0, -columns % items, 0, -rows % users))
+    tiles = padded.unflatten(1, (-1, items)).any(2).unflatten(0, (-1, users)).any(1)
+    order = torch.argsort(tiles.logical_not().to(torch.uint8), dim=1, stable=True)
+    return order.to(torch.int32), tiles.sum(1, dtype=torch.int32)
 
 
 def _operand(factors: Tensor, arithmetic: Arithmetic) -> Tensor:

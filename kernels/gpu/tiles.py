@@ -1,10 +1,12 @@
 """Tiles that compile without spills and within shared memory: users x items x warps, for each width of the factors.
 
-`a|b`: b where dB has a slice for each group of programs (deterministic, or no atomics), a else; `-`: nothing is clean.
-Found by compiling the candidates, largest first, for float32 ratings with and without a mask, bfloat16 and codes.
+`/c`: the factors in chunks of c columns; `a|b`: b where dB has a slice for each group of programs (deterministic, or no
+atomics), a else; `-`: nothing is clean. Of the clean tiles the one with the least modelled time.
 """
 
-WIDTHS = ("16", "32", "64", "64s", "128", "128s", "256s")  # columns; s: bias gradients by sums
+WIDTHS = ("16", "32", "64", "64s", "128", "128s", "wide")  # columns; s: bias gradients by sums; wide: above WIDEST
+WIDEST = 128  # rank
+INTERPRETED = "64x64x4 64x64x4 64x64x4 64x64x4 64x64x4 64x64x4 64x64x4/64"
 TILES: dict[str, dict[str, str]] = {
     "sm_80": {
         "ieee": "64x32x4 64x32x4 32x32x4 32x32x4 32x32x4 32x32x4|32x16x4 16x16x4",

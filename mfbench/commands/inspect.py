@@ -48,8 +48,8 @@ def command(chosen: dict[str, list[str] | None], everything: bool, jobs: int | N
     if as_json:
         click.echo(inspection.model_dump_json())
     else:
-        changes = [] if base is None else [difference.table(base, inspection)]
-        Console(highlight=False).print(*_parts(inspection), *changes)
+        changes = [] if base is None else [Text(line) for line in difference.differences(base, inspection)]
+        Console(highlight=False).print(*_parts(inspection), *changes, sep="\n")
     return int(bool(inspection.failed))
 
 

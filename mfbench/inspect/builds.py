@@ -114,6 +114,11 @@ def specs(targets: Iterable[str], ranks: Iterable[int], precisions: Iterable[str
 
 def examine_all(wanted: list[Spec], jobs: int, done: Callable[[], object]) -> Iterator[Build | NotBuilt]:
     """The builds in the order of `wanted`, compiled by `jobs` processes; `done` is called as each ends."""
+    if jobs == 1:
+        for spec in wanted:
+            yield examine(spec)
+            done()
+        return
     context = get_context("spawn")
     with ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         futures = [pool.submit(examine, spec) for spec in wanted]
@@ -136,7 +141,8 @@ def examine(spec: Spec) -> Build | NotBuilt:
     step = launches[0]
     device, constants = DEVICES[spec.target], step.constants
     assembly = step.sass or step.amdgcn or ""
-    mix = main_loop(assembly)
+    chunk = constants.get("CHUNK", 0)
+    mix = main_loop(assembly, constants["BK"] // chunk if chunk else 1)
     tile = Tile(
         constants["BM"], constants["BN"], constants["BK"], step.num_warps, 3 if constants["SPLIT"] else 1,
         _arithmetic(spec.precision), ENCODINGS[spec.encoding].bytes,
@@ -146,7 +152,7 @@ def examine(spec: Spec) -> Build | NotBuilt:
     limit = TARGETS[spec.target].shared_bytes
     faults = list(_faults(spec, launches, assembly, mix, tile, limit))
     return Build(
-        **spec._asdict(), tile=f"{tile.users}x{tile.items}x{tile.warps}",
+        **spec._asdict(), tile=f"{tile.users}x{tile.items}x{tile.warps}" + (f"/{chunk}" if chunk else ""),
         registers=step.registers, stack_bytes=step.stack_bytes, shared_bytes=step.shared_bytes, shared_limit=limit,
         blocks=resident_blocks(device, step.num_warps, step.registers, step.shared_bytes),
         mix=mix, bytes_per_rating=tile.bytes_per_rating, modelled=modelled(mix, tile, device),
@@ -193,5 +199,6 @@ def _faults(spec: Spec, launches: list[Launch], assembly: str, mix: Mix, tile: T
     encoding = ENCODINGS[spec.encoding]
     narrowest = encoding.vector_bytes
     wide = sum(width * count for width, count in mix.load.items() if width >= narrowest)
-    if wide * tile.warps * DEVICES[spec.target].warp < tile.users * tile.items * encoding.dtype.itemsize:
+    loaded = tile.users * tile.items * encoding.dtype.itemsize + tile.items * tile.columns * tile.operand_bytes
+    if wide * tile.warps * DEVICES[spec.target].warp < loaded:
         yield f"ratings are loaded in vectors of less than {narrowest} bytes a thread"

@@ -2,44 +2,41 @@
 
 from __future__ import annotations
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from collections.abc import Iterator
 
-from mfbench.inspect.builds import Build, Inspection
+from mfbench.inspect.builds import Build, Inspection, Spec
 
 FIGURES = {
-    "regs": lambda build: build.registers,
+    "tile": lambda build: build.tile,
+    "registers": lambda build: build.registers,
     "stack": lambda build: build.stack_bytes,
     "shared": lambda build: build.shared_bytes,
-    "instr": lambda build: build.mix.instructions,
+    "instructions": lambda build: build.mix.instructions,
     "matrix": lambda build: build.mix.matrix,
-    "blk": lambda build: build.blocks,
-    "issue/DRAM": lambda build: round(build.modelled.issue_over_dram, 3),
-    "DRAM": lambda build: round(build.modelled.dram_fraction, 3),
+    "modelled issue": lambda build: f"{build.modelled.issue_over_dram:.3f}",
+    "modelled DRAM": lambda build: f"{build.modelled.dram_fraction:.1%}",
 }
 
 
-def table(base: Inspection, new: Inspection) -> RenderableType:
-    """The builds whose figures changed, as `before → after`; then what only one of the two has."""
+def differences(base: Inspection, new: Inspection) -> Iterator[str]:
+    """A line for each build whose figures changed, then what only one side has, then how many changed."""
     before = {build.spec: build for build in base.builds}
     after = {build.spec: build for build in new.builds}
-    grid = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    for name in ("build", "tile", *FIGURES):
-        grid.add_column(name, no_wrap=True)
-    changed = [spec for spec in after if spec in before and _figures(before[spec]) != _figures(after[spec])]
-    for spec in changed:
-        grid.add_row(" ".join(map(str, spec)), *map(_arrow, _figures(before[spec]), _figures(after[spec])))
-    common = len(before.keys() & after.keys())
-    lines = [f"{len(changed)} of {common} builds changed; before: Triton {base.triton}, after: {new.triton}"]
-    lines += [f"only before: {' '.join(map(str, spec))}" for spec in before.keys() - after.keys()] if common else []
-    lines += [f"only after: {' '.join(map(str, spec))}" for spec in after.keys() - before.keys()]
-    return Group(*([grid] if changed else []), Text("\n".join(lines)))
+    common = [spec for spec in after if spec in before]
+    changed = {spec: changes for spec in common if (changes := list(_changes(before[spec], after[spec])))}
+    for spec, changes in changed.items():
+        yield f"{_name(spec)}: {', '.join(changes)}"
+    for title, only in (("before", before.keys() - after.keys()), ("now", after.keys() - before.keys())):
+        if only:
+            yield f"only {title}: {', '.join(map(_name, sorted(only)))}"
+    yield f"{len(changed)} of {len(common)} builds changed; before: Triton {base.triton}, now: Triton {new.triton}"
 
 
-def _figures(build: Build) -> list[str]:
-    return [build.tile, *(str(figure(build)) for figure in FIGURES.values())]
+def _changes(before: Build, after: Build) -> Iterator[str]:
+    for name, figure in FIGURES.items():
+        if figure(before) != figure(after):
+            yield f"{name} {figure(before)} → {figure(after)}"
 
 
-def _arrow(before: str, after: str) -> str:
-    return after if before == after else f"{before} → {after}"
+def _name(spec: Spec) -> str:
+    return " ".join(map(str, spec))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, Field
 
 Widths = dict[int, int]  # bytes a thread: how many instructions
+Span = tuple[int, int]  # of lines
 
 
 class Mix(BaseModel):
@@ -40,22 +41,39 @@ class _Line(NamedTuple):
     operands: str
 
 
-def main_loop(assembly: str) -> Mix:
-    """The mix of the loop that holds most of the arithmetic.
+def main_loop(assembly: str, chunks: int = 1) -> Mix:
+    """The mix of the loop over tiles: the one that holds most of the arithmetic.
+
+    Args:
+        assembly: of one kernel, as `nvdisasm -c` or LLVM prints it.
+        chunks: passes of the loops inside it, where there are such.
 
     Raises:
         ValueError: there is no loop with arithmetic.
     """
     nvidia = ".L_x_" in assembly
-    lines = list(_nvidia_lines(assembly) if nvidia else _amd_lines(assembly))
     kinds = _NVIDIA if nvidia else _AMD
-    spans = {span: _arithmetic(lines[slice(*span)], kinds) for span in _backward_branches(lines)}
-    most = max(spans.values(), default=0)
-    if not most:
+    lines = list(_nvidia_lines(assembly) if nvidia else _amd_lines(assembly))
+    end = max((at for at, line in enumerate(lines) if line.opcode in ("EXIT", "s_endpgm")), default=len(lines))
+    spans = _backward_branches(lines[:end])  # what lies behind was moved out of loops and branches back into them
+    arithmetic = {span: _arithmetic(lines[slice(*span)], kinds) for span in spans}
+    loops = sorted((span for span, amount in arithmetic.items() if amount), key=lambda span: span[1] - span[0])
+    if not loops:
         raise ValueError("assembly: expected a loop with arithmetic, found none")
-    # Outer loops, and branches back from code moved out of the loop, span more; peeled passes hold less.
-    begin, end = min((span for span, amount in spans.items() if 2 * amount > most), key=lambda s: s[1] - s[0])
-    return _mix([line for line in lines[begin:end] if line.opcode], kinds)
+    # An outer loop spans more; a first pass that was peeled off is no loop.
+    most = arithmetic[loops[-1]]
+    inner = {loop: [span for span in loops if span != loop and _holds(loop, span)] for loop in loops}
+    loop = next(span for span in loops if 2 * arithmetic[span] > most and (chunks == 1 or inner[span]))
+    weighted = [
+        (line, chunks if any(begin <= at < end for begin, end in inner[loop]) else 1)
+        for at, line in enumerate(lines[slice(*loop)], loop[0])
+        if line.opcode
+    ]
+    return _mix(weighted, kinds)
+
+
+def _holds(outer: Span, inner: Span) -> bool:
+    return outer[0] <= inner[0] and inner[1] <= outer[1]
 
 
 def compare_and_swap(assembly: str) -> bool:
@@ -79,7 +97,7 @@ def _amd_lines(assembly: str) -> Iterator[_Line]:
             yield _Line("", found[1], found[2])
 
 
-def _backward_branches(lines: list[_Line]) -> Iterator[tuple[int, int]]:
+def _backward_branches(lines: list[_Line]) -> Iterator[Span]:
     seen: dict[str, int] = {}
     for index, line in enumerate(lines):
         if line.label:
@@ -96,24 +114,22 @@ def _arithmetic(lines: list[_Line], kinds: dict[str, str]) -> int:
     return 1000 * counts["matrix"] + counts["vector"]
 
 
-def _mix(lines: list[_Line], kinds: dict[str, str]) -> Mix:
+def _mix(weighted: list[tuple[_Line, int]], kinds: dict[str, str]) -> Mix:
+    """Counts of the lines, each as often as its weight says."""
     totals: Counter[str] = Counter()
     widths: dict[str, Counter[int]] = {}
-    for line in lines:
-        for kind, pattern in kinds.items():
-            if not re.match(pattern, line.opcode):
-                continue
-            if kind in _WITH_WIDTH:
-                widths.setdefault(kind, Counter())[_width(line.opcode)] += 1
-            else:
-                totals[kind] += 1
-            break
-        else:
-            if "_dpp" in line.opcode:
-                totals["shuffle"] += 1
-    issued = sum(not line.opcode.startswith(_BESIDE) for line in lines)
+    for line, times in weighted:
+        kind = next((kind for kind, pattern in kinds.items() if re.match(pattern, line.opcode)), "")
+        if kind in _WITH_WIDTH:
+            widths.setdefault(kind, Counter())[_width(line.opcode)] += times
+        elif kind:
+            totals[kind] += times
+        elif "_dpp" in line.opcode:
+            totals["shuffle"] += times
+        totals["instructions"] += times
+        totals["issued"] += times * (not line.opcode.startswith(_BESIDE))
     by_width = {kind: dict(sorted(found.items())) for kind, found in widths.items()}
-    return Mix.model_validate({"instructions": len(lines), "issued": issued, **totals, **by_width})
+    return Mix.model_validate({**totals, **by_width})
 
 
 _WITH_WIDTH = ("load", "store", "atomic", "shared_load", "fragment_load", "shared_store")

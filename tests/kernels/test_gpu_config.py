@@ -16,10 +16,17 @@ PRECISIONS = ("ieee", "tf32x3", "bf16x3", "tf32")
     ("rank", "columns"),
     [(1, (16, False)), (14, (16, False)), (15, (32, False)), (30, (32, False)), (31, (64, False)), (62, (64, False)),
      (63, (64, True)), (64, (64, True)), (65, (128, False)), (126, (128, False)), (127, (128, True)),
-     (128, (128, True)), (129, (256, True)), (200, (256, True)), (256, (256, True))],
+     (128, (128, True))],
 )  # fmt: skip
 def test_columns_of_the_factors(rank, columns):
     assert factor_columns(rank) == columns
+
+
+@pytest.mark.parametrize(("rank", "columns"), [(129, 192), (192, 192), (193, 256), (256, 256), (257, 320)])
+def test_wide_factors_go_in_chunks(monkeypatch, rank, columns):
+    monkeypatch.setitem(TILES, "sm_90", {"tf32": " ".join(["64x64x4"] * (len(WIDTHS) - 1) + ["64x32x4/64"])})
+    build = pick(TARGETS["sm_90"], rank, "tf32", False)
+    assert (build.BM, build.BN, build.num_warps, build.chunk, build.BK, build.sums) == (64, 32, 4, 64, columns, True)
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
@@ -93,7 +100,7 @@ def test_a_build_or_a_reason(name, precision, deterministic):
         except NotShipped:
             continue
         assert rank + (0 if build.sums else 2) <= build.BK
-        assert all(size >= 16 and size & (size - 1) == 0 for size in (build.BM, build.BN, build.BK))
+        assert all(size >= 16 and size & (size - 1) == 0 for size in (build.BM, build.BN, build.chunk or build.BK))
         assert build.options["num_warps"] in (1, 2, 4, 8)
         narrower = pick(TARGETS[name], rank, precision, deterministic, parameter_bytes, aligned=False)
         assert (build.BM, max(16, build.BN // 2)) == (narrower.BM, narrower.BN)
@@ -116,7 +123,7 @@ def test_unknown_devices_get_a_safe_build(name, shared_kib, table):
     [
         ("sm_75", 30, "ieee", "sm_75: the oldest is sm_80"),
         ("gfx1030", 30, "ieee", "gfx1030: no build was checked for it"),
-        ("sm_90", 257, "ieee", "rank 257: the largest is 256"),
+        ("sm_90", 1025, "ieee", "rank 1025: the largest is 1024"),
         ("gfx942", 30, "tf32x3", "precision tf32x3: hip has"),
         ("xpu", 30, "tf32", "precision tf32: xpu has ieee on this device"),
     ],

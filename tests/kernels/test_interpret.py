@@ -18,7 +18,7 @@ from tests.problems import assert_right, draw_inputs, problems
 pytest.importorskip("triton", reason="Triton is not installed")
 pytestmark = [pytest.mark.interpret, pytest.mark.usefixtures("poisoned")]
 
-RANKS = (1, 2, 13, 14, 15, 16, 29, 30, 31, 62, 63, 64, 65, 100, 127, 128, 130)
+RANKS = (1, 2, 13, 14, 15, 16, 29, 30, 31, 62, 63, 64, 65, 100, 127, 128, 129, 300)
 SLOW = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
