@@ -1,8 +1,7 @@
 """Compiles the CPU kernel for the machine it runs on, once, and keeps the library in a cache.
 
-The environment chooses: `CXX` the compiler, `MFBENCH_CACHE` the folder of compiled libraries (else
-`$XDG_CACHE_HOME/mfbench`, else `~/.cache/mfbench`), `MFBENCH_SANITIZE` the sanitizers to build with,
-for example `address,undefined`.
+The environment chooses: `CXX` the compiler, `MFBENCH_SANITIZE` the sanitizers to build with, for example
+`address,undefined`, and the folder of the cache (`kernels/cache.py`).
 """
 
 from __future__ import annotations
@@ -17,6 +16,8 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
+
+from kernels.cache import cache_folder
 
 SOURCE = Path(__file__).with_name("fused.cpp")
 HEADERS = sorted(SOURCE.parent.glob("*.h"))
@@ -42,7 +43,7 @@ def load_kernel() -> ctypes.CDLL:
     for flags in _flag_sets():
         identity = "\0".join([*source, *compiler, version, *flags, _cpu_identity()])
         key = hashlib.sha256(identity.encode()).hexdigest()[:24]
-        library = _cache_folder() / f"fused-{key}.so"
+        library = cache_folder() / f"fused-{key}.so"
         try:
             if library.exists():
                 try:
@@ -112,19 +113,6 @@ def _output(command: list[str]) -> str:
         message = next((line for line in lines if "error" in line), lines[0])
         raise BuildError(f"{shlex.join(command)}: {message}")
     return done.stdout
-
-
-@cache
-def _cache_folder() -> Path:
-    """The first folder that can be written: as configured, else one of this process's own."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    folder = Path(os.environ.get("MFBENCH_CACHE") or os.path.join(base, "mfbench"))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="mfbench-"))
 
 
 def _cpu_identity() -> str:

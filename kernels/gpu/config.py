@@ -186,7 +186,7 @@ def deal(target: Target, config: Config, m: int, n: int, deterministic: bool, pa
     dA_bytes, dB_bytes = user_blocks * config.BM * row, tiles * config.BN * row
     if not deterministic:
         groups = user_blocks
-        wanted = -(-PROGRAMS_PER_MULTIPROCESSOR * target.multiprocessors // user_blocks)
+        wanted = round(PROGRAMS_PER_MULTIPROCESSOR * target.multiprocessors / user_blocks)
         splits = max(1, min(wanted, tiles, 1 + WORKSPACE_BYTES // dA_bytes))
     else:
         groups = splits = 1

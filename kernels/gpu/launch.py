@@ -53,12 +53,42 @@ def target_of(device: torch.device) -> config.Target:
 
 
 def step(problem: Problem, precision: str, deterministic: bool, gradients: bool) -> tuple[Tensor, Grads | None]:
-    """Loss (0-d float64) and, where asked for, gradients. Nothing here waits for the device."""
+    """Loss (0-d float64) and, where asked for, gradients. Nothing here waits for the device, but a first tuning."""
+    from kernels.gpu import tune
     from kernels.gpu.plan import plan_step
 
     device = problem.ratings.device
+    target = target_of(device)
+    select = {}
+    if tune.enabled() and not deterministic and not _capturing(device):
+        select["select"] = tune.selector(target, precision, functools.partial(_seconds, target, precision))
     with getattr(torch, device.type).device(device):
-        plan = plan_step(problem, target_of(device), precision, deterministic, gradients)
+        plan = plan_step(problem, target, precision, deterministic, gradients, **select)
         for call in plan.calls:
-            call.kernel[call.grid](**call.arguments, **call.constants, **call.options)
+            _launch(call)
         return plan.result()
+
+
+def _launch(call: Any) -> Any:
+    return call.kernel[call.grid](**call.arguments, **call.constants, **call.options)
+
+
+def _capturing(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+def _seconds(target: config.Target, precision: str, problem: Problem, build: config.Config) -> float:
+    """Median time of the pass with that build; infinite where it spills or does not fit."""
+    from triton.runtime.errors import OutOfResources
+    from triton.testing import do_bench
+
+    from kernels.gpu.plan import plan_step
+
+    plan = plan_step(problem, target, precision, False, True, select=lambda _, __: build)
+    try:
+        compiled = _launch(plan.calls[0])
+        if compiled.n_spills:
+            return float("inf")
+        return do_bench(lambda: _launch(plan.calls[0]), return_mode="median") * 1e-3
+    except OutOfResources:
+        return float("inf")

@@ -35,16 +35,22 @@ class Plan(NamedTuple):
     result: Callable[[], tuple[Tensor, Grads | None]]
 
 
-def plan_step(problem: Problem, target: Target, precision: str, deterministic: bool, gradients: bool) -> Plan:
+def plan_step(
+    problem: Problem, target: Target, precision: str, deterministic: bool, gradients: bool,
+    select: Callable[[Problem, Config], Config] = lambda problem, config: config,
+) -> Plan:  # fmt: skip
     """The launches of one step on the problem's device; only tensor operations, nothing that waits for the device.
+
+    Args:
+        select: may put another build in the place of the table's.
 
     Raises:
         NotShipped: the kernel has no clean build for this.
     """
     if problem.ratings.stride(0) == 1 != problem.ratings.stride(1) and not problem.packed:
-        transposed = plan_step(_transposed(problem), target, precision, deterministic, gradients)
+        transposed = plan_step(_transposed(problem), target, precision, deterministic, gradients, select)
         return Plan(transposed.calls, lambda: _untransposed(*transposed.result()))
-    config = choose(problem, target, precision, deterministic)
+    config = select(problem, choose(problem, target, precision, deterministic))
     m, n, rank = problem.shape
     P, Q, bu, bi, mu = (parameter.detach() for parameter in problem.parameters)
     exclusive = deterministic or not config.atomics  # each program adds into a dB of its own
@@ -155,7 +161,8 @@ def _untransposed(loss: Tensor, grads: Grads | None) -> tuple[Tensor, Grads | No
 def _walks(occupied: Tensor, users: int, items: int) -> tuple[Tensor, Tensor]:
     """The tiles of `users` x `items` blocks that hold an observed entry, and how many they are for each block of users.
 
-    (user blocks, tiles) int32, row by row the occupied ones in order, then the rest, which nothing walks; (user blocks,).
+    (user blocks, tiles) int32, row by row the occupied ones in order, then the rest, which nothing walks;
+    (user blocks,) int32.
     """
     rows, columns = occupied.shape
     padded = torch.nn.functional.pad(occupied, (0, -columns % items, 0, -rows % users))

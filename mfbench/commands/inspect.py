@@ -117,9 +117,10 @@ def _parts(inspection: Inspection) -> Iterable[RenderableType]:
 
 LEGEND = (
     "regs, stack: 32-bit registers and bytes a thread. shared: KiB. blk: programs that a multiprocessor holds at a "
-    "time. instr: instructions of the main loop a warp, matrix: those of the matrix units. Modelled, from the main "
+    "time. instr: instructions of the main loop a warp, mma: those of the matrix units. Modelled, from the main "
     "loop and published rates: issue, the clocks to start a tile's instructions over those to read it from DRAM; "
-    "binds, the resource that takes longest; DRAM, the share of the memory's speed that this leaves.\n"
+    "binds, the resource that takes longest; DRAM, the share of the memory's speed that this leaves; moved, "
+    "what a step of 16384 x 16384 moves, over one read of its ratings and mask.\n"
 )
 
 
@@ -132,7 +133,7 @@ def table(builds: Sequence[Build]) -> RenderableType:
         grid = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
         for name in ("rank", "precision", "tile"):
             grid.add_column(name, no_wrap=True)
-        for name in ("regs", "stack", "shared", "blk", "instr", "matrix", "issue", "binds", "DRAM"):
+        for name in ("regs", "stack", "shared", "blk", "instr", "mma", "issue", "binds", "DRAM", "moved"):
             grid.add_column(name, justify="right", no_wrap=True)
         for build in group:
             grid.add_row(*_row(build), style="" if build.ok else "red")
@@ -151,5 +152,5 @@ def _row(build: Build) -> list[str]:
     return [
         str(build.rank), build.precision, build.tile, str(build.registers), str(build.stack_bytes),
         f"{build.shared_bytes / 1024:.0f}", str(build.blocks), str(build.mix.instructions), str(build.mix.matrix),
-        f"{model.issue_over_dram:.2f}", model.binds, f"{model.dram_fraction:.0%}",
+        f"{model.issue_over_dram:.2f}", model.binds, f"{model.dram_fraction:.0%}", f"{build.traffic:.2f}",
     ]  # fmt: skip

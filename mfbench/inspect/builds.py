@@ -6,18 +6,21 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel
+from torch import Tensor
 
 from kernels import EncodedRatings
 from kernels.aot import Launch, plan_step
 from kernels.gpu.config import ARITHMETIC, TARGETS
-from kernels.problem import packed_words
+from kernels.loss import unwrap
+from kernels.problem import check_problem, packed_words
 from mfbench.inspect.devices import DEVICES
 from mfbench.inspect.machine_code import Mix, compare_and_swap, main_loop
 from mfbench.inspect.model import Modelled, Tile, modelled, resident_blocks
+from mfbench.inspect.traffic import traffic
 
 RANKS = (8, 16, 30, 32, 64, 100, 128, 256)  # every width of the padded factors, full or not
 PRECISIONS = tuple(ARITHMETIC)
@@ -44,7 +47,12 @@ ENCODINGS = {
     "uint8-bits": Encoding(torch.uint8, "bits", 1.125),
 }
 MODES = ("fast", "deterministic")
+TRAFFIC_SIZE = 16384
 SIZE = 4096  # of the problem that is compiled for: rows of a multiple of 16, several blocks of users a program
+
+
+Parameters = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+Ratings = Tensor | EncodedRatings
 
 
 class Spec(NamedTuple):
@@ -81,6 +89,7 @@ class Build(_Configuration):
     blocks: int  # resident on a multiprocessor
     mix: Mix
     bytes_per_rating: float
+    traffic: float  # of a step of 16384 x 16384, modelled: bytes of DRAM over one read of ratings and mask
     modelled: Modelled
     ok: bool
 
@@ -119,21 +128,23 @@ def examine_all(wanted: list[Spec], jobs: int, done: Callable[[], object]) -> It
             yield examine(spec)
             done()
         return
-    context = get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
+    try:
         futures = [pool.submit(examine, spec) for spec in wanted]
         for _ in as_completed(futures):
             done()
         yield from (future.result() for future in futures)
+    finally:  # also where the user has had enough
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def examine(spec: Spec) -> Build | NotBuilt:
     """Compile one configuration and look at it."""
     try:
-        launches = plan_step(
-            **_arguments(spec), precision=None if spec.precision == "float64" else spec.precision,
-            deterministic=spec.mode == "deterministic", target=spec.target,
-        ).launches  # fmt: skip
+        parameters, ratings, mask = _arguments(spec, SIZE)
+        precision = None if spec.precision == "float64" else spec.precision
+        deterministic = spec.mode == "deterministic"
+        launches = plan_step(*parameters, ratings, mask, 0.1, precision, deterministic, spec.target).launches
     except ValueError as reason:
         return NotBuilt(**spec._asdict(), shipped=False, reason=str(reason))
     except Exception as error:  # whatever a compiler raises is its answer
@@ -155,29 +166,37 @@ def examine(spec: Spec) -> Build | NotBuilt:
         **spec._asdict(), tile=f"{tile.users}x{tile.items}x{tile.warps}" + (f"/{chunk}" if chunk else ""),
         registers=step.registers, stack_bytes=step.stack_bytes, shared_bytes=step.shared_bytes, shared_limit=limit,
         blocks=resident_blocks(device, step.num_warps, step.registers, step.shared_bytes),
-        mix=mix, bytes_per_rating=tile.bytes_per_rating, modelled=modelled(mix, tile, device),
+        mix=mix, bytes_per_rating=tile.bytes_per_rating, traffic=_traffic(spec), modelled=modelled(mix, tile, device),
         ok=not faults, reason="; ".join(faults),
     )  # fmt: skip
 
 
-def _arguments(spec: Spec) -> dict[str, Any]:
-    """Operands of the right kinds, never written or read: only their layout is compiled in."""
+def _arguments(spec: Spec, size: int, device: str = "cpu") -> tuple[Parameters, Ratings, Tensor | None]:
+    """Operands of the step of the right kinds, never written or read: only their layout is compiled in."""
     dtype = torch.float64 if spec.precision == "float64" else torch.float32
-    factors, bias = torch.zeros(SIZE, spec.rank, dtype=dtype), torch.zeros(SIZE, dtype=dtype)
     encoding = ENCODINGS[spec.encoding]
-    ratings = torch.empty(SIZE, SIZE, dtype=encoding.dtype)
-    encoded, mask = None, None
+    values = torch.empty(size, size, dtype=encoding.dtype, device=device)
+    ratings: Ratings = values
+    mask = None
     if encoding.form == "uint8":
-        mask = torch.empty(SIZE, SIZE, dtype=torch.uint8)
+        mask = torch.empty(size, size, dtype=torch.uint8, device=device)
     elif encoding.form == "code":
-        encoded = EncodedRatings(ratings, spec.encoding, grid=torch.ones(2, dtype=torch.float64))
+        ratings = EncodedRatings(values, spec.encoding, grid=torch.ones(2, dtype=torch.float64, device=device))
     elif encoding.form == "bits":
-        bits = torch.empty(SIZE, packed_words(SIZE), dtype=torch.int32)
-        encoded = EncodedRatings(ratings, spec.encoding, bits=bits)
-    return {
-        "user_factors": factors, "item_factors": factors, "user_bias": bias, "item_bias": bias,
-        "global_bias": bias[0], "ratings": encoded or ratings, "mask": mask,
-    }  # fmt: skip
+        bits = torch.empty(size, packed_words(size), dtype=torch.int32, device=device)
+        ratings = EncodedRatings(values, spec.encoding, bits=bits)
+    factors, bias = (
+        torch.zeros(size, spec.rank, dtype=dtype, device=device),
+        torch.zeros(size, dtype=dtype, device=device),
+    )
+    return factors, factors, bias, bias, bias[0], ratings, mask
+
+
+def _traffic(spec: Spec) -> float:
+    parameters, *observations = _arguments(spec, TRAFFIC_SIZE, "meta")
+    ratings, mask, encoding = unwrap(*observations)
+    problem = check_problem(*parameters, ratings, mask, 0.1, *encoding)
+    return traffic(problem, spec.target, spec.precision, spec.mode == "deterministic")
 
 
 def _arithmetic(precision: str) -> str:

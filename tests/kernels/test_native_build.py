@@ -33,10 +33,10 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
 def fresh_cache(tmp_path, monkeypatch):
     """An empty cache, and no memory of the process's own build."""
     monkeypatch.setenv("MFBENCH_CACHE", str(tmp_path / "cache"))
-    for function in (build.load_kernel, build._cache_folder):
+    for function in (build.load_kernel, build.cache_folder):
         function.cache_clear()
     yield tmp_path / "cache"
-    for function in (build.load_kernel, build._cache_folder):
+    for function in (build.load_kernel, build.cache_folder):
         function.cache_clear()
 
 
@@ -99,7 +99,7 @@ def test_processes_may_build_at_once(tmp_path, compiler_script):
 def test_a_cache_that_cannot_be_written_is_replaced(tmp_path, compiler_script, monkeypatch, fresh_cache):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("MFBENCH_CACHE", str(tmp_path / "file"))
-    folder = build._cache_folder()
+    folder = build.cache_folder()
     assert folder != tmp_path / "file"
     assert build.load_kernel().mf_step
     shutil.rmtree(folder)

@@ -13,7 +13,7 @@ from tests.mfbench.commands import mfbench, mfbench_here
 pytest.importorskip("triton", reason="Triton is not installed")
 from kernels.gpu import config
 from kernels.gpu.tiles import TILES, WIDTHS
-from mfbench.inspect.builds import ENCODINGS, MODES, Build, NotBuilt, Spec, _faults, examine
+from mfbench.inspect.builds import ENCODINGS, MODES, Build, NotBuilt, Spec, _faults, _traffic, examine
 
 SASS = """
         /*0000*/                   LDG.E.128 R4, desc[UR42][R4.64] ;
@@ -156,6 +156,14 @@ def test_shipped_builds_are_clean(target, encoding):
     assert build.modelled.dram == pytest.approx(
         64 * 64 * ENCODINGS[encoding].bytes / DEVICES[target].dram_bytes * (1 if build.tile == "64x64x4" else 0.5)
     )
+
+
+@pytest.mark.parametrize(
+    ("target", "mode", "most"),
+    [("sm_80", "fast", 1.05), ("sm_90", "fast", 1.05), ("gfx942", "fast", 1.07), ("sm_90", "deterministic", 1.2)],
+)
+def test_a_large_step_moves_little_more_than_its_ratings(target, mode, most):
+    assert 1 < _traffic(spec(target, 32, "tf32", mode=mode)) <= most
 
 
 def test_chunks_are_counted():

@@ -1,0 +1,29 @@
+"""Bytes that a whole step moves to and from DRAM, over one read of ratings and mask: modelled from the launch plan."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from kernels.gpu.config import TARGETS
+from kernels.gpu.plan import plan_step
+from kernels.problem import Problem
+
+
+def traffic(problem: Problem, target: str, precision: str, deterministic: bool) -> float:
+    """The ratio for a problem whose tensors may be on the device `meta`.
+
+    Every launch reads or writes each of its buffers once: item factors and their gradients are taken to stay in the
+    cache while users' tiles go by. Packing and zeroing write buffers before, the end reads sums and writes gradients.
+    """
+    plan = plan_step(problem, TARGETS[target], precision, deterministic, gradients=True)
+    launched = sum(_bytes(value) for call in plan.calls for value in call.arguments.values())
+    step = plan.calls[0].arguments
+    zeroed = ("db_ptr", "da_ptr") if "CHUNK" in plan.calls[0].constants else ("db_ptr",)
+    prepared = sum(_bytes(step[name]) for name in ("a_ptr", "b_ptr", *zeroed))
+    parameters = sum(map(_bytes, problem.parameters))
+    observations = _bytes(problem.ratings) + _bytes(problem.mask)
+    return (launched + prepared + 4 * parameters) / observations  # packed from; regularised by; sums read, written
+
+
+def _bytes(value: object) -> int:
+    return value.numel() * value.element_size() if isinstance(value, Tensor) else 0
