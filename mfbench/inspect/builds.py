@@ -145,10 +145,10 @@ def examine(spec: Spec) -> Build | NotBuilt:
         precision = None if spec.precision == "float64" else spec.precision
         deterministic = spec.mode == "deterministic"
         launches = plan_step(*parameters, ratings, mask, 0.1, precision, deterministic, spec.target).launches
-    except ValueError as reason:
-        return NotBuilt(**spec._asdict(), shipped=False, reason=str(reason))
     except Exception as error:  # whatever a compiler raises is its answer
-        return NotBuilt(**spec._asdict(), shipped=True, reason=f"{type(error).__name__}: {error}")
+        shipped = not str(error).startswith("not shipped")
+        reason = f"{type(error).__name__}: {error}" if shipped else str(error)
+        return NotBuilt(**spec._asdict(), shipped=shipped, reason=reason)
     step = launches[0]
     device, constants = DEVICES[spec.target], step.constants
     assembly = step.sass or step.amdgcn or ""
@@ -185,16 +185,14 @@ def _arguments(spec: Spec, size: int, device: str = "cpu") -> tuple[Parameters, 
     elif encoding.form == "bits":
         bits = torch.empty(size, packed_words(size), dtype=torch.int32, device=device)
         ratings = EncodedRatings(values, spec.encoding, bits=bits)
-    factors, bias = (
-        torch.zeros(size, spec.rank, dtype=dtype, device=device),
-        torch.zeros(size, dtype=dtype, device=device),
-    )
-    return factors, factors, bias, bias, bias[0], ratings, mask
+    factors = torch.zeros(size, spec.rank, dtype=dtype, device=device)
+    bias = torch.zeros(size, dtype=dtype, device=device)
+    return (factors, factors, bias, bias, bias[0]), ratings, mask
 
 
 def _traffic(spec: Spec) -> float:
-    parameters, *observations = _arguments(spec, TRAFFIC_SIZE, "meta")
-    ratings, mask, encoding = unwrap(*observations)
+    parameters, given, given_mask = _arguments(spec, TRAFFIC_SIZE, "meta")
+    ratings, mask, encoding = unwrap(given, given_mask)
     problem = check_problem(*parameters, ratings, mask, 0.1, *encoding)
     return traffic(problem, spec.target, spec.precision, spec.mode == "deterministic")
 
