@@ -58,7 +58,7 @@ def test_the_backend_is_available():
 
 @pytest.mark.parametrize("deterministic", [False, True], ids=["fast", "deterministic"])
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("rank", [1, 8, 16, 30, 32, 62, 64, 100, 128, 256])
+@pytest.mark.parametrize("rank", [1, 8, 16, 30, 32, 62, 64, 100, 128, 256, 500])
 def test_every_build(rank, precision, deterministic):
     inputs = on_device(draw_inputs(700, 1100, rank, mask_dtype=torch.uint8, seed=rank))
     skip_unless_shipped(inputs, precision, deterministic)
@@ -88,6 +88,20 @@ def test_encodings(encoding):
     inputs = on_device(draw_inputs(300, 500, 30, ratings_dtype=torch.uint8))
     encoded = encode_ratings(inputs.ratings, inputs.mask, encoding)
     wrong = errors(step(inputs._replace(ratings=encoded, mask=None), precision="ieee"), in_float64(inputs))
+    assert all(error < 1e-4 for error in wrong.values()), wrong
+
+
+@pytest.mark.parametrize("deterministic", [False, True], ids=["fast", "deterministic"])
+@pytest.mark.parametrize("rank", [30, 200])
+def test_empty_tiles_are_left_out(rank, deterministic):
+    inputs = on_device(draw_inputs(1000, 1500, rank, ratings_dtype=torch.uint8))
+    tiles = torch.rand(16, 24, generator=torch.Generator().manual_seed(0)) < 0.1
+    inside = tiles.repeat_interleave(64, 0).repeat_interleave(64, 1)[:1000, :1500].to(DEVICE)
+    inputs = inputs._replace(mask=inputs.mask.bool() & inside)
+    encoded = encode_ratings(inputs.ratings, inputs.mask)
+    assert encoded.occupied is not None
+    result = step(inputs._replace(ratings=encoded, mask=None), precision="ieee", deterministic=deterministic)
+    wrong = errors(result, in_float64(inputs))
     assert all(error < 1e-4 for error in wrong.values()), wrong
 
 

@@ -37,6 +37,9 @@ CASES = [
     ("sm_80", "bf16x3", "float32, bool mask, transposed", 16, 71, 45, 0.6),
     ("sm_80", "tf32", "float32 with gaps between rows", 30, 64, 65, 0.5),
     ("sm_80", "tf32", "float32, uint8 mask", 100, 30, 40, 0.5),
+    ("sm_80", "tf32", "uint8-code", 130, 70, 50, 0.5),
+    ("sm_80", "tf32x3", "bfloat16-nan", 140, 40, 33, 0.5),
+    ("sm_80", "ieee", "float32, uint8 mask", 129, 33, 40, 0.3),
     ("sm_120", "tf32", "uint8-code", 30, 70, 50, 0.5),
     ("sm_120", "ieee", "float32-nan", 30, 40, 40, 0.5),
     ("sm_120", "bf16x3", "float32, uint8 mask", 61, 40, 40, 0.5),
@@ -54,6 +57,23 @@ def test_every_output_is_within_its_bound(case, deterministic):
     assert max(errors.values()) <= 1, errors
     limit = config.TARGETS[target].shared_bytes
     assert all(launch.shared_bytes <= limit for launch in plan.launches)
+
+
+@pytest.mark.parametrize("deterministic", [False, True], ids=["fast", "deterministic"])
+@pytest.mark.parametrize("rank", [30, 130])
+def test_empty_tiles_are_left_out(rank, deterministic):
+    """A list of tiles to walk, with rows of tiles that have none, and a matrix whose other tiles hold lies."""
+    problem = draw(4, "uint8-code", rank, 140, 200, 0.5)
+    tiles = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]], dtype=torch.bool)
+    inside = tiles.repeat_interleave(64, 0).repeat_interleave(64, 1)[:140, :200]
+    problem.observed &= inside
+    values = torch.where(inside, problem.ratings.values.int(), 7).to(torch.uint8)
+    blocks = tiles.repeat_interleave(4, 0).repeat_interleave(4, 1)[:9, :13]
+    problem.ratings = problem.ratings._replace(values=values, occupied=blocks)
+    plan = problem.plan("sm_80", "tf32", deterministic)
+    assert execute(plan) == []
+    errors = problem.errors(plan, "tf32")
+    assert max(errors.values()) <= 1, errors
 
 
 def test_float64_is_exact_to_float64():
