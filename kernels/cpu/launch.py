@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from functools import cache
 from pathlib import Path
@@ -46,16 +45,6 @@ MASK_KINDS = {
 CALL = struct.Struct("=16q 8q 4q 3q 3d")
 
 _FLOAT64 = torch.empty((), dtype=torch.float64)  # a pattern: `empty_like` costs half of `empty`
-_forked = False
-
-
-def _after_fork() -> None:
-    global _forked
-    _forked = True  # the OpenMP threads did not come along, and waiting for them would never end
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 @cache
@@ -91,7 +80,7 @@ def _cpu_quota() -> int:
 
 
 def _threads() -> int:
-    return 1 if _forked else min(torch.get_num_threads(), _cpu_quota())
+    return min(torch.get_num_threads(), _cpu_quota())
 
 
 def step(problem: Problem, precision: str, deterministic: bool, gradients: bool) -> tuple[Tensor, Grads | None]:
