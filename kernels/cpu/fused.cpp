@@ -65,7 +65,7 @@ void for_runs(int64_t cells, int64_t size, int64_t end, Active active, Visit vis
 
 template <class T> class Step {
     static constexpr int LANES = Simd<T>::LANES, NR = Simd<T>::NR;
-    static constexpr int64_t TASK_ROWS = 2 * Block<T>::CELL_ITEMS;
+    static constexpr int64_t TASK_ROWS = 2 * Block<T>::CELL_ITEMS, UNITS = 4;
 
     struct PackedSide {
         Side given;
@@ -141,21 +141,26 @@ template <class T> class Step {
         return total;
     }
 
-    // Up to four units a thread, so that uneven ones even out, near square, and none too small to be worth a task.
+    // As many units for every thread, up to UNITS so that uneven ones even out, and none too small to be worth a task.
     void cut() {
-        const double m = double(users.given.count), n = double(items.given.count), threads = double(call.threads);
-        const double worth = m * n * double(rank) / (1 << 19);
-        const double units = worth < threads ? std::max(1.0, worth) : threads * std::min(4.0, std::floor(worth / threads / 2 + 1));
-        const double along_users = std::min(units, std::max(1.0, std::sqrt(units * m / n)));
-        cut(users, Block<T>::CELL_USERS, along_users);
-        cut(items, Block<T>::CELL_ITEMS, units / double(users.ranges));
+        const double m = double(users.given.count), n = double(items.given.count);
+        const int64_t worth = int64_t(m * n * double(rank) / (1 << 19)), threads = call.threads;
+        const int64_t units = worth < threads ? std::max<int64_t>(1, worth)
+                                              : threads * std::min(UNITS, 1 + worth / threads / 2);
+        users.cell = Block<T>::CELL_USERS;
+        items.cell = Block<T>::CELL_ITEMS;
+        for (PackedSide *side : {&users, &items}) side->padded = round_up(side->given.count, side->cell);
+        double least = std::numeric_limits<double>::infinity();
+        for (int64_t along_users = 1; along_users <= units; ++along_users) {
+            if (units % along_users) continue;
+            // a unit's partial gradients have as many rows as it has users and items
+            const double rows = m / double(along_users) + n / double(units / along_users);
+            if (rows >= least) continue;
+            least = rows;
+            users.ranges = std::min(along_users, users.padded / users.cell);
+            items.ranges = std::min(units / along_users, items.padded / items.cell);
+        }
         tasks = ceil_div(std::max(users.padded, items.padded), TASK_ROWS);
-    }
-
-    static void cut(PackedSide &side, int64_t cell, double ranges) {
-        side.cell = cell;
-        side.padded = round_up(side.given.count, cell);
-        side.ranges = std::max<int64_t>(1, std::min(side.padded / cell, int64_t(ranges + 0.5)));
     }
 
     void place(Arena &arena) {
