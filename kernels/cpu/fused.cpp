@@ -85,15 +85,6 @@ template <class T> class Step {
         }
     };
 
-    struct Ahead {  // the rows of the next block that are still to be prefetched
-        const Ratings<T, Block<T>::ITEMS> &ratings;
-        int64_t i, j, rows, columns;
-
-        ALWAYS_INLINE void operator()() {
-            for (int row = 0; row < 2 && rows > 0; ++row, --rows) ratings.prefetch_row(i++, j, columns);
-        }
-    };
-
     const Call &call;
     const int64_t rank, vectors, ld;
     PackedSide users, items;
@@ -238,11 +229,7 @@ template <class T> class Step {
                 const int64_t columns = std::min<int64_t>(Block<T>::ITEMS, j_end - j);
                 const int64_t user_at = item_range * users.padded + i, item_at = user_range * items.padded + j;
                 sse[unit] += block_errors(i, rows, j, columns, users.d_bias + user_at, block);
-                if (!call.gradients) continue;
-                const bool last = j + Block<T>::ITEMS >= j_end;
-                Ahead ahead = {ratings, last ? i + Block<T>::USERS : i, last ? j_begin : j + Block<T>::ITEMS, 0,0};
-                ahead.rows = std::min<int64_t>(Block<T>::USERS, i_end - ahead.i); ahead.columns= std::min<int64_t>(Block<T>::ITEMS, j_end - ahead.j);
-                block_gradients(i, rows, j, columns, user_at, item_at, block, ahead);
+                if (call.gradients) block_gradients(i, rows, j, columns, user_at, item_at, block);
             }
     }
 
@@ -292,7 +279,7 @@ template <class T> class Step {
 
     // The gradient products of a block, over runs of active cells.
     void block_gradients(int64_t i0, int64_t rows, int64_t j0, int64_t columns, int64_t user_at, int64_t item_at,
-                         Block<T> &block, Ahead &ahead) {
+                         Block<T> &block) {
         using B = Block<T>;
         activate(block);
         const T *P = users.factors + i0 * ld, *Q = items.factors + j0 * ld;
@@ -302,13 +289,13 @@ template <class T> class Step {
             for_runs(B::ITEM_CELLS, B::CELL_ITEMS, columns, [&](int64_t other) { return block.active[cell][other]; },
                      [&](int64_t j, int64_t depth) {
                          product<T, B::ITEMS, 1>(std::min<int64_t>(B::CELL_USERS, rows - i), vectors, depth,
-                                                 block.E + i * B::ITEMS + j, Q + j * ld, dP + i * ld, ld, ahead);
+                                                 block.E + i * B::ITEMS + j, Q + j * ld, dP + i * ld, ld);
                      });
         for (int64_t cell = 0, j = 0; j < columns; ++cell, j += B::CELL_ITEMS)
             for_runs(B::USER_CELLS, B::CELL_USERS, rows, [&](int64_t other) { return block.active[other][cell]; },
                      [&](int64_t i, int64_t depth) {
                          product<T, 1, B::ITEMS>(std::min<int64_t>(B::CELL_ITEMS, columns - j), vectors, depth,
-                                                 block.E + i * B::ITEMS + j, P + i * ld, dQ + j * ld, ld, ahead);
+                                                 block.E + i * B::ITEMS + j, P + i * ld, dQ + j * ld, ld);
                      });
     }
 

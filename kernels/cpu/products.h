@@ -84,16 +84,15 @@ ALWAYS_INLINE void product(int64_t depth, const T *E, const T *B, T *C, int64_t 
         }
 }
 
-// The same for any number of rows, rounded up to ROWS, and of vectors. ahead() is called now and then, to prefetch.
-template <class T, int64_t row_stride, int64_t depth_stride, class Ahead>
-void product(int64_t rows, int64_t vectors, int64_t depth, const T *E, const T *B, T *C, int64_t ld, Ahead &ahead) {
+// The same for any number of rows, rounded up to ROWS, and of vectors.
+template <class T, int64_t row_stride, int64_t depth_stride>
+void product(int64_t rows, int64_t vectors, int64_t depth, const T *E, const T *B, T *C, int64_t ld) {
     const int64_t chunks = ceil_div(vectors, 4);
     for (int64_t chunk = 0; chunk < chunks; ++chunk) {
         const int64_t width = vectors / (chunks - chunk);
         for (int64_t r = 0; r < rows; r += ACCUMULATORS / width) {
             const T *e = E + r * row_stride;
             T *c = C + r * ld;
-            ahead();
             if (width == 4) product<T, 4, row_stride, depth_stride>(depth, e, B, c, ld);
             if (width == 3) product<T, 3, row_stride, depth_stride>(depth, e, B, c, ld);
             if (width == 2) product<T, 2, row_stride, depth_stride>(depth, e, B, c, ld);

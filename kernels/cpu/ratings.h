@@ -210,12 +210,6 @@ template <class T, int ITEMS> class Ratings {
         if (words_line_.size) prefetch(words_, words_line_, i, j);
     }
 
-    // A row of a later block, into L2.
-    ALWAYS_INLINE void prefetch_row(int64_t i, int64_t j, int64_t columns) const {
-        if (ratings_line_.size) prefetch_row(ratings_, ratings_line_, i, j, columns);
-        if (words_line_.size) prefetch_row(words_, words_line_, i, j, columns);
-    }
-
   private:
     static constexpr int NR = Simd<T>::NR;
     using Integer = typename IntegerLike<T>::type;
@@ -272,18 +266,12 @@ template <class T, int ITEMS> class Ratings {
         return ::address<char>({matrix.data, matrix.row_stride * size, matrix.column_stride * size, 0}, i, j);
     }
 
-    static ALWAYS_INLINE void prefetch_row(const Matrix &matrix, const Line &line, int64_t i, int64_t j,
-                                           int64_t columns) {
-        const char *start = address(matrix, line.size, i, line.columns == 512 ? j / 32 : j);
-        for (int64_t column = 0; column < columns; column += line.columns, start += 64)
-            __builtin_prefetch(start, 0, 2);
-    }
-
     // The cache lines that begin in the register tile at (i, j).
     static ALWAYS_INLINE void prefetch(const Matrix &matrix, const Line &line, int64_t i, int64_t j) {
         if ((j & (line.columns - 1)) >= NR) return;
         const char *start = address(matrix, line.size, i, line.columns == 512 ? j / 32 : j);
         for (int64_t column = 0; column < NR; column += line.columns, start += 64)
-            for (int r = 0; r < MR; ++r) __builtin_prefetch(start + r * matrix.row_stride * line.size);
+            for (int r = 0; r < MR; ++r)  // each is read once: not worth a place in L2
+                __builtin_prefetch(start + r * matrix.row_stride * line.size, 0, 0);
     }
 };
