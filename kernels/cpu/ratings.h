@@ -45,8 +45,8 @@ template <class T, Missing how, class Stored, class Word> struct Row {
         else return load_as<T>(ratings + c);
     }
 
-    ALWAYS_INLINE Lanes missing(int64_t c, V rating) const {
-        if constexpr (how == Missing::BY_NAN) return rating != rating;
+    ALWAYS_INLINE Lanes missing(int64_t c) const {
+        if constexpr (how == Missing::BY_NAN) return rating(c) != rating(c);
         else if constexpr (how == Missing::BY_CODE) return widen<T>(words + c) == MISSING_CODE;
         else if constexpr (sizeof(Word) == 1) return widen<T>(words + c) == 0;
         else return (load<Lanes>(words + c) & mask_bits) == 0;
@@ -61,7 +61,8 @@ ALWAYS_INLINE void row_errors(const Strip<T> &strip, int64_t first, int64_t begi
     using Lanes = typename Simd<T>::Lanes;
     Row<T, how, Stored, Word> rows[ROWS];
     T *E[ROWS];
-    V bias[ROWS], sums[ROWS] = {}, squares[ROWS] = {};
+    V bias[ROWS], sums[ROWS] = {}, squares[ROWS] = {}, one = V{} + 1;
+    keep(one);  // one sum by multiplying: the adders have more to do than the multipliers
 #pragma GCC unroll 4
     for (int r = 0; r < ROWS; ++r) {
         rows[r] = {strip, first + r};
@@ -73,12 +74,11 @@ ALWAYS_INLINE void row_errors(const Strip<T> &strip, int64_t first, int64_t begi
         const V own = load<V>(item_bias + c);
 #pragma GCC unroll 4
         for (int r = 0; r < ROWS; ++r) {
-            const V rating = rows[r].rating(c);
-            const V difference = load<V>(E[r] + c) + bias[r] + own - rating;
-            const V error = (V)((Lanes)difference & ~rows[r].missing(c, rating));
+            const V difference = load<V>(E[r] + c) + bias[r] + own - rows[r].rating(c);
+            const V error = (V)((Lanes)difference & ~rows[r].missing(c));
             store(E[r] + c, error);
             column += error;
-            sums[r] += error;
+            sums[r] += error * one;
             squares[r] += error * error;
         }
         store(to.column_sums + c, column);
@@ -103,32 +103,31 @@ void strip_errors(const Strip<T> &strip, int64_t begin, int64_t end, const T *us
         row_errors<T, how, Stored, Word, 1>(strip, r, begin, end, user_bias, item_bias, to);
 }
 
+// Whether any of NR places from column c on is observed.
+template <class T, Missing how, class Stored, class Word>
+ALWAYS_INLINE bool any_seen(const Row<T, how, Stored, Word> &row, int64_t c) {
+    if constexpr (how != Missing::BY_NAN && sizeof(Word) == 1) {
+        const auto bytes = load<typename Simd<T>::ByteRow>(row.words + c);
+        return nonzero(how == Missing::BY_CODE ? bytes ^ MISSING_CODE : bytes);
+    } else {
+        typename Simd<T>::Lanes missing = ~typename Simd<T>::Lanes{};
+        for (int64_t v = c; v < c + Simd<T>::NR; v += Simd<T>::LANES) missing &= row.missing(v);
+        return nonzero(~missing);
+    }
+}
+
 // seen[t]: whether the strip's register tile t has an observed rating. Returns whether any has.
 template <class T, Missing how, class Stored, class Word> bool strip_seen(const Strip<T> &strip, bool *seen) {
-    constexpr int NR = Simd<T>::NR, LANES = Simd<T>::LANES;
     bool any = false;
-    for (int64_t c = 0; c < strip.columns; c += NR) {
-        if constexpr (how == Missing::BY_NAN) {
-            typename Simd<T>::Lanes observed = {};
-            for (int64_t r = 0; r < strip.rows; ++r) {
-                const Row<T, how, Stored, Word> row(strip, r);
-                for (int64_t v = c; v < c + NR; v += LANES) {
-                    const auto rating = row.rating(v);
-                    observed |= rating == rating;
-                }
-            }
-            seen[c / NR] = nonzero(observed);
-        } else {
-            using Words = std::conditional_t<sizeof(Word) == 1, typename Simd<T>::ByteRow, typename Simd<T>::Lanes>;
-            const Word other = how == Missing::BY_CODE ? MISSING_CODE : 0;
-            Words words = {};
-            for (int64_t r = 0; r < strip.rows; ++r)
-                for (int64_t v = c; v < c + NR; v += sizeof words / sizeof(Word))
-                    words |= load<Words>(Row<T, how, Stored, Word>(strip, r).words + v) ^ other;
-            if constexpr (sizeof(Word) > 1) words &= strip.mask_bits;
-            seen[c / NR] = nonzero(words);
+    for (int64_t r = 0; r < strip.rows; ++r) {
+        const Row<T, how, Stored, Word> row(strip, r);
+        bool all = true;
+        for (int64_t t = 0; t < strip.columns / Simd<T>::NR; ++t) {
+            if (!seen[t]) seen[t] = any_seen(row, t * Simd<T>::NR);
+            any |= seen[t];
+            all &= seen[t];
         }
-        any |= seen[c / NR];
+        if (all) break;
     }
     return any;
 }
