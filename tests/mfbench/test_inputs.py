@@ -1,4 +1,4 @@
-"""Drawing: blocks are whole and as many as asked for; the providers beside the fused one compute what the oracle does."""
+"""Drawing: blocks are whole, as many as asked for. The providers beside the fused one compute what the oracle does."""
 
 from __future__ import annotations
 
