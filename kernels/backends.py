@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
@@ -23,6 +24,7 @@ class Backend(NamedTuple):
     reason: str
 
 
+@cache  # asking the import system costs a microsecond a call
 def implementation(name: str) -> ModuleType:
     """The module behind a backend's name; imported on first use, since a compiler may stand behind it.
 

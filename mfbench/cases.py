@@ -19,7 +19,7 @@ else:
     import tomli as tomllib
 
 SUITES = Path(__file__).parent / "suites"
-FIXED_SIZE = ("synthetic", "seed")  # data that can be drawn at any size; all other data brings its own
+FIXED_SIZE = ("synthetic", "blocks", "seed")  # data that can be drawn at any size; all other data brings its own
 
 LARGEST = 2**40
 

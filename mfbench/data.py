@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 import numpy as np
 import psutil
 
-from mfbench.cases import nearest
+from mfbench.cases import FIXED_SIZE, nearest
 from mfbench.errors import DataUnavailable, UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class DataSet(NamedTuple):
 
 DATASETS = {
     "synthetic": DataSet("drawn at any size: half stars from 0.5 to 5, observed at random"),
+    "blocks": DataSet("the same, with whole blocks of 64 × 64 places observed or not"),
     "seed": DataSet("drawn as the notebook does: uniform on [0, 5) in float64, int32 mask"),
     "movielens": DataSet(
         "MovieLens latest-small: 100,004 half-star ratings, 671 users, 9,066 films",
@@ -80,7 +81,7 @@ def load(source: str) -> Ratings:
         UsageError: neither a data set nor a file that can be read, or one without a single rating.
         DataUnavailable: the data set needs a package that is not installed.
     """
-    if source in ("synthetic", "seed"):
+    if source in FIXED_SIZE:
         raise UsageError(f"--data: {source!r} is drawn at the size of a case; there is nothing to load")
     if source in DATASETS:
         return _from_package(source)

@@ -11,6 +11,7 @@ from mfbench import data
 from mfbench.cases import FIXED_SIZE, Case
 
 STARS = 10  # ratings are half stars from 0.5 to 5, as MovieLens' are; whole numbers from 1 to 10 in integer dtypes
+BLOCK = 64  # users and items of a block that is observed or not as a whole
 ROWS_AT_ONCE = 1 << 22  # elements drawn together, so that drawing needs no second matrix
 
 
@@ -43,7 +44,7 @@ def draw(case: Case) -> Inputs:
     ratings_dtype = getattr(torch, case.ratings_dtype)
     if case.data == "seed":
         ratings, mask = _seed_ratings(case, generator)
-    elif case.data == "synthetic":
+    elif case.data in FIXED_SIZE:
         ratings, mask = _synthetic_ratings(case, ratings_dtype, generator)
     else:
         ratings, mask = data.load(case.data)[:2]
@@ -86,7 +87,16 @@ def _synthetic_ratings(case: Case, dtype: torch.dtype, generator: torch.Generato
         shape = mask[i : i + rows].shape
         ratings[i : i + rows] = torch.randint(1, STARS + 1, shape, generator=generator) * step
         mask[i : i + rows] = torch.rand(shape, generator=generator) < case.density
-    return ratings, mask
+    return ratings, _blocks(case, generator) if case.data == "blocks" else mask
+
+
+def _blocks(case: Case, generator: torch.Generator) -> Tensor:
+    """A mask of the case's density, rounded to whole blocks."""
+    down, across = -(-case.m // BLOCK), -(-case.n // BLOCK)
+    observed = torch.zeros(down * across, dtype=torch.uint8)
+    observed[torch.randperm(len(observed), generator=generator)[: round(case.density * len(observed))]] = 1
+    blocks = observed.reshape(down, across).repeat_interleave(BLOCK, dim=0)[: case.m]
+    return blocks.repeat_interleave(BLOCK, dim=1)[:, : case.n].contiguous()
 
 
 def on_device(inputs: Inputs, device: str) -> Inputs:

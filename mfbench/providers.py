@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kernels import mf_loss_and_grads
+from kernels import encode_ratings, mf_loss_and_grads
 from kernels.loss import PRECISIONS
 from mfbench.cases import nearest
 from mfbench.errors import UsageError
@@ -36,7 +36,9 @@ def names() -> dict[str, str]:
     described = {
         "fused": "this project: the fused kernel of the device",
         "fused-deterministic": "the same, bitwise repeatable",
+        "fused-encoded": "the same, on ratings that were encoded beforehand in the fewest bytes",
         **{f"fused-{precision}": f"the same with {precision} products" for precision in PRECISIONS},
+        "tiled": "the same pass as a loop of tiles in plain PyTorch, which needs no compiler",
         "autograd": "the notebook's expressions, eager, and backward()",
         "compile": "torch.compile of the notebook's expressions, and backward()",
         "closed-form": "three matrix products and elementwise operations, no autograd",
@@ -72,6 +74,10 @@ def load(name: str) -> Provider:
         return Provider(name, _prepared(mf_loss_and_grads))
     if name == "fused-deterministic":
         return Provider(name, _prepared(mf_loss_and_grads, deterministic=True))
+    if name == "fused-encoded":
+        return Provider(name, _prepare_encoded)
+    if name == "tiled":
+        return Provider(name, _prepared(mf_loss_and_grads, backend="torch"))
     if name.removeprefix("fused-") in PRECISIONS:
         return Provider(name, _prepared(mf_loss_and_grads, precision=name.removeprefix("fused-")))
     for entry in entry_points(group="mfbench.providers", name=name):
@@ -82,6 +88,11 @@ def load(name: str) -> Provider:
 
 def _prepared(function: Callable[..., Outputs], **options: Any) -> Callable[[Inputs], Step]:
     return lambda inputs: functools.partial(function, *inputs, **options)
+
+
+def _prepare_encoded(inputs: Inputs) -> Step:
+    encoded = encode_ratings(inputs.ratings, inputs.mask)
+    return functools.partial(mf_loss_and_grads, *inputs[:5], encoded, reg=inputs.reg)
 
 
 def _function_from_file(name: str) -> Callable[..., Outputs]:

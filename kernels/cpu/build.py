@@ -77,7 +77,7 @@ def _find_compiler() -> list[str]:
 
 
 def _flag_sets() -> list[list[str]]:
-    """Compiler flags, best first: a compiler may lack OpenMP or the name of this CPU."""
+    """Compiler flags, best first: a compiler may not know this CPU."""
     common = ["-std=c++17", "-shared", "-fPIC", "-pthread", "-fvisibility=hidden", "-ffp-contract=fast"]
     common += ["-fno-math-errno", "-fno-trapping-math"]  # nobody reads errno or the exception flags
     sanitizers = os.environ.get("MFBENCH_SANITIZE")
@@ -86,7 +86,7 @@ def _flag_sets() -> list[list[str]]:
     else:
         common += ["-O3"]
     native = "-march=native" if platform.machine().lower() in ("x86_64", "amd64", "i686") else "-mcpu=native"
-    return [[*common, native, "-fopenmp"], [*common, native], [*common, "-fopenmp"], common]
+    return [[*common, native], common]
 
 
 def _compile(compiler: list[str], flags: list[str], library: Path) -> None:

@@ -10,16 +10,12 @@
 
 #include <cmath>
 
-#include "parallel.h"
+#include "arena.h"
+#include "pool.h"
+#include "products.h"
 #include "ratings.h"
-#include "simd.h"
 
 namespace {
-
-constexpr int64_t CHAIN = 64;  // products of a prediction that are added up in one chain of roundings
-
-int64_t round_up(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
-int64_t ceil_div(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
 struct Side {  // users or items, as the caller has them
     int64_t count;
@@ -51,136 +47,8 @@ template <class T> struct Block : Simd<T> {
     T column_sums[ITEMS];
     bool seen[USERS / MR][ITEMS / Simd<T>::NR];  // register tiles with an observed rating; the others are not written
     bool active[USER_CELLS][ITEM_CELLS];         // cells with one, all written
-    typename Ratings<T>::Copy copy;
+    typename Ratings<T, ITEMS>::Copy copy;
 };
-
-// ---------------------------------------------------------------- the inner loops
-
-template <class T> struct StripSums {  // of MR users
-    typename Simd<T>::Vector squares, rows[MR];
-};
-
-// Errors of MR users x NR items and their sums. Pt: [rank, MR]; Qt: [rank, NR]; E: [MR, NR], rows Block::ITEMS
-// apart.
-template <class T, Missing how>
-ALWAYS_INLINE void errors(int64_t rank, const T *Pt, const T *Qt, const T *user_bias, const T *item_bias,
-                          const Observations<T> observed, T *E, StripSums<T> &sums, T *column_sums) {
-    using V = typename Simd<T>::Vector;
-    using Lanes = typename Simd<T>::Lanes;
-    constexpr int NV = Simd<T>::NV, LANES = Simd<T>::LANES, lde = Block<T>::ITEMS;
-    V e[MR][NV] = {};
-    for (int64_t begin = 0; begin < rank; begin += CHAIN) {
-        if (begin) {  // a long sum loses less in pieces; those before this one wait in E
-#pragma GCC unroll 16
-            for (int i = 0; i < MR; ++i)
-#pragma GCC unroll 4
-                for (int v = 0; v < NV; ++v) {
-                    T *sum = E + i * lde + v * LANES;
-                    store(sum, begin == CHAIN ? e[i][v] : e[i][v] + load<V>(sum));
-                    e[i][v] = V{};
-                }
-        }
-        const int64_t end = std::min(begin + CHAIN, rank);
-#pragma GCC unroll 4
-        for (int64_t k = begin; k < end; ++k, Pt += MR, Qt += Simd<T>::NR) {
-            V q[NV];
-#pragma GCC unroll 4
-            for (int v = 0; v < NV; ++v) q[v] = load<V>(Qt + v * LANES);
-#pragma GCC unroll 16
-            for (int i = 0; i < MR; ++i) {
-                const T p = Pt[i];
-#pragma GCC unroll 4
-                for (int v = 0; v < NV; ++v) e[i][v] += p * q[v];
-            }
-        }
-    }
-    if (rank > CHAIN) {
-#pragma GCC unroll 16
-        for (int i = 0; i < MR; ++i)
-#pragma GCC unroll 4
-            for (int v = 0; v < NV; ++v) e[i][v] += load<V>(E + i * lde + v * LANES);
-    }
-
-    V columns[NV], squares = sums.squares;
-    for (int v = 0; v < NV; ++v) columns[v] = load<V>(column_sums + v * LANES);
-#pragma GCC unroll 16
-    for (int i = 0; i < MR; ++i) {
-        V row = sums.rows[i];
-#pragma GCC unroll 4
-        for (int v = 0; v < NV; ++v) {
-            const V rating = observed.template rating<how>(i, v);
-            const V difference = e[i][v] + user_bias[i] + load<V>(item_bias + v * LANES) - rating;
-            const V error = (V)((Lanes)difference & ~observed.template missing<how>(i, v, rating));
-            store(E + i * lde + v * LANES, error);
-            squares += error * error;
-            row += error;
-            columns[v] += error;
-        }
-        sums.rows[i] = row;
-    }
-    sums.squares = squares;
-    for (int v = 0; v < NV; ++v) store(column_sums + v * LANES, columns[v]);
-}
-
-// C[r, :] += sum over d < depth of E[r, d] B[d, :] for ROWS rows and W vectors; the rows of B and C lie ld apart.
-// E is read through its strides: one routine for E Q and E' P.
-template <class T, int W, int64_t row_stride, int64_t depth_stride>
-ALWAYS_INLINE void product(int64_t depth, const T *E, const T *B, T *C, int64_t ld) {
-    using V = typename Simd<T>::Vector;
-    constexpr int ROWS = ACCUMULATORS / W, LANES = Simd<T>::LANES;
-    V c[ROWS][W] = {};
-    for (int64_t d = 0; d < depth; ++d, E += depth_stride, B += ld) {
-        if constexpr (ROWS < W) {  // the shorter side of the outer product waits in registers: that is all there are
-            V e[ROWS];
-#pragma GCC unroll 24
-            for (int r = 0; r < ROWS; ++r) e[r] = E[r * row_stride] - V{};
-#pragma GCC unroll 4
-            for (int w = 0; w < W; ++w) {
-                V b = load<V>(B + w * LANES);
-                keep(b);
-#pragma GCC unroll 24
-                for (int r = 0; r < ROWS; ++r) c[r][w] += e[r] * b;
-            }
-        } else {
-            V b[W];
-#pragma GCC unroll 4
-            for (int w = 0; w < W; ++w) b[w] = load<V>(B + w * LANES);
-#pragma GCC unroll 24
-            for (int r = 0; r < ROWS; ++r) {
-                const T e = E[r * row_stride];
-#pragma GCC unroll 4
-                for (int w = 0; w < W; ++w) c[r][w] += e * b[w];
-            }
-        }
-    }
-#pragma GCC unroll 24
-    for (int r = 0; r < ROWS; ++r)
-#pragma GCC unroll 4
-        for (int w = 0; w < W; ++w) {
-            T *to = C + r * ld + w * LANES;
-            store(to, load<V>(to) + c[r][w]);
-        }
-}
-
-// The same for any number of rows, rounded up to ROWS, and of vectors.
-template <class T, int64_t row_stride, int64_t depth_stride>
-void product(int64_t rows, int64_t vectors, int64_t depth, const T *E, const T *B, T *C, int64_t ld) {
-    const int64_t chunks = ceil_div(vectors, 4);
-    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-        const int64_t width = vectors / (chunks - chunk);
-        for (int64_t r = 0; r < rows; r += ACCUMULATORS / width) {
-            const T *e = E + r * row_stride;
-            T *c = C + r * ld;
-            if (width == 4) product<T, 4, row_stride, depth_stride>(depth, e, B, c, ld);
-            if (width == 3) product<T, 3, row_stride, depth_stride>(depth, e, B, c, ld);
-            if (width == 2) product<T, 2, row_stride, depth_stride>(depth, e, B, c, ld);
-            if (width == 1) product<T, 1, row_stride, depth_stride>(depth, e, B, c, ld);
-        }
-        vectors -= width;
-        B += width * Simd<T>::LANES;
-        C += width * Simd<T>::LANES;
-    }
-}
 
 // visit(begin, length) for every run of active cells of `size`, clipped to `end`.
 template <class Active, class Visit>
@@ -197,16 +65,17 @@ void for_runs(int64_t cells, int64_t size, int64_t end, Active active, Visit vis
 
 template <class T> class Step {
     static constexpr int LANES = Simd<T>::LANES, NR = Simd<T>::NR;
-    static constexpr int64_t TASK_ROWS = 4 * Block<T>::CELL_ITEMS;  // of packing and finishing
+    static constexpr int64_t TASK_ROWS = 2 * Block<T>::CELL_ITEMS, UNITS = 4;
 
     struct PackedSide {
         Side given;
         int64_t cell, padded, ranges;         // rows of a cell, of all cells; units along this side
-        T *factors, *by_rank, *bias;          // [padded, ld], [padded / tile, rank, tile], [padded]; tile: MR or NR
+        T *factors, *bias;                    // [padded, ld], [padded]
         T *d_factors;                         // partial, one for each unit along the other side: [.., padded, ld]
         double *d_bias;                       // [.., padded]
 
-        int64_t begin(int64_t range) const { return range * (padded / cell) / ranges * cell; }  // whole cells, evenly
+        int64_t begin(int64_t range) const { return begin(range, ranges); }
+        int64_t begin(int64_t range, int64_t of) const { return range * (padded / cell) / of * cell; }  // whole cells, evenly
         int64_t end(int64_t range) const { return std::min(begin(range + 1), given.count); }
 
         void clear(int64_t partial, int64_t range, int64_t ld) {
@@ -219,8 +88,10 @@ template <class T> class Step {
     const Call &call;
     const int64_t rank, vectors, ld;
     PackedSide users, items;
-    Ratings<T> ratings;
-    double *sse, *norms, *bias_sums;  // per unit, per packing task, per finishing task
+    Ratings<T, Block<T>::ITEMS> ratings;
+    int64_t tasks;                    // of packing and finishing: each takes its share of both sides
+    double *sse, *norms, *bias_sums;  // per unit, per task, per task
+    T *items_by_rank;                 // [padded / NR, rank, NR]
     Block<T> *blocks;                 // one for each thread
 
   public:
@@ -236,28 +107,22 @@ template <class T> class Step {
 
     void run(Arena &arena) {
         place(arena);
-        const int64_t user_tasks = ceil_div(users.padded, TASK_ROWS);
-        const int64_t tasks = user_tasks + ceil_div(items.padded, TASK_ROWS);
         const int64_t units = users.ranges * items.ranges;
         const T global_bias = *static_cast<const T *>(call.global_bias);
-        const int64_t copied = (users.padded + items.padded) * ld;  // another thread is worth some 10 us of work
-        const int64_t copiers = std::min(call.threads, 1 + copied / (1 << 15));
-        parallel(copiers, tasks, [&](int64_t task, int64_t) {
-            norms[task] = task < user_tasks ? pack<MR>(users, task * TASK_ROWS, global_bias)
-                                            : pack<NR>(items, (task - user_tasks) * TASK_ROWS, T(0));
+        const Pool::Lease pool(call.threads);
+        pool.parallel(call.threads, tasks, [&](int64_t task, int64_t) {
+            norms[task] = pack(users, task, global_bias) + pack(items, task, T(0));
+            for (int64_t j = items.begin(task, tasks); j < items.begin(task + 1, tasks); j += NR)
+                transpose<NR>(rank, items.factors + j * ld, ld, items_by_rank + j * rank);
         });
-        parallel(call.threads, units, [&](int64_t unit, int64_t thread) {
-            if (ratings.how == Missing::BY_MASK) run_unit<Missing::BY_MASK>(unit, blocks[thread]);
-            if (ratings.how == Missing::BY_NAN) run_unit<Missing::BY_NAN>(unit, blocks[thread]);
-            if (ratings.how == Missing::BY_CODE) run_unit<Missing::BY_CODE>(unit, blocks[thread]);
-        });
+        pool.parallel(call.threads, units, [&](int64_t unit, int64_t thread) { run_unit(unit, blocks[thread]); });
         *call.loss = sum(sse, units) + call.reg * sum(norms, tasks);
         if (!call.gradients) return;
-        parallel(copiers, tasks, [&](int64_t task, int64_t) {
-            bias_sums[task] = task < user_tasks ? finish(users, items.ranges, task * TASK_ROWS)
-                                                : finish(items, users.ranges, (task - user_tasks) * TASK_ROWS);
+        pool.parallel(call.threads, tasks, [&](int64_t task, int64_t) {
+            bias_sums[task] = finish(users, items.ranges, task);
+            finish(items, users.ranges, task);
         });
-        *static_cast<T *>(call.d_global_bias) = T(2 * sum(bias_sums, user_tasks));
+        *static_cast<T *>(call.d_global_bias) = T(2 * sum(bias_sums, tasks));
     }
 
   private:
@@ -267,19 +132,26 @@ template <class T> class Step {
         return total;
     }
 
-    // About four units a thread, so that uneven ones even out, near square, and none too small to be worth a task.
+    // As many units for every thread, up to UNITS so that uneven ones even out, and none too small to be worth a task.
     void cut() {
         const double m = double(users.given.count), n = double(items.given.count);
-        const double units = std::max(1.0, std::min(4.0 * double(call.threads), m * n * double(rank) / (1 << 19)));
-        const double along_users = std::min(units, std::max(1.0, std::sqrt(units * m / n)));
-        cut(users, Block<T>::CELL_USERS, along_users);
-        cut(items, Block<T>::CELL_ITEMS, units / double(users.ranges));
-    }
-
-    static void cut(PackedSide &side, int64_t cell, double ranges) {
-        side.cell = cell;
-        side.padded = round_up(side.given.count, cell);
-        side.ranges = std::max<int64_t>(1, std::min(side.padded / cell, int64_t(ranges + 0.5)));
+        const int64_t worth = int64_t(m * n * double(rank) / (1 << 19)), threads = call.threads;
+        const int64_t units = worth < threads ? std::max<int64_t>(1, worth)
+                                              : threads * std::min(UNITS, 1 + worth / threads / 2);
+        users.cell = Block<T>::CELL_USERS;
+        items.cell = Block<T>::CELL_ITEMS;
+        for (PackedSide *side : {&users, &items}) side->padded = round_up(side->given.count, side->cell);
+        double least = std::numeric_limits<double>::infinity();
+        for (int64_t along_users = 1; along_users <= units; ++along_users) {
+            if (units % along_users) continue;
+            // a unit's partial gradients have as many rows as it has users and items
+            const double rows = m / double(along_users) + n / double(units / along_users);
+            if (rows >= least) continue;
+            least = rows;
+            users.ranges = std::min(along_users, users.padded / users.cell);
+            items.ranges = std::min(units / along_users, items.padded / items.cell);
+        }
+        tasks = ceil_div(std::max(users.padded, items.padded), TASK_ROWS);
     }
 
     void place(Arena &arena) {
@@ -293,13 +165,12 @@ template <class T> class Step {
             for (PackedSide *side : {&users, &items}) {
                 const int64_t partials = call.gradients ? (side == &users ? items : users).ranges : 0;
                 place(side->factors, side->padded * ld);
-                place(side->by_rank, side->padded * rank);
                 place(side->bias, side->padded);
                 place(side->d_factors, partials * side->padded * ld);
                 place(side->d_bias, partials * side->padded);
             }
+            place(items_by_rank, items.padded * rank);
             place(sse, users.ranges * items.ranges);
-            const int64_t tasks = ceil_div(users.padded, TASK_ROWS) + ceil_div(items.padded, TASK_ROWS);
             place(norms, tasks);
             place(bias_sums, tasks);
             place(blocks, call.threads);
@@ -307,44 +178,43 @@ template <class T> class Step {
         }
     }
 
-    // Copies the rows of one task into padded buffers; returns the sum of their squares.
-    template <int TILE> double pack(PackedSide &side, int64_t begin, T global_bias) {
-        static_assert(TASK_ROWS % TILE == 0);
+    // Copies a task's share of the rows into padded buffers; returns the sum of their squares.
+    double pack(PackedSide &side, int64_t task, T global_bias) {
+        const Side &given = side.given;
+        const int64_t begin = side.begin(task, tasks), end = side.begin(task + 1, tasks);
         double norm = 0;
-        for (int64_t i = begin; i < std::min(begin + TASK_ROWS, side.padded); i += TILE) {
-            for (int64_t r = i; r < i + TILE; ++r) norm += pack_row(side, r, global_bias);
-            const T *rows = side.factors + i * ld;
-            T *tile = side.by_rank + i * rank;
-            for (int64_t k = 0; k < rank; ++k)
-                for (int r = 0; r < TILE; ++r) tile[k * TILE + r] = rows[r * ld + k];
+        for (int64_t i = begin; i < end; ++i) {
+            T bias = 0, *row = side.factors + i * ld;
+            if (i < given.count) {
+                copy_row(static_cast<const T *>(given.factors) + i * given.row_stride, given.column_stride, row);
+                bias = static_cast<const T *>(given.bias)[i * given.bias_stride];
+            } else {
+                std::fill_n(row, ld, T(0));
+            }
+            side.bias[i] = bias + global_bias;
+            norm += double(bias) * double(bias);
         }
+        for (int64_t i = begin; i < end; ++i) norm += squared_norm(side.factors + i * ld);
         return norm;
     }
 
-    double pack_row(PackedSide &side, int64_t i, T global_bias) {
-        const Side &given = side.given;
-        T *row = side.factors + i * ld, bias = 0;
-        if (i < given.count) {
-            const T *from = static_cast<const T *>(given.factors) + i * given.row_stride;
-            if (given.column_stride == 1) std::copy_n(from, rank, row);
-            else for (int64_t k = 0; k < rank; ++k) row[k] = from[k * given.column_stride];
-            std::fill_n(row + rank, ld - rank, T(0));
-            bias = static_cast<const T *>(given.bias)[i * given.bias_stride];
-        } else {
-            std::fill_n(row, ld, T(0));
-        }
-        side.bias[i] = bias + global_bias;
-        return squared_norm(row) + double(bias) * double(bias);
+    void copy_row(const T *from, int64_t stride, T *row) const {
+        using V = typename Simd<T>::Vector;
+        int64_t k = 0;
+        if (stride == 1)
+            for (; k + LANES <= rank; k += LANES) store(row + k, load<V>(from + k));
+        for (; k < rank; ++k) row[k] = from[k * stride];
+        for (; k < ld; ++k) row[k] = 0;
     }
 
-    double squared_norm(const T *row) const {  // padding included, which is zero
-        double lanes[LANES] = {};
-        for (int64_t k = 0; k < ld; k += LANES)
-            for (int lane = 0; lane < LANES; ++lane) lanes[lane] += double(row[k + lane]) * double(row[k + lane]);
-        return sum(lanes, LANES);
+    double squared_norm(const T *row) const {
+        using V = typename Simd<T>::Vector;
+        V squares = {};
+        for (int64_t k = 0; k < ld; k += LANES) squares += load<V>(row + k) * load<V>(row + k);
+        return sum_lanes<T>(squares);
     }
 
-    template <Missing how> void run_unit(int64_t unit, Block<T> &block) {
+    void run_unit(int64_t unit, Block<T> &block) {
         const int64_t user_range = unit / items.ranges, item_range = unit % items.ranges;
         const int64_t i_begin = users.begin(user_range), i_end = users.end(user_range);
         const int64_t j_begin = items.begin(item_range), j_end = items.end(item_range);
@@ -358,36 +228,38 @@ template <class T> class Step {
                 const int64_t rows = std::min<int64_t>(Block<T>::USERS, i_end - i);
                 const int64_t columns = std::min<int64_t>(Block<T>::ITEMS, j_end - j);
                 const int64_t user_at = item_range * users.padded + i, item_at = user_range * items.padded + j;
-                sse[unit] += block_errors<how>(i, rows, j, columns, users.d_bias + user_at, block);
+                sse[unit] += block_errors(i, rows, j, columns, users.d_bias + user_at, block);
                 if (call.gradients) block_gradients(i, rows, j, columns, user_at, item_at, block);
             }
     }
 
     // The errors of a block, their row sums added to d_user_bias; returns the sum of their squares.
-    template <Missing how>
     double block_errors(int64_t i0, int64_t rows, int64_t j0, int64_t columns, double *d_user_bias, Block<T> &block) {
         double squares = 0;
         std::fill_n(block.column_sums, Block<T>::ITEMS, T(0));
         std::memset(block.seen, 0, sizeof block.seen);
         for (int64_t i = 0; i < rows; i += MR) {
-            StripSums<T> sums = {};
-            bool any = false;
             const bool last = i + MR >= rows;
+            bool *seen = block.seen[i / MR];
+            Strip<T> strip;
+            const bool any = ratings.strip({i0 + i, j0, std::min<int64_t>(MR, rows - i), columns}, strip, seen, block.copy);
+            T *E = block.E + i * Block<T>::ITEMS;
             for (int64_t j = 0; j < columns; j += NR) {
-                const auto observed = ratings.tile(i0 + i, j0 + j, rows - i, columns - j, block.copy);
-                const bool seen = observed.template any<how>();
                 // what comes here next: the strip below, or the next block's first
-                ratings.prefetch(last ? i0 : i0 + i + MR, last ? j0 + j + Block<T>::ITEMS : j0 + j, seen);
-                if (!seen) continue;
-                any = block.seen[i / MR][j / NR] = true;
-                errors<T, how>(rank, users.by_rank + (i0 + i) * rank, items.by_rank + (j0 + j) * rank,
-                               users.bias + i0 + i, items.bias + j0 + j, observed,
-                               block.E + i * Block<T>::ITEMS + j, sums, block.column_sums + j);
+                ratings.prefetch(last ? i0 : i0 + i + MR, last ? j0 + j + Block<T>::ITEMS : j0 + j, seen[j / NR]);
+                if (!seen[j / NR]) continue;
+                predict(rank, users.factors + (i0 + i) * ld, ld, items_by_rank + (j0 + j) * rank, E + j,
+                        Block<T>::ITEMS);
             }
             if (!any) continue;
-            squares += sum_lanes<T>(sums.squares);
+            StripErrors<T> errors = {E, Block<T>::ITEMS, block.column_sums, {}, 0};
+            for_runs(ceil_div(columns, NR), NR, strip.columns, [&](int64_t tile) { return seen[tile]; },
+                     [&](int64_t j, int64_t length) {
+                         ratings.errors(strip, j, j + length, users.bias + i0 + i, items.bias + j0, errors);
+                     });
+            squares += errors.squares;
             if (!call.gradients) continue;
-            for (int64_t r = i; r < std::min(i + MR, rows); ++r) d_user_bias[r] += sum_lanes<T>(sums.rows[r - i]);
+            for (int64_t r = 0; r < strip.rows; ++r) d_user_bias[i + r] += errors.row_sums[r];
         }
         return squares;
     }
@@ -428,11 +300,12 @@ template <class T> class Step {
     }
 
     // Sums the partial gradients in a fixed order, regularises and doubles; returns the sum of the bias partials.
-    double finish(PackedSide &side, int64_t partials, int64_t begin) {
+    double finish(PackedSide &side, int64_t partials, int64_t task) {
         const Side &given = side.given;
         const T reg = T(call.reg);
         double bias_sum = 0;
-        for (int64_t i = begin; i < std::min(begin + TASK_ROWS, given.count); ++i) {
+        const int64_t end = std::min(side.begin(task + 1, tasks), given.count);
+        for (int64_t i = side.begin(task, tasks); i < end; ++i) {
             const T *row = side.factors + i * ld;
             T *to = static_cast<T *>(given.d_factors) + i * rank;
             double d_bias = 0;

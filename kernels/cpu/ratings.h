@@ -1,251 +1,276 @@
-// Ratings and masks of any dtype and strides, handed out one register tile at a time: in place where the memory is
-// what the inner loop reads (T and one byte a mask element, T with NaN, or codes), else as a decoded copy in L1.
+// Ratings and masks of any dtype and strides, read one strip of a block at a time: in place where rows are contiguous
+// and the types are among those that the inner loop converts in registers, else as a decoded copy in L1.
 
 #pragma once
 
-#include <algorithm>
 #include <limits>
-#include <type_traits>
 
-#include "simd.h"
+#include "decode.h"
 
-struct Matrix {  // [users, items]
-    const void *data;
-    int64_t row_stride, column_stride, kind;
+enum class Missing { BY_MASK, BY_NAN, BY_CODE };  // how a strip says so
+
+template <class T> struct Strip {  // MR users or fewer x whole register tiles of items
+    int64_t rows, columns;
+    const void *ratings, *words;  // [rows, columns]; words: mask or codes
+    int64_t rating_stride, word_stride;
+    T scale, offset;                         // of codes
+    typename IntegerLike<T>::type mask_bits;  // that say 'observed', in words as wide as T
 };
 
-// CODES: uint8, MISSING_CODE where missing.
-enum RatingKind { FLOAT64, FLOAT32, BFLOAT16, FLOAT16, UINT8, INT8, CODES };
-// No mask, one bit an element in words of 32 items, or the bytes of an element, plus SIGNED_ZERO where -0.0 is zero.
-enum MaskKind { NO_MASK = 0, SIGNED_ZERO = 16, BITS = 32 };
-enum class Missing { BY_MASK, BY_NAN, BY_CODE };  // how a register tile says so
-
-constexpr std::uint8_t MISSING_CODE = 255;
-
-struct BFloat16Bits { std::uint16_t bits; };
-struct Float16Bits { std::uint16_t bits; };
-
-inline float as_float(std::uint32_t bits) { return __builtin_bit_cast(float, bits); }
-
-template <class T, class S> inline T convert(S value) { return T(value); }
-template <class T> inline T convert(BFloat16Bits value) { return T(as_float(std::uint32_t(value.bits) << 16)); }
-template <class T> inline T convert(Float16Bits value) {
-    const std::uint32_t sign = std::uint32_t(value.bits & 0x8000) << 16, magnitude = value.bits & 0x7fff;
-    const float finite = as_float(magnitude << 13) * 0x1p112f;  // rebias the exponent; exact for subnormals too
-    const std::uint32_t special = (magnitude << 13) | 0x7f800000;  // infinity and NaN
-    return T(as_float((magnitude < 0x7c00 ? __builtin_bit_cast(std::uint32_t, finite) : special) | sign));
-}
-
-// to[c] = element(from[c]), with the conversions that compilers make one by one.
-template <int N, class T, class S, class Element> inline void decode_row(const S *from, T *to, Element element) {
-    if constexpr (std::is_same_v<S, std::uint8_t> && std::is_floating_point_v<T>) {
-        constexpr int LANES = Simd<T>::LANES;
-        for (int c = 0; c < N; c += LANES) store(to + c, from_small<T>(widen<T>(from + c)));
-        return;
-    }
-#if defined(__F16C__)
-    if constexpr (std::is_same_v<S, Float16Bits> && N % 8 == 0) {
-        float decoded[N];
-        for (int c = 0; c < N; c += 8) store(decoded + c, _mm256_cvtph_ps(load<__m128i>(from + c)));
-        for (int c = 0; c < N; ++c) to[c] = T(decoded[c]);
-        return;
-    }
-#endif
-    for (int c = 0; c < N; ++c) to[c] = element(from[c]);
-}
-
-// The address of an element; prefetching asks for some that are outside, so this is arithmetic on integers.
-template <class S> inline const S *address(const Matrix &matrix, int64_t i, int64_t j) {
-    const int64_t offset = (i * matrix.row_stride + j * matrix.column_stride) * int64_t(sizeof(S));
-    return reinterpret_cast<const S *>(reinterpret_cast<std::intptr_t>(matrix.data) + offset);
-}
-
-struct Region {  // the part of a register tile that lies inside the matrix
-    int64_t i, j;
-    int rows, columns;
+template <class T> struct StripErrors {  // where they and their sums go
+    T *E;            // [rows, columns], rows lde apart; holds the predictions without biases
+    int64_t lde;
+    T *column_sums;  // added to
+    double row_sums[MR], squares;  // added to
 };
 
-// to[r, c] = element(matrix[i + r, j + c]); outside the region `to` keeps its values.
-template <int NR, class S, class To, class Element>
-inline void decode(const Matrix &matrix, const Region &region, To *to, Element element) {
-    const Region at = region;  // copies, since a store of bytes might alias anything
-    const int64_t stride = matrix.column_stride;
-    for (int r = 0; r < at.rows; ++r, to += NR) {
-        const S *row = address<S>(matrix, at.i + r, at.j);
-        if (at.columns == NR && stride == 1) {
-            To decoded[NR];
-            decode_row<NR>(row, decoded, element);
-            std::memcpy(to, decoded, sizeof decoded);
-        } else {
-            for (int c = 0; c < at.columns; ++c) to[c] = element(row[c * stride]);
-        }
-    }
-}
-
-template <class T, class S> void decode_ratings(const Matrix &ratings, const Region &at, T *to) {
-    decode<Simd<T>::NR, S>(ratings, at, to, [](S value) { return convert<T>(value); });
-}
-
-template <int NR, class Word> void decode_mask(const Matrix &mask, const Region &at, std::uint8_t *to) {
-    const Word all = Word(~Word(0)), kept = mask.kind & SIGNED_ZERO ? Word(all >> 1) : all;
-    decode<NR, Word>(mask, at, to, [kept](Word word) -> std::uint8_t { return (word & kept) != 0; });
-}
-
-template <int NR> void decode_bits(const Matrix &mask, const Region &at, std::uint8_t *to) {
-    static_assert(32 % NR == 0);  // a row of the tile lies in one word
-    for (int r = 0; r < at.rows; ++r, to += NR) {
-        std::uint64_t bits = *address<std::uint32_t>(mask, at.i + r, at.j / 32) >> at.j % 32;
-        bits &= (std::uint64_t(1) << at.columns) - 1;
-        for (int c = 0; c < NR; c += 8, bits >>= 8) {  // eight copies of eight bits, of which each byte keeps its own
-            const std::uint64_t bytes = (bits & 0xff) * 0x0101010101010101 & 0x8040201008040201;
-            std::memcpy(to + c, &bytes, std::min(NR, 8));
-        }
-    }
-}
-
-template <int NR> void decode_codes(const Matrix &codes, const Region &at, std::uint8_t *to) {
-    decode<NR, std::uint8_t>(codes, at, to, [](std::uint8_t code) { return code; });
-}
-
-template <class T> struct Observations {  // a register tile
+// A row of a strip in vectors. Stored: T, or what converts to it in a register; Word: a byte, or an integer like T.
+template <class T, Missing how, class Stored, class Word> struct Row {
     using V = typename Simd<T>::Vector;
     using Lanes = typename Simd<T>::Lanes;
-    using ByteRow = typename Simd<T>::ByteRow;
-    static constexpr int LANES = Simd<T>::LANES;
 
-    const T *ratings;           // unused with codes
-    const std::uint8_t *bytes;  // mask or codes
-    int64_t rating_stride, byte_stride;
-    T scale, offset;  // of codes
+    const Stored *ratings;
+    const Word *words;
+    V scale, offset;
+    Lanes mask_bits;
 
-    template <Missing how> V rating(int i, int v) const {
-        if constexpr (how == Missing::BY_CODE) return from_small<T>(widen<T>(byte(i, v))) * scale + offset;
-        else return load<V>(ratings + i * rating_stride + v * LANES);
+    Row() = default;
+    ALWAYS_INLINE Row(const Strip<T> &strip, int64_t r)
+        : ratings(static_cast<const Stored *>(strip.ratings) + r * strip.rating_stride),
+          words(static_cast<const Word *>(strip.words) + r * strip.word_stride), scale(V{} + strip.scale),
+          offset(V{} + strip.offset), mask_bits(Lanes{} + strip.mask_bits) {}
+
+    ALWAYS_INLINE V rating(int64_t c) const {
+        if constexpr (how == Missing::BY_CODE) return from_small<T>(widen<T>(words + c)) * scale + offset;
+        else return load_as<T>(ratings + c);
     }
 
-    template <Missing how> Lanes missing(int i, int v, V rating) const {
-        if constexpr (how == Missing::BY_MASK) return widen<T>(byte(i, v)) == 0;
-        if constexpr (how == Missing::BY_CODE) return widen<T>(byte(i, v)) == MISSING_CODE;
-        return rating != rating;
-    }
-
-    template <Missing how> bool any() const {
-        if constexpr (how == Missing::BY_NAN) {
-            Lanes seen = {};
-            for (int i = 0; i < MR; ++i)
-                for (int v = 0; v < Simd<T>::NV; ++v) {
-                    const V value = rating<how>(i, v);
-                    seen |= value == value;
-                }
-            return nonzero(seen);
-        }
-        ByteRow seen = {};
-        for (int i = 0; i < MR; ++i) {
-            const ByteRow row = load<ByteRow>(byte(i, 0));
-            seen |= how == Missing::BY_CODE ? row ^ MISSING_CODE : row;
-        }
-        return nonzero(seen);
-    }
-
-  private:
-    const std::uint8_t *byte(int i, int v) const { return bytes + i * byte_stride + v * LANES; }
-
-    template <class Bits> static bool nonzero(Bits bits) {
-        std::uint64_t words[(sizeof bits + 7) / 8] = {}, all = 0;
-        std::memcpy(words, &bits, sizeof bits);
-        for (auto word : words) all |= word;
-        return all != 0;
+    ALWAYS_INLINE Lanes missing(int64_t c) const {
+        if constexpr (how == Missing::BY_NAN) return rating(c) != rating(c);
+        else if constexpr (how == Missing::BY_CODE) return widen<T>(words + c) == MISSING_CODE;
+        else if constexpr (sizeof(Word) == 1) return widen<T>(words + c) == 0;
+        else return (load<Lanes>(words + c) & mask_bits) == 0;
     }
 };
 
-template <class T> class Ratings {
+// E = E + biases - ratings where observed, else 0, for ROWS rows and the columns from begin to end, and the sums.
+template <class T, Missing how, class Stored, class Word, int ROWS>
+ALWAYS_INLINE void row_errors(const Strip<T> &strip, int64_t first, int64_t begin, int64_t end, const T *user_bias,
+                              const T *item_bias, StripErrors<T> &to) {
+    using V = typename Simd<T>::Vector;
+    using Lanes = typename Simd<T>::Lanes;
+    Row<T, how, Stored, Word> rows[ROWS];
+    T *E[ROWS];
+    V bias[ROWS], sums[ROWS] = {}, squares[ROWS] = {}, one = V{} + 1;
+    keep(one);  // one sum by multiplying: the adders have more to do than the multipliers
+#pragma GCC unroll 4
+    for (int r = 0; r < ROWS; ++r) {
+        rows[r] = {strip, first + r};
+        E[r] = to.E + (first + r) * to.lde;
+        bias[r] = V{} + user_bias[first + r];
+    }
+    for (int64_t c = begin; c < end; c += Simd<T>::LANES) {
+        V column = load<V>(to.column_sums + c);
+        const V own = load<V>(item_bias + c);
+#pragma GCC unroll 4
+        for (int r = 0; r < ROWS; ++r) {
+            const V difference = load<V>(E[r] + c) + bias[r] + own - rows[r].rating(c);
+            const V error = (V)((Lanes)difference & ~rows[r].missing(c));
+            store(E[r] + c, error);
+            column += error;
+            sums[r] += error * one;
+            squares[r] += error * error;
+        }
+        store(to.column_sums + c, column);
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < ROWS; ++r) {
+        to.row_sums[first + r] += sum_lanes<T>(sums[r]);
+        if (r > 0) squares[0] += squares[r];
+    }
+    to.squares += sum_lanes<T>(squares[0]);
+}
+
+// The same for all rows.
+template <class T, Missing how, class Stored, class Word>
+void strip_errors(const Strip<T> &strip, int64_t begin, int64_t end, const T *user_bias, const T *item_bias,
+                  StripErrors<T> &to) {
+    constexpr int ROWS = 3;  // together: they share the loads of a column, and their sums fit into registers
+    int64_t r = 0;
+    for (; r + ROWS <= strip.rows; r += ROWS)
+        row_errors<T, how, Stored, Word, ROWS>(strip, r, begin, end, user_bias, item_bias, to);
+    for (; r < strip.rows; ++r)
+        row_errors<T, how, Stored, Word, 1>(strip, r, begin, end, user_bias, item_bias, to);
+}
+
+// Whether any of NR places from column c on is observed.
+template <class T, Missing how, class Stored, class Word>
+ALWAYS_INLINE bool any_seen(const Row<T, how, Stored, Word> &row, int64_t c) {
+    if constexpr (how != Missing::BY_NAN && sizeof(Word) == 1) {
+        const auto bytes = load<typename Simd<T>::ByteRow>(row.words + c);
+        return nonzero(how == Missing::BY_CODE ? bytes ^ MISSING_CODE : bytes);
+    } else {
+        typename Simd<T>::Lanes missing = ~typename Simd<T>::Lanes{};
+        for (int64_t v = c; v < c + Simd<T>::NR; v += Simd<T>::LANES) missing &= row.missing(v);
+        return nonzero(~missing);
+    }
+}
+
+// seen[t]: whether the strip's register tile t has an observed rating. Returns whether any has.
+template <class T, Missing how, class Stored, class Word> bool strip_seen(const Strip<T> &strip, bool *seen) {
+    bool any = false;
+    for (int64_t r = 0; r < strip.rows; ++r) {
+        const Row<T, how, Stored, Word> row(strip, r);
+        bool all = true;
+        for (int64_t t = 0; t < strip.columns / Simd<T>::NR; ++t) {
+            if (!seen[t]) seen[t] = any_seen(row, t * Simd<T>::NR);
+            any |= seen[t];
+            all &= seen[t];
+        }
+        if (all) break;
+    }
+    return any;
+}
+
+template <class T, int ITEMS> class Ratings {
   public:
-    static constexpr int NR = Simd<T>::NR;
-
     struct Copy {
-        T ratings[MR * NR];
-        std::uint8_t bytes[MR * NR];
+        alignas(64) char ratings[MR * ITEMS * sizeof(double)], words[MR * ITEMS * sizeof(T)];
     };
-
-    const Missing how;
 
     // mask: of no kind where the ratings say what is missing, as NaN or as codes.
     Ratings(const Matrix &ratings, const Matrix &mask, double scale, double offset)
-        : how(ratings.kind == CODES     ? Missing::BY_CODE
-              : mask.kind == NO_MASK ? Missing::BY_NAN
-                                     : Missing::BY_MASK),
-          ratings_(ratings), bytes_(ratings.kind == CODES ? ratings : mask), scale_(T(scale)), offset_(T(offset)) {
-        using Decoder = void (*)(const Matrix &, const Region &, T *);
-        static constexpr Decoder decoders[] = {
-            decode_ratings<T, double>,      decode_ratings<T, float>,        decode_ratings<T, BFloat16Bits>,
-            decode_ratings<T, Float16Bits>, decode_ratings<T, std::uint8_t>, decode_ratings<T, std::int8_t>, nullptr};
+        : ratings_(ratings), words_(ratings.kind == CODES ? ratings : mask), scale_(T(scale)), offset_(T(offset)) {
         static constexpr int sizes[] = {8, 4, 2, 2, 1, 1, 1};
-        rating_size_ = sizes[ratings.kind];
-        decode_ratings_ = decoders[ratings.kind];
-        const int64_t size = mask.kind & ~SIGNED_ZERO;
-        decode_bytes_ = how == Missing::BY_CODE ? decode_codes<NR>
-                        : mask.kind == BITS     ? decode_bits<NR>
-                        : size == 8             ? decode_mask<NR, std::uint64_t>
-                        : size == 4             ? decode_mask<NR, std::uint32_t>
-                        : size == 2             ? decode_mask<NR, std::uint16_t>
-                                                : decode_mask<NR, std::uint8_t>;
-        byte_size_ = how == Missing::BY_CODE ? 1 : mask.kind == BITS ? 4 : size;
-        bytes_line_ = mask.kind == BITS ? 512 : 64 / std::max<int64_t>(byte_size_, 1);
-        ratings_fit_ = how == Missing::BY_CODE ||
-                       (ratings.kind == (sizeof(T) == 8 ? FLOAT64 : FLOAT32) && ratings.column_stride == 1);
-        bytes_fit_ = how == Missing::BY_NAN ||
-                     ((how == Missing::BY_CODE || mask.kind == 1) && bytes_.column_stride == 1);
+        const int64_t size = sizes[ratings.kind], word_size = mask.kind & ~SIGNED_ZERO;
+        if (ratings.kind == CODES) {
+            words_line_ = line_of(1);
+            use<Missing::BY_CODE, T, std::uint8_t>(true, copy_words<std::uint8_t>);
+            return;
+        }
+        ratings_line_ = line_of(size);
+        if (mask.kind == NO_MASK) {
+            use_ratings<Missing::BY_NAN, std::uint8_t>(true, nullptr);
+            return;
+        }
+        words_line_ = mask.kind == BITS ? Line{4, 512} : line_of(word_size);
+        if (word_size == sizeof(T) && mask.column_stride == 1)
+            use_ratings<Missing::BY_MASK, Integer>(true, copy_words<Integer>);
+        else
+            use_ratings<Missing::BY_MASK, std::uint8_t>(mask.kind == 1 && mask.column_stride == 1,
+                                                        mask.kind == BITS ? decode_bits
+                                                        : word_size == 8  ? decode_mask<std::uint64_t>
+                                                        : word_size == 4  ? decode_mask<std::uint32_t>
+                                                        : word_size == 2  ? decode_mask<std::uint16_t>
+                                                                          : decode_mask<std::uint8_t>);
     }
 
-    // The tile at (i, j), of which rows x columns lie inside the matrix; nothing is observed in the rest.
-    Observations<T> tile(int64_t i, int64_t j, int64_t rows, int64_t columns, Copy &copy) const {
-        if (ratings_fit_ && bytes_fit_ && rows >= MR && columns >= NR)
-            return {address<T>(ratings_, i, j), address<std::uint8_t>(bytes_, i, j), ratings_.row_stride,
-                    bytes_.row_stride, scale_, offset_};
-        return decoded({i, j, int(std::min<int64_t>(rows, MR)), int(std::min<int64_t>(columns, NR))}, copy);
+    // The strip of a region of at most MR x ITEMS, and which of its register tiles have an observed rating. Columns
+    // are added up to the next whole tile, without any. Returns whether there is one.
+    bool strip(const Region &at, Strip<T> &strip, bool *seen, Copy &copy) const {
+        const bool whole = at.columns % NR == 0;
+        const Integer all = Integer(-1), magnitude = std::numeric_limits<Integer>::max();
+        strip = {at.rows, round_up(at.columns, NR), nullptr, nullptr, 0, 0, scale_, offset_,
+                 words_.kind & SIGNED_ZERO ? magnitude : all};
+        if (how_ != Missing::BY_NAN) {
+            strip.words = copy.words;
+            strip.word_stride = ITEMS;
+            if (whole && words_in_place_) {
+                strip.words = address(words_, words_line_.size, at.i, at.j);
+                strip.word_stride = words_.row_stride;
+            } else {
+                if (!whole) fill_last_tile(copy.words, word_size_, at.columns, how_ == Missing::BY_CODE ? MISSING_CODE : 0);
+                decode_words_(words_, at, copy.words, ITEMS);
+            }
+            if (!seen_(strip, seen)) return false;
+        }
+        if (how_ != Missing::BY_CODE) {
+            strip.ratings = copy.ratings;
+            strip.rating_stride = ITEMS;
+            if (whole && ratings_in_place_) {
+                strip.ratings = address(ratings_, ratings_line_.size, at.i, at.j);
+                strip.rating_stride = ratings_.row_stride;
+            } else {
+                if (!whole) fill_last_tile(copy.ratings, rating_size_, at.columns, 0xff);  // NaN
+                decode_ratings_(ratings_, at, copy.ratings, ITEMS);
+            }
+        }
+        return how_ != Missing::BY_NAN || seen_(strip, seen);
+    }
+
+    void errors(const Strip<T> &strip, int64_t begin, int64_t end, const T *user_bias, const T *item_bias,
+                StripErrors<T> &to) const {
+        errors_(strip, begin, end, user_bias, item_bias, to);
     }
 
     // Inlined by force: GCC drops the call of a function that does nothing else.
     ALWAYS_INLINE void prefetch(int64_t i, int64_t j, bool observed) const {
-        if (how == Missing::BY_NAN || (how == Missing::BY_MASK && observed))
-            prefetch(ratings_, rating_size_, 64 / rating_size_, i, j);
-        if (how != Missing::BY_NAN) prefetch(bytes_, byte_size_, bytes_line_, i, j);
+        if (ratings_line_.size && (observed || !words_line_.size)) prefetch(ratings_, ratings_line_, i, j);
+        if (words_line_.size) prefetch(words_, words_line_, i, j);
     }
 
   private:
-    Matrix ratings_, bytes_;
-    T scale_, offset_;
-    void (*decode_ratings_)(const Matrix &, const Region &, T *);
-    void (*decode_bytes_)(const Matrix &, const Region &, std::uint8_t *);
-    int64_t rating_size_, byte_size_, bytes_line_;  // of an element, or a word of bits; elements of a cache line
-    bool ratings_fit_, bytes_fit_;
+    static constexpr int NR = Simd<T>::NR;
+    using Integer = typename IntegerLike<T>::type;
+    using Decode = void (*)(const Matrix &, const Region &, void *, int64_t);
 
-    // The cache lines that begin in the tile at (i, j).
-    static ALWAYS_INLINE void prefetch(const Matrix &matrix, int64_t size, int64_t line, int64_t i, int64_t j) {
-        if ((j & (line - 1)) >= NR) return;
-        const int64_t word = 64 / size == line ? j : j / 32, row = matrix.row_stride * size;
-        const char *start = address<char>({matrix.data, row, matrix.column_stride * size, 0}, i, word);
-        for (int64_t column = 0; column < NR; column += line, start += 64)
-            for (int r = 0; r < MR; ++r) __builtin_prefetch(start + r * row);
+    struct Line {
+        int64_t size, columns;  // bytes of an element, or of a word of bits; columns of a cache line
+    };
+
+    Matrix ratings_, words_;
+    T scale_, offset_;
+    Missing how_;
+    Line ratings_line_ = {0, 1}, words_line_ = {0, 1};  // no size: there are none
+    bool ratings_in_place_ = false, words_in_place_ = false;
+    std::size_t rating_size_ = 0, word_size_ = 0;  // bytes of an element as the inner loop reads it
+    Decode decode_ratings_ = nullptr, decode_words_ = nullptr;
+    bool (*seen_)(const Strip<T> &, bool *) = nullptr;
+    void (*errors_)(const Strip<T> &, int64_t, int64_t, const T *, const T *, StripErrors<T> &) = nullptr;
+
+    static Line line_of(int64_t size) { return {size, 64 / size}; }
+
+    template <Missing how, class Word> void use_ratings(bool words_in_place, Decode decode_words) {
+        static constexpr Decode decoders[] = {decode_ratings<T, double>,       decode_ratings<T, float>,
+                                              decode_ratings<T, BFloat16Bits>, decode_ratings<T, Float16Bits>,
+                                              decode_ratings<T, std::uint8_t>, decode_ratings<T, std::int8_t>};
+        decode_ratings_ = decoders[ratings_.kind];
+        ratings_in_place_ = ratings_.kind == (sizeof(T) == 8 ? FLOAT64 : FLOAT32) && ratings_.column_stride == 1;
+        if (ratings_.kind == FLOAT64 && ratings_.column_stride == 1) {
+            decode_ratings_ = decode_ratings<double, double>;
+            ratings_in_place_ = true;
+            use<how, double, Word>(words_in_place, decode_words);
+        } else {
+            use<how, T, Word>(words_in_place, decode_words);
+        }
     }
 
-    __attribute__((noinline)) Observations<T> decoded(const Region &at, Copy &copy) const {
-        const bool whole = at.rows == MR && at.columns == NR;
-        Observations<T> tile = {copy.ratings, copy.bytes, NR, NR, scale_, offset_};
-        if (whole && ratings_fit_) {
-            tile.ratings = address<T>(ratings_, at.i, at.j);
-            tile.rating_stride = ratings_.row_stride;
-        } else if (how != Missing::BY_CODE) {
-            if (!whole) std::fill_n(copy.ratings, MR * NR, std::numeric_limits<T>::quiet_NaN());
-            decode_ratings_(ratings_, at, copy.ratings);
-        }
-        if (whole && bytes_fit_) {
-            tile.bytes = address<std::uint8_t>(bytes_, at.i, at.j);
-            tile.byte_stride = bytes_.row_stride;
-        } else if (how != Missing::BY_NAN) {
-            if (!whole) std::fill_n(copy.bytes, MR * NR, how == Missing::BY_CODE ? MISSING_CODE : std::uint8_t(0));
-            decode_bytes_(bytes_, at, copy.bytes);
-        }
-        return tile;
+    template <Missing how, class Stored, class Word> void use(bool words_in_place, Decode decode_words) {
+        how_ = how;
+        words_in_place_ = words_in_place;
+        decode_words_ = decode_words;
+        rating_size_ = sizeof(Stored);
+        word_size_ = sizeof(Word);
+        seen_ = strip_seen<T, how, Stored, Word>;
+        errors_ = strip_errors<T, how, Stored, Word>;
+    }
+
+    // Every byte of the last register tile of the rows of a copy.
+    static void fill_last_tile(char *copy, std::size_t element, int64_t columns, int byte) {
+        char *last = copy + std::size_t(columns / NR * NR) * element;
+        for (int r = 0; r < MR; ++r) std::memset(last + std::size_t(r) * ITEMS * element, byte, NR * element);
+    }
+
+    static const char *address(const Matrix &matrix, int64_t size, int64_t i, int64_t j) {
+        return ::address<char>({matrix.data, matrix.row_stride * size, matrix.column_stride * size, 0}, i, j);
+    }
+
+    // The cache lines that begin in the register tile at (i, j).
+    static ALWAYS_INLINE void prefetch(const Matrix &matrix, const Line &line, int64_t i, int64_t j) {
+        if ((j & (line.columns - 1)) >= NR) return;
+        const char *start = address(matrix, line.size, i, line.columns == 512 ? j / 32 : j);
+        for (int64_t column = 0; column < NR; column += line.columns, start += 64)
+            for (int r = 0; r < MR; ++r)  // each is read once: not worth a place in L2
+                __builtin_prefetch(start + r * matrix.row_stride * line.size, 0, 0);
     }
 };

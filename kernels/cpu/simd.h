@@ -24,6 +24,9 @@ constexpr int VECTOR_BYTES = 16, ACCUMULATORS = 24, MR = 6;
 constexpr int VECTOR_BYTES = 16, ACCUMULATORS = 12, MR = 6;
 #endif
 
+inline int64_t round_up(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
+inline int64_t ceil_div(int64_t count, int64_t size) { return (count + size - 1) / size; }
+
 template <class T> struct IntegerLike;
 template <> struct IntegerLike<float> { using type = std::int32_t; };
 template <> struct IntegerLike<double> { using type = int64_t; };
@@ -36,6 +39,8 @@ template <class T> struct Simd {
     typedef typename IntegerLike<T>::type Lanes __attribute__((vector_size(VECTOR_BYTES)));  // all bits set, or none
     typedef std::uint8_t Bytes __attribute__((vector_size(LANES)));
     typedef std::uint8_t ByteRow __attribute__((vector_size(NR)));
+    typedef T Half __attribute__((vector_size(VECTOR_BYTES / 2)));
+    typedef double HalfAsDoubles __attribute__((vector_size(LANES / 2 * sizeof(double))));
 };
 
 template <class V> inline V load(const void *from) {
@@ -46,10 +51,47 @@ template <class V> inline V load(const void *from) {
 
 template <class V> inline void store(void *to, V v) { std::memcpy(to, &v, sizeof v); }
 
+// The sum of a vector's lanes, added up in float64.
 template <class T> inline double sum_lanes(typename Simd<T>::Vector v) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    __m256d sums;  // GCC converts by quarters
+    if constexpr (sizeof(T) == 8) sums = (__m256d)v;
+    else sums = _mm256_cvtps_pd(_mm256_castps256_ps128((__m256)v)) + _mm256_cvtps_pd(_mm256_extractf128_ps((__m256)v, 1));
+    const __m128d pair = _mm256_castpd256_pd128(sums) + _mm256_extractf128_pd(sums, 1);
+    return pair[0] + pair[1];
+#else
     double sum = 0;
     for (int lane = 0; lane < Simd<T>::LANES; ++lane) sum += double(v[lane]);
     return sum;
+#endif
+}
+
+template <class T> inline typename Simd<T>::Vector join(typename Simd<T>::Half low, typename Simd<T>::Half high) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) return (typename Simd<T>::Vector)_mm256_set_m128((__m128)high, (__m128)low);
+#endif
+    const typename Simd<T>::Half halves[2] = {low, high};
+    return load<typename Simd<T>::Vector>(halves);
+}
+
+// As many numbers as a vector of T has lanes, T or float64, as T.
+template <class T, class S> inline typename Simd<T>::Vector load_as(const S *from) {
+    using Half = typename Simd<T>::Half;
+    using Doubles = typename Simd<T>::HalfAsDoubles;
+    if constexpr (sizeof(S) == sizeof(T)) return load<typename Simd<T>::Vector>(from);
+    else return join<T>(__builtin_convertvector(load<Doubles>(from), Half),
+                        __builtin_convertvector(load<Doubles>(from + Simd<T>::LANES / 2), Half));
+}
+
+template <class Bits> inline bool nonzero(Bits bits) {
+#if defined(__AVX2__)
+    if constexpr (sizeof bits == 32) return !_mm256_testz_si256((__m256i)bits, (__m256i)bits);
+    if constexpr (sizeof bits == 16) return !_mm_testz_si128((__m128i)bits, (__m128i)bits);
+#endif
+    std::uint64_t words[(sizeof bits + 7) / 8] = {}, all = 0;
+    std::memcpy(words, &bits, sizeof bits);
+    for (auto word : words) all |= word;
+    return all != 0;
 }
 
 // A value that stays in its register: else GCC reads it again from memory for every product.
@@ -83,4 +125,10 @@ template <class T> inline typename Simd<T>::Vector from_small(typename Simd<T>::
     using Lanes = typename Simd<T>::Lanes;
     const V base = V{} + (sizeof(T) == 4 ? T(0x1p23) : T(0x1p52));
     return (V)(integers | (Lanes)base) - base;
+}
+
+// to[k, r] = from[r, k], for ROWS rows of `from` that lie ld apart.
+template <int ROWS, class T> inline void transpose(int64_t columns, const T *from, int64_t ld, T *to) {
+    for (int64_t k = 0; k < columns; ++k, to += ROWS)
+        for (int r = 0; r < ROWS; ++r) to[r] = from[r * ld + k];
 }

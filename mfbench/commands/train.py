@@ -110,7 +110,7 @@ def run_training(
 
 
 def _ratings(data: str, size: tuple[int, int] | None, density: float, seed: int) -> Ratings:
-    if data == "synthetic":
+    if data in ("synthetic", "blocks"):
         m, n = size or NOTEBOOK_SIZE
         case = Case(
             suite="train", m=m, n=n, rank=0, density=density,
