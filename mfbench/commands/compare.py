@@ -67,7 +67,7 @@ def read(path: Path) -> tuple[str, list[Measurement]]:
         found_records, notes = records.read(path)
         _check_schema(path)
         kind, found = "mfbench's records", [measurement(record) for record in found_records]
-    usable = [m for m in found if m.status != "ok" or _is_timed(m)]
+    usable = [m for m in found if m.usable]
     if len(usable) < len(found):
         notes.append(f"{path}: {len(found) - len(usable)} left out, which are ok but have no positive times")
     repeated = len(usable) - len({m.key for m in usable})
@@ -80,23 +80,10 @@ def read(path: Path) -> tuple[str, list[Measurement]]:
 
 
 def _check_schema(path: Path) -> None:
-    """Lines of another schema may fit today's by chance and mean something else."""
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-        try:
-            content = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        schema = content.get("schema", records.SCHEMA) if isinstance(content, dict) else records.SCHEMA
-        if schema != records.SCHEMA:
-            raise NotComparable(
-                f"{path}: line {number} has schema {schema}, and this mfbench reads schema {records.SCHEMA}"
-            )
-
-
-def _is_timed(m: Measurement) -> bool:
-    if not isinstance(m.samples, np.ndarray):
-        return m.samples is not None
-    return m.samples.size > 0 and bool(np.isfinite(m.samples).all() and (m.samples > 0).all())
+    for number, schema in records.other_schemas(path).items():
+        raise NotComparable(
+            f"{path}: line {number} has schema {schema}, and this mfbench reads schema {records.SCHEMA}"
+        )
 
 
 def _tell(messages: Iterable[str]) -> None:
