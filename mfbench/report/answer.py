@@ -21,7 +21,8 @@ class Pooled(NamedTuple):
     provider: str
     baseline: str
     entries: Sequence[Entry]
-    ratio: stats.Interval  # geometric mean
+    ratio: stats.Interval  # geometric mean of those that have an interval, if any
+    bounded: int  # how many these are
     verdict: stats.Verdict  # of the geometric mean
     verdicts: Counter[str]
 
@@ -40,16 +41,13 @@ def pooled(entries: Sequence[Entry]) -> list[Pooled]:
 def _pool(provider: str, baseline: str, entries: Sequence[Entry]) -> Pooled:
     """Half widths are averaged as if the errors of all cases were one: cases share the machine, and may share those."""
     speedups = [entry.record.speedup for entry in entries if entry.record and entry.record.speedup]
-    logs = [
-        (math.log(s.ratio), *(math.inf if end is None or end <= 0 else abs(math.log(end / s.ratio)) for end in s.ci95))
-        for s in speedups
-    ]
-    centre, below, above = (sum(column) / len(logs) for column in zip(*logs, strict=True))
-    ratio = stats.Interval(math.exp(centre), math.exp(centre - below), math.exp(centre + above))
-    margin = max(s.margin for s in speedups)
-    return Pooled(
-        provider, baseline, entries, ratio, stats.verdict(ratio, margin), Counter(s.verdict for s in speedups)
-    )
+    bounded = [(s.ratio, *s.ci95) for s in speedups if all(s.ci95)]
+    centre, low, high = (
+        sum(map(math.log, column)) / len(bounded) for column in zip(*bounded, strict=True)
+    ) if bounded else (sum(math.log(s.ratio) for s in speedups) / len(speedups), -math.inf, math.inf)  # fmt: skip
+    ratio = stats.Interval(*map(math.exp, (centre, low, high)))
+    verdict = stats.verdict(ratio, max(s.margin for s in speedups))
+    return Pooled(provider, baseline, entries, ratio, len(bounded), verdict, Counter(s.verdict for s in speedups))
 
 
 def sentence(evidence: Evidence) -> str:
@@ -62,7 +60,8 @@ def sentence(evidence: Evidence) -> str:
         return _without_speedups(latest)
     first = pools[0]
     where = f"on {machine([e.measurement.env for e in first.entries])}"
-    return f"{claim(first)} {where}{'; ' if _failed(latest) else ', and '}{correctness(latest)}."
+    link = "; " if _failed(latest) else ", and "
+    return f"{claim(first)} {where}{link}{correctness(latest)}."
 
 
 def claim(pool: Pooled) -> str:
@@ -75,7 +74,7 @@ def claim(pool: Pooled) -> str:
     elif pool.verdict == "same":
         what = f"{provider} is as fast as {baseline}"
     else:
-        what = f"whether {provider} is faster than {baseline} is not decided"
+        what = f"Undecided: {provider} against {baseline}"
     return f"{what} ({_how_sure(pool)})"
 
 
@@ -87,7 +86,10 @@ def _how_sure(pool: Pooled) -> str:
         measurement = pool.entries[0].measurement
         return f"ratio {estimate:.3g}, {bounds}; one case: {device_and_case(measurement.case, measurement.device)}"
     verdicts = ", ".join(f"{pool.verdicts[v]} {v}" for v in VERDICTS if pool.verdicts[v])
-    return f"geometric mean {estimate:.3g} of {count} cases, {bounds}; {verdicts}"
+    cases = (
+        f"{count} cases" if pool.bounded in (0, count) else f"the {pool.bounded} of {count} cases that have an interval"
+    )
+    return f"geometric mean {estimate:.3g} of {cases}, {bounds}; {verdicts}"
 
 
 def correctness(entries: Sequence[Entry]) -> str:

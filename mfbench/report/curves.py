@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from mfbench.records import Record
 from mfbench.report.labels import provider_label, seconds
-from mfbench.report.style import Numbers, Palette, Plot, apart, figure, legend, marker, plain_log
+from mfbench.report.style import MOST_MARKS, Numbers, Palette, Plot, apart, figure, legend, marker, plain_log
 
-MOST_MARKS = 60  # along a line
 LEAST_SIZES = 3  # for an exponent
 
 
@@ -68,6 +67,9 @@ def _draw_scaling(taken: Sequence[Record], numbers: Numbers, palette: Palette) -
     axes.plot(*zip(*floors, strict=True), color=palette.muted, linestyle="--", linewidth=1.2, label="floor")
     axes.set_xscale("log")
     axes.set_yscale("log")
+    sizes = [x for x, _ in floors]
+    if sizes[-1] < 30 * sizes[0]:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _count(value)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: seconds(value)))
     for axis in (axes.xaxis, axes.yaxis):

@@ -47,7 +47,9 @@ def _speedups(records: Sequence[Record], numbers: Numbers) -> Plot:
         return Plot("speedups", title, "No record has a speed-up over a baseline.", None)
     baselines = ", ".join(sorted({printable(r.speedup.baseline) for r in taken if r.speedup}))
     rows, labels, remark = _rows(taken)
-    caption = f"How many times as fast as {baselines}, with 95 % intervals.{remark}"
+    caption = (
+        f"How many times as fast as {baselines}, with 95 % intervals; a mark without one had too few rounds.{remark}"
+    )
     return Plot("speedups", title, caption, functools.partial(_draw_speedups, taken, numbers, rows, labels))
 
 
@@ -61,7 +63,7 @@ def _draw_speedups(taken: Any, numbers: Numbers, rows: Any, labels: list[str], p
         number, place = numbers[record.provider], names.index(record.provider)
         y = row + (place - (len(names) - 1) / 2) * 0.7 / len(names)
         ratio = record.speedup.ratio
-        low, high = (ratio if end is None else end for end in record.speedup.ci95)
+        low, high = (end or ratio for end in record.speedup.ci95)
         axes.errorbar(
             ratio, y, xerr=[[max(0, ratio - low)], [max(0, high - ratio)]], fmt=marker(number),
             color=palette.of(number), markersize=4, linewidth=1.4, capsize=2.5, label=provider_label(record.provider),

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from mfbench import steps
 from mfbench.report.evidence import Entry, Key
 from mfbench.report.labels import case_labels, device_and_case, provider_label, seconds
-from mfbench.report.style import Palette, Plot, figure, legend, marker
+from mfbench.report.style import MOST_MARKS, Palette, Plot, figure, legend, marker
 
 FEWEST = 3  # runs that make a history
 MOST_FIGURES = 12  # those with steps first; the page draws the others from its data on demand
@@ -70,7 +70,8 @@ def _draw(together: Sequence[Course], palette: Palette) -> Figure:
     for number, course in enumerate(together):
         color = palette.of(number)
         medians = [entry.measurement.median_s or np.nan for entry in course.entries]
-        axes.plot(range(len(medians)), medians, f"{marker(number)}-", color=color, markersize=2.5, linewidth=1,
+        mark = marker(number) if len(medians) <= MOST_MARKS else None
+        axes.plot(range(len(medians)), medians, marker=mark, color=color, markersize=2.5, linewidth=1,
                   label=provider_label(course.provider))  # fmt: skip
         for step in course.steps:
             axes.axvline(step.at - 0.5, color=palette.bad if step.ratio > 1 else color, linewidth=1.2, linestyle="--")

@@ -18,6 +18,8 @@ from mfbench.report.labels import alike, case_labels, device_and_case, printable
 from mfbench.report.style import Plot, inline
 from mfbench.report.tables import Row
 
+MOST_ROWS = 200  # of a table that are in the markup
+
 
 class Compared(NamedTuple):
     """A comparison with the names of its sides."""
@@ -125,6 +127,7 @@ def html(what: Content) -> str:
     sortable = (what.results, comparison, what.builds)
     return environment.get_template("page.html").render(
         what=what,
+        most_rows=MOST_ROWS,
         notes=notes,
         comparison=comparison,
         histories=[(plot, _svg(plot)) for plot in history.plots(what.courses)],
@@ -138,7 +141,7 @@ def html(what: Content) -> str:
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         data=_compact({
-            "tables": {table.name: [row.keys for row in table.rows] for table in sortable},
+            "tables": {table.name: _table_data(table) for table in sortable},
             "runs": packed.runs,
             "items": packed.items,
         }),
@@ -147,7 +150,19 @@ def html(what: Content) -> str:
 
 def _comparison_table(compared: Compared | None) -> Table:
     pairs = compared.comparison.pairs if compared else []
-    return Table("comparison", tables.COMPARED_COLUMNS, [tables.compared(pair) for pair in pairs])
+    cases = [(pair.new.case, pair.new.device) for pair in pairs]
+    labels = case_labels(cases)
+    rows = [tables.compared(pair, labels[case]) for pair, case in zip(pairs, cases, strict=True)]
+    return Table("comparison", tables.COMPARED_COLUMNS, rows)
+
+
+def _table_data(table: Table) -> dict[str, Any]:
+    """What the rows sort by, and the rows that the markup has no place for: a browser would lay them all out."""
+    rest = [
+        ([*row.cells, *([row.reason] if row.reason else [])], bool(row.reason), row.failed)
+        for row in table.rows[MOST_ROWS:]
+    ]
+    return {"keys": [row.keys for row in table.rows], "rest": rest}
 
 
 def _svg(plot: Plot) -> Markup | None:

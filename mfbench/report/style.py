@@ -42,6 +42,7 @@ VARIABLES = dict(
     zip((*PAGE[:4], *PAGE.series), ("ink", "muted", "grid", "bad", *(f"s{n}" for n in range(8))), strict=True)
 )
 MARKERS = "osD^vP*X"
+MOST_MARKS = 60  # along a line: more make one anyway, and a browser slow
 Numbers = Mapping[str, int]  # which colour and marker a provider has, in every figure
 
 Draw = Callable[[Palette], Figure]

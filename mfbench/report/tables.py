@@ -82,7 +82,7 @@ def _interval(ratio: float, low: float | None, high: float | None) -> str:
 COMPARED_COLUMNS = ("case", "provider", "verdict", "base", "new", "× base")
 
 
-def compared(pair: Pair) -> Row:
+def compared(pair: Pair, label: str) -> Row:
     """A line of the table of a comparison."""
     sides = [(seconds(m.median_s) if m.median_s is not None else m.status) for m in (pair.base, pair.new)]
     ratio = (
@@ -90,11 +90,11 @@ def compared(pair: Pair) -> Row:
         if pair.ratio is None
         else _interval(pair.ratio.estimate, *(v if math.isfinite(v) else None for v in pair.ratio[1:]))
     )
-    case, provider = device_and_case(pair.new.case, pair.new.device), printable(short(pair.new.provider))
+    provider = printable(short(pair.new.provider))
     failed = pair.outcome in ("broken", "failing")
     reason = printable(pair.new.reason or "no reason was recorded") if failed else ""
     keys = (None, None, None, pair.base.median_s, pair.new.median_s, pair.ratio and pair.ratio.estimate)
-    cells = (case, provider, pair.outcome, *sides, *([] if failed else [ratio]))
+    cells = (label, provider, pair.outcome, *sides, *([] if failed else [ratio]))
     return Row(cells, keys, failed, reason)
 
 

@@ -28,54 +28,71 @@ function compareKeys(a, b) {
   return String(a).localeCompare(String(b), "en", { numeric: true });
 }
 
-function sortable(table, keys) {
-  const body = table.tBodies[0];
-  const rows = [...body.rows];
+// A row: its texts, the numbers it sorts by, whether its last text is a reason, and its element once it was shown.
+function rowsOf(table, { keys, rest }) {
+  const laidOut = [...table.tBodies[0].rows].map((element) => ({
+    element,
+    texts: [...element.cells].map((cell) => cell.textContent),
+    reason: element.lastElementChild.className === "reason",
+  }));
+  const rows = [...laidOut, ...rest.map(([texts, reason, failed]) => ({ texts, reason, failed }))];
+  rows.forEach((row, i) => Object.assign(row, { number: i, keys: keys[i] }));
+  return rows;
+}
+
+function elementOf(row, table) {
+  if (row.element) return row.element;
+  const opens = "opens" in table.tBodies[0].dataset, made = document.createElement("tr");
+  if (row.failed) made.className = "bad";
+  row.texts.forEach((text, i) => {
+    const cell = made.insertCell();
+    const holder = i === 0 && opens ? cell.appendChild(document.createElement("button")) : cell;
+    if (holder !== cell) holder.setAttribute("aria-expanded", "false");
+    holder.appendChild(document.createElement("bdi")).textContent = text;
+    if (VERDICTS.includes(text)) cell.className = text;
+    if (row.reason && i === row.texts.length - 1) {
+      cell.className = "reason";
+      cell.colSpan = table.tHead.rows[0].cells.length - i;
+    }
+  });
+  return (row.element = made);
+}
+
+const VERDICTS = ["faster", "slower", "same", "inconclusive", "broken", "mended"];
+const MOST_ROWS = 200; // are laid out until more are asked for
+
+function interactive(table, content) {
+  const rows = rowsOf(table, content);
   const headings = [...table.tHead.rows[0].cells];
-  const number = new Map(rows.map((row, i) => [row, i]));
+  const [input, count, more] = ["filter", "count", "more"].map((role) =>
+    document.querySelector(`[data-${role}="${table.id}"]`));
+  let most = MOST_ROWS;
+  const show = () => {
+    const words = (input?.value ?? "").toLowerCase().split(/\s+/).filter(Boolean);
+    const found = rows.filter((row) => {
+      row.search ??= row.texts.join(" ").toLowerCase();
+      return words.every((word) => row.search.includes(word));
+    });
+    closeStrips(table);
+    table.tBodies[0].replaceChildren(...found.slice(0, most).map((row) => elementOf(row, table)));
+    if (count) count.textContent = found.length === rows.length ? `${rows.length} rows` : `${found.length} of ${rows.length} rows`;
+    if (more) more.hidden = found.length <= most;
+  };
+  input?.addEventListener("input", show);
+  more?.addEventListener("click", () => { most = Infinity; show(); });
   headings.forEach((heading, column) => heading.firstChild.addEventListener("click", () => {
     const down = heading.getAttribute("aria-sort") === "ascending";
     for (const other of headings) other.setAttribute("aria-sort", "none");
     heading.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const keyOf = (row) => {
-      const cell = row.cells[column];
-      return keys[number.get(row)][column] ?? (!cell || cell.className === "reason" ? "" : cell.textContent);
-    };
-    const by = new Map(rows.map((row) => [row, keyOf(row)]));
+    const key = ({ keys, texts, reason }) =>
+      keys[column] ?? (column < texts.length - reason ? texts[column] : "");
     rows.sort((p, q) => {
-      const a = by.get(p), b = by.get(q), order = compareKeys(a, b);
-      return (down && a !== "" && b !== "" ? -order : order) || number.get(p) - number.get(q);
+      const a = key(p), b = key(q), order = compareKeys(a, b);
+      return (down && a !== "" && b !== "" ? -order : order) || p.number - q.number;
     });
-    body.append(...rows);
     show();
   }));
-  const show = filterable(table, rows);
-  return number;
-}
-
-const MOST_ROWS = 200; // are laid out until more are asked for
-
-function filterable(table, rows) {
-  const input = document.querySelector(`[data-filter="${table.id}"]`);
-  const count = document.querySelector(`[data-count="${table.id}"]`);
-  const more = document.querySelector(`[data-more="${table.id}"]`);
-  let most = MOST_ROWS, texts = null;
-  const show = () => {
-    const words = (input?.value ?? "").toLowerCase().split(/\s+/).filter(Boolean);
-    texts ??= new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
-    closeStrips(table);
-    let found = 0;
-    for (const row of rows) {
-      const fits = words.every((word) => texts.get(row).includes(word));
-      found += fits;
-      row.hidden = !fits || found > most;
-    }
-    if (count) count.textContent = found === rows.length ? `${found} rows` : `${found} of ${rows.length} rows`;
-    if (more) more.hidden = found <= most;
-  };
-  input?.addEventListener("input", show);
-  more?.addEventListener("click", () => { most = Infinity; show(); });
-  return show;
+  return rows;
 }
 
 function closeStrips(table) {
@@ -139,8 +156,8 @@ function drawSamples(item, run) {
   element("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(median), y2: y(median), stroke: "var(--s1)" }, svg);
   const points = values.map((value, i) => `${x(i).toFixed(1)},${y(value).toFixed(1)}`);
   element("polyline", { points: points.join(" "), fill: "none", stroke: "var(--s0)", "stroke-opacity": 0.3 }, svg);
-  element("path", { d: points.map((point) => `M${point}h.01`).join(""), stroke: "var(--s0)", "stroke-width": 5,
-    "stroke-linecap": "round" }, svg);
+  element("path", { d: points.map((point) => `M${point}m-2.5 0a2.5 2.5 0 1 0 5 0a2.5 2.5 0 1 0-5 0`).join(""),
+    fill: "var(--s0)" }, svg);
   return svg;
 }
 
@@ -155,7 +172,7 @@ function drawHistory(item, choose) {
   item.runs.forEach(([run, median, status], i) => {
     const [name, time] = data.runs[run];
     const failed = median === null;
-    const mark = element("circle", { cx: x(i), cy: failed ? 150 - BOTTOM : y(median), r: 4,
+    const mark = element("circle", { cx: x(i), cy: failed ? 150 - BOTTOM : y(median), r: medians.length > 60 ? 2.5 : 4,
       fill: failed ? "var(--bad)" : "var(--s2)" }, svg);
     element("title", {}, mark, `${time} ${name}: ${failed ? status : seconds(median)}`);
     mark.addEventListener("click", () => choose(i));
@@ -186,13 +203,13 @@ function toggleStrip(row, item) {
   row.after(strip);
 }
 
-for (const [name, keys] of Object.entries(data.tables)) {
+for (const [name, content] of Object.entries(data.tables)) {
   const table = document.getElementById(name);
   if (!table) continue;
-  const number = sortable(table, keys);
+  const rows = interactive(table, content);
   if (name !== "results") continue;
   table.tBodies[0].addEventListener("click", (event) => {
-    const row = event.target.closest("td > button")?.closest("tr");
-    if (row) toggleStrip(row, data.items[number.get(row)]);
+    const element = event.target.closest("td > button")?.closest("tr");
+    if (element) toggleStrip(element, data.items[rows.find((row) => row.element === element).number]);
   });
 }
