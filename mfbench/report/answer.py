@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mfbench import stats
-from mfbench.compare import Comparison
+from mfbench.comparison import Comparison
 from mfbench.report.evidence import Entry, Evidence
 from mfbench.report.labels import device_and_case, printable, short
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mfbench import external, records
 from mfbench.cases import Case
-from mfbench.compare import Measurement, measurement
+from mfbench.comparison import Measurement, measurement
 from mfbench.errors import NotComparable, UsageError
 from mfbench.records import Record
 

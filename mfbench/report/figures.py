@@ -10,14 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from mfbench.records import Correctness, Record
-from mfbench.report import curves
+from mfbench.report import curves, forest
 from mfbench.report.evidence import Entry
 from mfbench.report.labels import case_labels, cut, printable, provider_label, size
-from mfbench.report.style import Numbers, Palette, Plot, apart, figure, legend, marker, plain_log
+from mfbench.report.style import FRAME, ROW, Numbers, Palette, Plot, apart, figure, legend, marker, rows_axis
 
-MOST_ROWS = 30  # cases in a figure that has a row for each; the table has all
 LEAST_ERROR = 1e-4  # of the bound, where the axis of errors begins
-ROW, FRAME = 0.17, 1.1  # inches a row, and around them
 
 
 def plots(entries: Sequence[Entry]) -> list[Plot]:
@@ -33,10 +31,18 @@ def plots(entries: Sequence[Entry]) -> list[Plot]:
 def _rows(records: Sequence[Record]) -> tuple[dict[Any, int], list[str], str]:
     """Cases from the top down with their labels, and a remark where not all have a place."""
     cases = list(dict.fromkeys((record.case, record.device) for record in records))
-    shown = sorted(cases, key=lambda case: -case[0].m * case[0].n)[:MOST_ROWS] if len(cases) > MOST_ROWS else cases
+    shown = (
+        sorted(cases, key=lambda case: -case[0].m * case[0].n)[: forest.MOST_ROWS]
+        if len(cases) > forest.MOST_ROWS
+        else cases
+    )
     rows = {case: row for row, case in enumerate(case for case in cases if case in set(shown))}
     labels = case_labels(rows)
-    remark = f" The {MOST_ROWS} largest of {len(cases)} cases; the table has all." if len(cases) > MOST_ROWS else ""
+    remark = (
+        f" The {forest.MOST_ROWS} largest of {len(cases)} cases; the table has all."
+        if len(cases) > forest.MOST_ROWS
+        else ""
+    )
     return rows, [cut(labels[case]) for case in rows], remark
 
 
@@ -50,38 +56,12 @@ def _speedups(records: Sequence[Record], numbers: Numbers) -> Plot:
     caption = (
         f"How many times as fast as {baselines}, with 95 % intervals; a mark without one had too few rounds.{remark}"
     )
-    return Plot("speedups", title, caption, functools.partial(_draw_speedups, taken, numbers, rows, labels))
-
-
-def _draw_speedups(taken: Any, numbers: Numbers, rows: Any, labels: list[str], palette: Palette) -> Figure:
-    names = list(dict.fromkeys(record.provider for record in taken))
-    made, axes = figure(palette, FRAME + ROW * len(rows) * max(1.3, len(names)))
-    for record in taken:
-        row = rows.get((record.case, record.device))
-        if row is None:
-            continue
-        number, place = numbers[record.provider], names.index(record.provider)
-        y = row + (place - (len(names) - 1) / 2) * 0.7 / len(names)
-        ratio = record.speedup.ratio
-        low, high = (end or ratio for end in record.speedup.ci95)
-        axes.errorbar(
-            ratio, y, xerr=[[max(0, ratio - low)], [max(0, high - ratio)]], fmt=marker(number),
-            color=palette.of(number), markersize=4, linewidth=1.4, capsize=2.5, label=provider_label(record.provider),
-        )  # fmt: skip
-    axes.axvline(1, color=palette.muted, linestyle="--", linewidth=1)
-    axes.set_xscale("log")
-    ends = [end for record in taken for end in (record.speedup.ratio, *record.speedup.ci95) if end]
-    axes.set_xlim(min(0.9, min(ends) / 1.15), max(1.1, max(ends) * 1.15))
-    plain_log(axes.xaxis, "{:g}×")
-    axes.set_xlabel("times as fast (log scale)")
-    _case_axis(axes, labels)
-    legend(made, axes, palette)
-    return made
-
-
-def _case_axis(axes: Any, labels: list[str]) -> None:
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
+    ratios = [
+        forest.Ratio(rows[r.case, r.device], r.provider, r.speedup.ratio, *r.speedup.ci95)
+        for r in taken
+        if r.speedup and (r.case, r.device) in rows
+    ]
+    return Plot("speedups", title, caption, functools.partial(forest.draw, ratios, labels, numbers))
 
 
 def _errors(records: Sequence[Record], numbers: Numbers) -> Plot:
@@ -124,7 +104,7 @@ def _draw_errors(taken: Any, numbers: Numbers, palette: Palette) -> Figure:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("error over bound (log scale)")
-    _case_axis(axes, outputs)
+    rows_axis(axes, outputs)
     legend(made, axes, palette)
     return made
 
@@ -161,6 +141,6 @@ def _draw_memory(taken: Any, numbers: Numbers, rows: Any, labels: list[str], pal
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size(int(value))))
     axes.tick_params(axis="x", labelrotation=30)
     axes.set_xlabel("bytes (log scale from 64 KiB)")
-    _case_axis(axes, labels)
+    rows_axis(axes, labels)
     legend(made, axes, palette)
     return made

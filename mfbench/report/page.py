@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
-from mfbench.compare import Comparison, compare
-from mfbench.report import answer, figures, history, samples, tables
+from mfbench.comparison import Comparison, compare
+from mfbench.report import answer, figures, forest, history, samples, tables
 from mfbench.report.evidence import Evidence
 from mfbench.report.labels import alike, case_labels, device_and_case, printable, short
 from mfbench.report.style import Plot, inline
@@ -106,7 +106,8 @@ def _compared(evidence: Evidence, margin: float) -> Compared | None:
 
 def all_plots(what: Content) -> list[Plot]:
     """Every figure of the page, those of the histories last."""
-    return [*what.plots, *history.plots(what.courses)]
+    compared = [forest.of_comparison(what.compared.comparison)] if what.compared else []
+    return [*what.plots, *compared, *history.plots(what.courses)]
 
 
 def html(what: Content) -> str:
@@ -123,13 +124,14 @@ def html(what: Content) -> str:
             f"The raw samples of {packed.left_out:,} older measurements would make this page too large and are not in "
             "it; their medians are."
         )
-    comparison = _comparison_table(what.compared)
+    comparison = comparison_table(what.compared)
     sortable = (what.results, comparison, what.builds)
     return environment.get_template("page.html").render(
         what=what,
         most_rows=MOST_ROWS,
         notes=notes,
         comparison=comparison,
+        comparison_svg=_svg(forest.of_comparison(what.compared.comparison)) if what.compared else None,
         histories=[(plot, _svg(plot)) for plot in history.plots(what.courses)],
         sections=[(plot, _svg(plot)) for plot in what.plots],
         stepped=[(c, step) for c in what.courses for step in c.steps],
@@ -148,7 +150,8 @@ def html(what: Content) -> str:
     )  # fmt: skip
 
 
-def _comparison_table(compared: Compared | None) -> Table:
+def comparison_table(compared: Compared | None) -> Table:
+    """The pairs of a comparison, their cases under short labels."""
     pairs = compared.comparison.pairs if compared else []
     cases = [(pair.new.case, pair.new.device) for pair in pairs]
     labels = case_labels(cases)
@@ -181,11 +184,16 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
+def fragment(sentence: str, table: Table, notes: Sequence[str]) -> str:
+    """A table under a sentence, for a notebook's cell."""
+    return _environment().get_template("fragment.html").render(sentence=sentence, table=table, notes=notes)
+
+
 def markdown(what: Content) -> str:
     """The short form, for a comment under a change."""
     environment = _environment()
     environment.filters["plain"] = _markdown_text
-    comparison = _comparison_table(what.compared)
+    comparison = comparison_table(what.compared)
     sentence = what.compared and answer.comparison_sentence(
         what.compared.comparison, what.compared.base, what.compared.new
     )

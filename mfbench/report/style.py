@@ -6,7 +6,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -16,6 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 WIDTH = 9.2  # inches
 DPI = 144
+ROW, FRAME = 0.17, 1.1  # inches a row, and around them
 
 
 class Palette(NamedTuple):
@@ -101,6 +102,12 @@ def plain_log(axis: Any, form: str) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def rows_axis(axes: Axes, labels: Sequence[str]) -> None:
+    """A row for each label, from the top down."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+
+
 def apart(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     """The points without those that would lie on top of another: thousands of records make few different marks."""
     return list({(round(math.log10(x), 2), round(math.log10(abs(y) + 0.1), 2)): (x, y) for x, y in points}.values())
@@ -119,6 +126,12 @@ def inline(draw: Draw, name: str) -> str:
 def file(draw: Draw, name: str, kind: str) -> bytes:
     """The figure as a file of its own, `svg` or `png`, on white."""
     return _saved(draw, PAPER, kind, name)
+
+
+def drawn(draw: Draw) -> Figure:
+    """The figure itself, on white."""
+    with matplotlib.rc_context(_SETTINGS):
+        return draw(PAPER)
 
 
 def _saved(draw: Draw, palette: Palette, kind: str, name: str) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mfbench.cases import Case
-from mfbench.compare import Pair
+from mfbench.comparison import Pair
 from mfbench.records import Record
 from mfbench.report.evidence import Build, Entry
 from mfbench.report.labels import device_and_case, printable, seconds, short, size
