@@ -71,6 +71,7 @@ class Standard(NamedTuple):
         wrong = formulas.wrong(self.inputs)
         penalties = formulas.penalties(self.inputs)
         found: dict[str, Correctness] = {}
+        told = ""
         for place, (name, verdict) in enumerate(verdicts.items()):
             variants = {what: values[place] for what, values in wrong.items()}
             exact = diagnosis.Exact(
@@ -78,8 +79,8 @@ class Standard(NamedTuple):
             )  # fmt: skip
             got = np.asarray(outputs[place], dtype=np.float64)
             hint = "" if verdict.ok else diagnosis.explain(name, got, exact)
-            told = hint in {earlier.hint for earlier in found.values()}
-            found[name] = verdict._replace(hint="does so too" if hint and told else hint)
+            found[name] = verdict._replace(hint="does so too" if hint and hint == told else hint)
+            told = hint or told
         return found
 
     def wrong_sums(self, sums: Sequence[float]) -> list[str]:
