@@ -3,6 +3,7 @@
 import importlib.util
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -23,3 +24,17 @@ def foreign_packages() -> list[str]:
 
 for _message in foreign_packages():
     warnings.warn(_message, ImportWarning, stacklevel=2)
+
+if TYPE_CHECKING:
+    from mfbench.api import Compared, Results, compare, load, run
+
+__all__ = ["Compared", "Results", "compare", "foreign_packages", "load", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """The Python interface, imported on first use: PyTorch stands behind it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from mfbench import api
+
+    return getattr(api, name)

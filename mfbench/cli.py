@@ -181,6 +181,26 @@ def compare(base: Path, new: Path, margin: float, as_json: bool, force: bool) ->
 
 
 @cli.command()
+@click.argument("records", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="FILE.html or FILE.md; - is stdout.")
+@click.option("--format", "form", type=click.Choice(["html", "md"]), help="Default: by the name of --out, else html.")
+@click.option("--plots", type=click.Path(path_type=Path), help="A folder for every figure as a file of its own.")
+@click.option("--plots-format", type=click.Choice(["svg", "png"]), default="svg", show_default=True)
+@options("margin")
+def report(records: tuple[Path, ...], out: Path, form: str | None, plots: Path | None, plots_format: str,
+           margin: float) -> int:  # fmt: skip
+    """Make one self-contained page of RECORDS: files of `run --out`, of pytest-benchmark, of `inspect --json`.
+
+    The last of several files, or the last run in one, is compared with the first, or with all before it.
+
+    Exit code: 0; 2 usage.
+    """
+    from mfbench.commands import report as command_report
+
+    return command_report.command(records, out, form, plots, plots_format, margin)
+
+
+@cli.command()
 @options("data", "provider", "size", "rank", "density", "seed", "device", "threads", "as_json")
 @click.option("--epochs", type=click.IntRange(min=1), help="Default: 28001 on seed, else 500.")
 @click.option("--every", type=click.IntRange(min=1), help="Epochs between log lines; default: 1000 on seed, else 50.")

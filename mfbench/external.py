@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field, PositiveFloat, ValidationError
 
-from mfbench.compare import Measurement, Quartiles
+from mfbench.comparison import Measurement, Quartiles
 from mfbench.errors import NotComparable
 
 

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mfbench import diagnosis, formulas
+from mfbench.formulas import flat
 from mfbench.inputs import Inputs
 from reference import autograd_loss_and_grads, oracle_loss_and_grads
 
@@ -37,6 +39,12 @@ class Correctness(NamedTuple):
     rms_error: float
     rms_bound: float
     ok: bool
+    hint: str = ""  # what is wrong, in terms of the formula, where that can be told
+
+    @property
+    def explanation(self) -> str:
+        """The hint as the end of a sentence."""
+        return f" (it {self.hint})" if self.hint else ""
 
 
 class Standard(NamedTuple):
@@ -46,15 +54,34 @@ class Standard(NamedTuple):
     scales: list[np.ndarray]
     bounds: list[float]
     rms_bounds: list[float]
+    inputs: Inputs  # where all this holds
 
     def judge(self, outputs: Sequence[np.ndarray]) -> dict[str, Correctness]:
         """Every output (loss first, then the gradients in parameter order) against its bound."""
         verdicts = {}
-        for name, output, exact, scale, bound, rms_bound in zip(OUTPUTS, outputs, *self, strict=True):
+        for name, output, exact, scale, bound, rms_bound in zip(OUTPUTS, outputs, *self[:4], strict=True):
             error, rms_error = _errors(np.asarray(output, dtype=np.float64), exact, scale)
             ok = error <= bound and rms_error <= rms_bound
             verdicts[name] = Correctness(error, bound, rms_error, rms_bound, ok)
-        return verdicts
+        if all(verdict.ok for verdict in verdicts.values()):
+            return verdicts
+        return self._explained(verdicts, outputs)
+
+    def _explained(self, verdicts: dict[str, Correctness], outputs: Sequence[np.ndarray]) -> dict[str, Correctness]:
+        wrong = formulas.wrong(self.inputs)
+        penalties = formulas.penalties(self.inputs)
+        found: dict[str, Correctness] = {}
+        told = ""
+        for place, (name, verdict) in enumerate(verdicts.items()):
+            variants = {what: values[place] for what, values in wrong.items()}
+            exact = diagnosis.Exact(
+                self.exact[place], self.scales[place], verdict.bound, penalties[place], variants
+            )  # fmt: skip
+            got = np.asarray(outputs[place], dtype=np.float64)
+            hint = "" if verdict.ok else diagnosis.explain(name, got, exact)
+            found[name] = verdict._replace(hint="does so too" if hint and hint == told else hint)
+            told = hint or told
+        return found
 
     def wrong_sums(self, sums: Sequence[float]) -> list[str]:
         """Outputs whose sum of entries cannot be that of an output within its bound."""
@@ -70,30 +97,27 @@ class Standard(NamedTuple):
         """The same values with the bounds of products whose unit of rounding is `eps`, if that is coarser."""
         if not eps:
             return self
-        bounds = ([max(bound, EAGER_FACTOR * eps) for bound in bounds] for bounds in (self.bounds, self.rms_bounds))
-        return Standard(self.exact, self.scales, *bounds)
+        bounds, rms_bounds = (
+            [max(bound, EAGER_FACTOR * eps) for bound in bounds] for bounds in (self.bounds, self.rms_bounds)
+        )
+        return self._replace(bounds=bounds, rms_bounds=rms_bounds)
 
     def moved_to(self, inputs: Inputs) -> Standard:
         """The same bounds for other parameters of the same kind."""
-        exact = _flat(oracle_loss_and_grads(*inputs))
-        return self._replace(exact=exact, scales=_scales(inputs, exact))
+        exact = flat(oracle_loss_and_grads(*inputs))
+        return self._replace(exact=exact, scales=_scales(inputs, exact), inputs=inputs)
 
 
 def standard(inputs: Inputs) -> Standard:
     """The oracle's values for the arguments of a provider, and bounds from eager PyTorch's own errors there."""
-    exact = _flat(oracle_loss_and_grads(*inputs))
+    exact = flat(oracle_loss_and_grads(*inputs))
     scales = _scales(inputs, exact)
     eager = [_errors(value, *pair) for value, *pair in zip(_eager(inputs), exact, scales, strict=True)]
     eps = torch.finfo(inputs.user_factors.dtype).eps
     terms = math.sqrt(max(inputs.ratings.shape))
     bounds = [EAGER_FACTOR * error + eps * (FLOOR + FLOOR_MAX * terms) for error, _ in eager]
     rms_bounds = [EAGER_FACTOR * rms + eps * (FLOOR + FLOOR_RMS * terms) for _, rms in eager]
-    return Standard(exact, scales, bounds, rms_bounds)
-
-
-def _flat(result: tuple[object, Sequence[object]]) -> list[np.ndarray]:
-    loss, grads = result
-    return [np.asarray(value, dtype=np.float64) for value in (loss, *grads)]
+    return Standard(exact, scales, bounds, rms_bounds, inputs)
 
 
 def _scales(inputs: Inputs, exact: list[np.ndarray]) -> list[np.ndarray]:
@@ -103,7 +127,7 @@ def _scales(inputs: Inputs, exact: list[np.ndarray]) -> list[np.ndarray]:
         ratings=-inputs.ratings.to(torch.float64).abs(),
         reg=abs(inputs.reg),
     )
-    loss, *gradients = _flat(oracle_loss_and_grads(*magnitudes))
+    loss, *gradients = flat(oracle_loss_and_grads(*magnitudes))
     # the loss sums e^2, and an error of eps * s in e moves e^2 by 2 e s eps: by Cauchy-Schwarz at most 2 eps |e| |s|
     return [np.sqrt(np.abs(exact[0] * loss)), *gradients]
 
@@ -128,7 +152,7 @@ def _eager(inputs: Inputs) -> list[np.ndarray]:
     m, n = inputs.ratings.shape
     rows = max(1, EAGER_ELEMENTS // max(1, n))
     if rows >= m:
-        return _flat(_on_cpu(autograd_loss_and_grads(*inputs)))
+        return flat(_on_cpu(autograd_loss_and_grads(*inputs)))
     loss = torch.zeros((), dtype=torch.float64)
     user_grads: list[tuple[Tensor, Tensor]] = []
     item_grads = [torch.zeros_like(p) for p in (inputs.item_factors, inputs.item_bias, inputs.global_bias)]
@@ -150,7 +174,7 @@ def _eager(inputs: Inputs) -> list[np.ndarray]:
     penalised = inputs[:4]  # factors and biases, in parameter order
     loss += inputs.reg * sum(parameter.double().square().sum() for parameter in penalised)
     grads = [grad + 2 * inputs.reg * parameter for grad, parameter in zip((dP, dQ, dbu, dbi), penalised, strict=True)]
-    return _flat(_on_cpu((loss, (*grads, dmu))))
+    return flat(_on_cpu((loss, (*grads, dmu))))
 
 
 def _on_cpu(result: tuple[Tensor, Sequence[Tensor]]) -> tuple[Tensor, list[Tensor]]:

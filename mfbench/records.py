@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -127,6 +128,20 @@ def read(path: Path) -> tuple[list[Record], list[str]]:
             place = ".".join(str(part) for part in detail["loc"])
             notes.append(f"{path}: line {number} is no record and was left out: {place} {detail['msg']}".strip())
     return records, notes
+
+
+def other_schemas(path: Path) -> dict[int, Any]:
+    """The schema of every line of another one, by its number: such a line may fit today's and mean something else."""
+    found = {}
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        schema = content.get("schema", SCHEMA) if isinstance(content, dict) else SCHEMA
+        if schema != SCHEMA:
+            found[number] = schema
+    return found
 
 
 class Writer:

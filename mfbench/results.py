@@ -11,7 +11,7 @@ from mfbench.cases import Case
 from mfbench.records import Correctness, Rates, Record, Roofline, Speedup, Status, Timing
 from mfbench.timing import Timing as Rounds
 
-REASON_LENGTH = 500
+REASON_LENGTH = 1000
 METHOD = "perf_counter, own process, interleaved rounds in random order"
 
 

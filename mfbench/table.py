@@ -42,14 +42,13 @@ def _block(records: Sequence[Record], name_width: int) -> Iterable[RenderableTyp
             problems.append(f"  {name}: {record.reason}")
             continue
         assert record.timing is not None
-        low, high = record.timing.ci95_s
-        half = "" if low is None or high is None else _percent((high - low) / 2 / record.timing.median_s)
+        half, error = half_width(record), error_over_bound(record)
         grid.add_row(
             name,
             seconds(record.timing.median_s),
-            half,
+            "" if half is None else _percent(half),
             *_speedup(record.provider, record.speedup),
-            _error(record),
+            "" if error is None else f"{error:.2f}",
             size(record.peak_bytes),
             _fraction(record),
         )
@@ -72,6 +71,21 @@ def legend(records: Sequence[Record]) -> str:
         "beyond inputs, outputs and what is kept from case to case. floor: the time at this machine's GEMM rate "
         f"({gemm}) or at the bandwidth of the working set, whichever is longer, as a fraction of the median. {machine}"
     )
+
+
+def half_width(record: Record) -> float | None:
+    """Half the 95 % interval of the median, relative to it; None where there is no interval."""
+    if record.timing is None or None in record.timing.ci95_s:
+        return None
+    low, high = record.timing.ci95_s
+    return (high - low) / 2 / record.timing.median_s  # type: ignore[operator]
+
+
+def error_over_bound(record: Record) -> float | None:
+    """The largest of the outputs' errors, 1 = its bound; None where the gate was not reached."""
+    if not record.correctness:
+        return None
+    return max((c.error or 0) / c.bound if c.bound else 0 for c in record.correctness.values())
 
 
 def seconds(value: float) -> str:
@@ -106,11 +120,6 @@ def _speedup(provider: str, speedup: Speedup | None) -> tuple[str, RenderableTyp
     low, high = speedup.ci95
     interval = "" if low is None or high is None else f" [{low:.3g}, {high:.3g}]"
     return f"{speedup.ratio:.3g}{interval}", Text(speedup.verdict, style=VERDICT_STYLE[speedup.verdict])
-
-
-def _error(record: Record) -> str:
-    assert record.correctness is not None
-    return f"{max((c.error or 0) / c.bound for c in record.correctness.values()):.2f}"
 
 
 def _fraction(record: Record) -> str:

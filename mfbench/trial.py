@@ -87,7 +87,7 @@ class Trial:
         verdicts = standard.judge(evaluated.outputs)
         self.correctness[name] = results.correctness(verdicts)
         reasons = [
-            f"{output} is off by {verdict.error:.2g}, allowed {verdict.bound:.2g}"
+            f"{output} is off by {verdict.error:.2g}, allowed {verdict.bound:.2g}{verdict.explanation}"
             for output, verdict in verdicts.items()
             if not verdict.ok
         ]

@@ -1,11 +1,7 @@
 """The notebook's loop gives the same training run when its loss line is replaced by `mf_loss`."""
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +9,9 @@ from torch import Tensor
 
 from kernels import mf_loss
 from reference.autograd import notebook_loss
+from tests.test_examples import ROOT, executed, outputs, printed
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "notebook.py"
+EXAMPLE = ROOT / "examples" / "notebook.ipynb"
 SAME = 1e-4  # relative difference of two losses of the same training run
 LOSS_RANGES = {
     0: (1.6e6, 2.4e6),
@@ -77,12 +74,11 @@ def test_the_loss_line_can_be_replaced(seed):
     assert ours.evaluate() == pytest.approx(theirs.evaluate(), rel=SAME)
 
 
-def test_the_example_prints_the_notebooks_log():
+def test_the_example_prints_the_notebooks_log(tmp_path, monkeypatch):
     notebook = Notebook(seed=1)
     expected = notebook.train(notebook_loss, epochs=2001, every=1000)
-    command = [sys.executable, str(EXAMPLE), "--epochs", "2001", "--seed", "1"]
-    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
-    output = subprocess.run(command, capture_output=True, text=True, check=True, env=one_thread).stdout
+    book = executed(EXAMPLE, tmp_path, monkeypatch, num_epochs="2001")
+    output = printed(book)
 
     found = {int(epoch): float(loss) for epoch, loss in re.findall(r"^epoch (\d+) loss (\S+)$", output, re.MULTILINE)}
     assert found == pytest.approx(expected, rel=SAME)
@@ -92,10 +88,13 @@ def test_the_example_prints_the_notebooks_log():
     assert float(error[1]) == pytest.approx(notebook.evaluate(), rel=SAME)
 
     predicted, given = (
-        [float(number) for number in re.findall(r"-?\d+\.\d+", part)]
-        for part in output.partition("predictions at the held-out places")[2].split("ratings there")
+        [float(number) for number in re.findall(r"-?\d+\.\d+", text)]
+        for text in outputs(book, "text/plain")
+        if text.startswith("tensor")
     )
     missing = 1 - notebook.mask
     corner = [(i, j) for i in (0, 1, 2, -3, -2, -1) for j in (0, 1, 2, -3, -2, -1)]  # what PyTorch prints
     assert given == pytest.approx([float((notebook.ratings * missing)[place]) for place in corner], abs=1e-4)
     assert predicted == pytest.approx([float((notebook.predictions() * missing)[place]) for place in corner], abs=1e-2)
+    assert "fused is" in outputs(book, "text/html")[0]
+    assert len(outputs(book, "image/png")) == 1

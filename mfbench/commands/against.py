@@ -9,7 +9,7 @@ from typing import Any
 from mfbench import against
 from mfbench.commands.compare import show
 from mfbench.commands.run import run_suite
-from mfbench.compare import compare, measurement
+from mfbench.comparison import compare, measurement
 from mfbench.errors import NotComparable, UsageError
 
 

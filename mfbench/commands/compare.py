@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mfbench import external, records
-from mfbench.compare import Comparison, Measurement, Outcome, Pair, compare, measurement
+from mfbench.comparison import Comparison, Difference, Measurement, Outcome, Pair, compare, measurement
 from mfbench.errors import NotComparable
 from mfbench.results import finite
 from mfbench.table import seconds, short
@@ -25,6 +25,7 @@ OUTCOME_STYLE: dict[Outcome, str] = {
     "faster": "green", "slower": "red", "same": "cyan", "inconclusive": "yellow", "broken": "red", "mended": "green",
     "failing": "dim",
 }  # fmt: skip
+RECORDS, BENCHMARKS = "mfbench's records", "pytest-benchmark's times"  # kinds of measurements
 NOTES = 5  # of a file, at most, are told one by one
 LISTED = 20  # missing or new cases, at most, are listed in the table's foot; --json has all
 
@@ -36,21 +37,40 @@ def command(base: Path, new: Path, margin: float, force: bool, as_json: bool) ->
         UsageError: a file cannot be read.
         NotComparable: another schema, two kinds of file, or another environment without `force`.
     """
-    (base_kind, old), (new_kind, now) = read(base), read(new)
-    if base_kind != new_kind:
-        raise NotComparable(f"{base} has {base_kind} and {new} has {new_kind}: they measure in different ways")
-    comparison = compare(old, now, margin)
-    differences = [f"{d.name} is {d.new}, was {d.base}" for d in comparison.environment]
-    if differences and not force:
-        raise NotComparable(
-            f"{new} was measured in another environment than {base}: {'; '.join(differences)} (--force compares them "
-            "all the same)"
-        )
-    _tell(f"another environment: {difference}" for difference in differences)
+    comparison = judged((str(base), *read(base)), (str(new), *read(new)), margin, force)
+    _tell(f"another environment: {described(difference)}" for difference in comparison.environment)
     show(comparison, str(base), str(new), as_json)
     if comparison.exit_code == 4:
         _tell([f"nothing to compare: {base} and {new} have no case in common that was measured on both sides"])
     return comparison.exit_code
+
+
+Side = tuple[str, str, list[Measurement]]  # name, kind, measurements
+
+
+def judged(base: Side, new: Side, margin: float, force: bool) -> Comparison:
+    """The comparison of two sides that may be compared.
+
+    Raises:
+        NotComparable: two kinds of measurements, or another environment without `force`.
+    """
+    (base_name, base_kind, old), (new_name, new_kind, now) = base, new
+    if base_kind != new_kind:
+        raise NotComparable(
+            f"{base_name} has {base_kind} and {new_name} has {new_kind}: they measure in different ways"
+        )
+    comparison = compare(old, now, margin)
+    if comparison.environment and not force:
+        differences = "; ".join(map(described, comparison.environment))
+        raise NotComparable(
+            f"{new_name} was measured in another environment than {base_name}: {differences} (--force compares them "
+            "all the same)"
+        )
+    return comparison
+
+
+def described(difference: Difference) -> str:
+    return f"{difference.name} is {difference.new}, was {difference.base}"
 
 
 def read(path: Path) -> tuple[str, list[Measurement]]:
@@ -62,12 +82,12 @@ def read(path: Path) -> tuple[str, list[Measurement]]:
     """
     foreign, notes = external.content(path), list[str]()
     if foreign is not None:
-        kind, found = "pytest-benchmark's times", external.measurements(path, foreign)
+        kind, found = BENCHMARKS, external.measurements(path, foreign)
     else:
         found_records, notes = records.read(path)
         _check_schema(path)
-        kind, found = "mfbench's records", [measurement(record) for record in found_records]
-    usable = [m for m in found if m.status != "ok" or _is_timed(m)]
+        kind, found = RECORDS, [measurement(record) for record in found_records]
+    usable = [m for m in found if m.usable]
     if len(usable) < len(found):
         notes.append(f"{path}: {len(found) - len(usable)} left out, which are ok but have no positive times")
     repeated = len(usable) - len({m.key for m in usable})
@@ -80,23 +100,10 @@ def read(path: Path) -> tuple[str, list[Measurement]]:
 
 
 def _check_schema(path: Path) -> None:
-    """Lines of another schema may fit today's by chance and mean something else."""
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-        try:
-            content = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        schema = content.get("schema", records.SCHEMA) if isinstance(content, dict) else records.SCHEMA
-        if schema != records.SCHEMA:
-            raise NotComparable(
-                f"{path}: line {number} has schema {schema}, and this mfbench reads schema {records.SCHEMA}"
-            )
-
-
-def _is_timed(m: Measurement) -> bool:
-    if not isinstance(m.samples, np.ndarray):
-        return m.samples is not None
-    return m.samples.size > 0 and bool(np.isfinite(m.samples).all() and (m.samples > 0).all())
+    for number, schema in records.other_schemas(path).items():
+        raise NotComparable(
+            f"{path}: line {number} has schema {schema}, and this mfbench reads schema {records.SCHEMA}"
+        )
 
 
 def _tell(messages: Iterable[str]) -> None:

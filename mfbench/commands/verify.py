@@ -133,7 +133,9 @@ def check(provider: Provider, inputs: Inputs, standard: gate.Standard) -> tuple[
     except (Exception, SystemExit) as error:
         return {}, f"{type(error).__name__}: {error}"
     verdicts = standard.judge([output.detach().cpu().double().numpy() for output in outputs])
-    wrong = [f"{name} off by {v.error:.2g}, allowed {v.bound:.2g}" for name, v in verdicts.items() if not v.ok]
+    wrong = [
+        f"{name} off by {v.error:.2g}, allowed {v.bound:.2g}{v.explanation}" for name, v in verdicts.items() if not v.ok
+    ]
     wrong += flaws(outputs, inputs)
     wrong += [f"changed its input {name}" for name, bits in fingerprints(inputs).items() if bits != before[name]]
     return {name: v.error / v.bound for name, v in verdicts.items()}, "; ".join(wrong) or None

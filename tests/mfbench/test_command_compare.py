@@ -11,7 +11,7 @@ import pytest
 
 from mfbench.records import Record, Writer
 from tests.mfbench.commands import mfbench_here
-from tests.mfbench.test_compare import ENV, seconds
+from tests.mfbench.test_comparison import ENV, seconds
 from tests.mfbench.test_records import record
 
 

@@ -10,7 +10,7 @@ import pytest
 import scipy.signal
 
 from mfbench import stats
-from mfbench.compare import Measurement, Quartiles, compare
+from mfbench.comparison import Measurement, Quartiles, compare
 
 ENV = {"cpu": "a cpu", "cpus": 2, "system": "Linux 6", "threads": 2, "commit": "1234", "load": 0.3,
        "versions": {"python": "3.11", "torch": "2.13", "triton": "3.9", "mfbench": "0.1"}}  # fmt: skip

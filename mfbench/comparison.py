@@ -48,6 +48,13 @@ class Measurement(NamedTuple):
         return " · ".join(part for part in (name, self.device) if part)
 
     @property
+    def usable(self) -> bool:
+        """Not `ok`, or with positive times."""
+        if self.status != "ok" or not isinstance(self.samples, np.ndarray):
+            return self.status != "ok" or self.samples is not None
+        return self.samples.size > 0 and bool(np.isfinite(self.samples).all() and (self.samples > 0).all())
+
+    @property
     def median_s(self) -> float | None:
         if self.samples is None:
             return None

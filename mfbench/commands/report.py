@@ -1,0 +1,67 @@
+"""`mfbench report`: files of measurements in, a page or a few lines of Markdown out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from mfbench.errors import UsageError
+
+NEEDED = ("jinja2", "matplotlib")
+MOST_STRIPS = 200  # figures of samples in --plots
+
+
+def command(
+    paths: Sequence[Path], out: Path, form: str | None, plots: Path | None, plots_format: str, margin: float
+) -> int:
+    """Write the report, and the figures where `plots` is a folder.
+
+    Raises:
+        UsageError: a file cannot be read or written, or what reports are made with is not installed.
+    """
+    require()
+    from mfbench.report import evidence, page
+
+    what = page.content(evidence.load(paths), margin)
+    as_markdown = (form or ("md" if out.suffix.lower() in (".md", ".markdown") else "html")) == "md"
+    _write(out, (page.markdown if as_markdown else page.html)(what).encode(errors="replace"))
+    if plots is not None:
+        _write_plots(what, plots, plots_format)
+    for note in what.notes:
+        print(f"mfbench: {note}", file=sys.stderr)
+    return 0
+
+
+def require() -> None:
+    """Raises UsageError where the extra `report` is not installed."""
+    missing = [package for package in NEEDED if find_spec(package) is None]
+    if missing:
+        raise UsageError(f"reports need {' and '.join(missing)}: pip install 'mfbench[report]'")
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        if str(path) == "-":
+            sys.stdout.flush()
+            sys.stdout.buffer.write(content)
+        else:
+            path.write_bytes(content)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _write_plots(what, folder: Path, kind: str) -> None:
+    from itertools import islice
+
+    from mfbench.report import page, strips
+    from mfbench.report.style import file
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--plots: cannot make the folder {folder}: {error.strerror}") from None
+    for plot in [*page.all_plots(what), *islice(strips.plots(what.evidence.latest()), MOST_STRIPS)]:
+        if plot.draw:
+            _write(folder / f"{plot.name}.{kind}", file(plot.draw, plot.name, kind))

@@ -1,0 +1,43 @@
+"""A pytest plugin: the fixture `mf_case` holds a kernel of your own against the correctness gate.
+
+    def test_my_kernel(mf_case):
+        mf_case.check(my_kernel)
+
+Nothing beyond pytest is imported until a test asks for the fixture.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from mfbench.gated import GatedCase
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "mf_case(size, rank, density, ratings_dtype, mask, data, seed, device): what the fixture mf_case draws, each a "
+        "value or a list of values; without it, a few small problems at the edges of tiles",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that uses `mf_case` runs once on every case of its marker."""
+    if "mf_case" not in metafunc.fixturenames:
+        return
+    from mfbench.gated import cases
+
+    marker = metafunc.definition.get_closest_marker("mf_case")
+    drawn = cases(dict(marker.kwargs) if marker else {})
+    metafunc.parametrize(
+        "mf_case", drawn, indirect=True, ids=[f"{c.case.m}x{c.case.n}-rank{c.case.rank}" for c in drawn]
+    )
+
+
+@pytest.fixture
+def mf_case(request: pytest.FixtureRequest) -> GatedCase:
+    """A problem with its exact answer: `mf_case.check(function)` fails with what is wrong with the function."""
+    return request.param

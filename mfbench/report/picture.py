@@ -1,0 +1,50 @@
+"""A figure that a notebook shows, and that can be saved or drawn on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from mfbench.cases import nearest
+from mfbench.errors import UsageError
+from mfbench.report.style import Plot, drawn, file
+
+
+class Picture:
+    """A plot on white."""
+
+    def __init__(self, plot: Plot) -> None:
+        if plot.draw is None:
+            raise UsageError(f"{plot.name}: nothing to draw: {plot.caption}")
+        self.name, self.caption, self._draw = plot.name, plot.caption, plot.draw
+
+    @property
+    def figure(self) -> Figure:
+        """A new matplotlib figure, for changes of your own."""
+        return drawn(self._draw)
+
+    def save(self, path: str | Path) -> Path:
+        """Write it as SVG or PNG, by the file's name."""
+        path = Path(path)
+        kind = path.suffix.removeprefix(".").lower()
+        if kind not in ("svg", "png"):
+            raise UsageError(f"path: expected a name that ends in .svg or .png, got {path.name!r}")
+        path.write_bytes(file(self._draw, self.name, kind))
+        return path
+
+    def _repr_png_(self) -> bytes:
+        return file(self._draw, self.name, "png")
+
+
+def find(name: str, plots: Iterable[Plot]) -> Picture:
+    """The plot of that name.
+
+    Raises:
+        UsageError: there is none, or nothing to draw.
+    """
+    by_name = {plot.name: plot for plot in plots}
+    if name not in by_name:
+        raise UsageError(f"plot: no figure {name!r}{nearest(name, by_name)}")
+    return Picture(by_name[name])

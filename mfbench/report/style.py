@@ -1,0 +1,145 @@
+"""How figures look, on a page whose colours follow its theme and in files of their own."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+WIDTH = 9.2  # inches
+DPI = 144
+ROW, FRAME = 0.17, 1.1  # inches a row, and around them
+
+
+class Palette(NamedTuple):
+    """Colours of a figure."""
+
+    ink: str
+    muted: str
+    grid: str
+    bad: str
+    series: tuple[str, ...]
+
+    def of(self, number: int) -> str:
+        return self.series[number % len(self.series)]
+
+
+PAPER = Palette(
+    "#1c2430", "#5b6675", "#d9dee5", "#c62828",
+    ("#0b66b0", "#c75000", "#00795a", "#a3438a", "#8a6d00", "#5a55b8", "#4d7a1f", "#6b6b6b"),
+)  # fmt: skip
+PAGE = Palette(  # stand for the page's variables of these names until `inline` puts them in
+    "#010001", "#010002", "#010003", "#010004", tuple(f"#0200{number:02x}" for number in range(8))
+)
+VARIABLES = dict(
+    zip((*PAGE[:4], *PAGE.series), ("ink", "muted", "grid", "bad", *(f"s{n}" for n in range(8))), strict=True)
+)
+MARKERS = "osD^vP*X"
+MOST_MARKS = 60  # along a line: more make one anyway, and a browser slow
+Numbers = Mapping[str, int]  # which colour and marker a provider has, in every figure
+
+Draw = Callable[[Palette], Figure]
+
+_SETTINGS: Any = {
+    "svg.fonttype": "none", "text.parse_math": False, "font.family": "sans-serif", "font.size": 9,
+    "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "axes.linewidth": 0.8,
+}  # fmt: skip
+
+
+class Plot(NamedTuple):
+    """A figure with its place on the page. Where there is nothing to draw, `draw` is None and `caption` says why."""
+
+    name: str
+    title: str
+    caption: str
+    draw: Draw | None
+
+
+def marker(number: int) -> str:
+    """The marker that goes with a colour."""
+    return MARKERS[number % len(MARKERS)]
+
+
+def figure(palette: Palette, height: float) -> tuple[Figure, Axes]:
+    """An empty figure with one pair of axes; height in inches."""
+    made = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = made.subplots()
+    axes.set_facecolor("none")
+    axes.grid(True, color=palette.grid, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=palette.muted, which="both")
+    axes.xaxis.label.set_color(palette.ink)
+    axes.yaxis.label.set_color(palette.ink)
+    for spine in axes.spines.values():
+        spine.set_color(palette.muted)
+    return made, axes
+
+
+def legend(made: Figure, axes: Axes, palette: Palette) -> None:
+    """What the colours mean, above the axes."""
+    handles, labels = axes.get_legend_handles_labels()
+    if not labels:
+        return
+    unique = dict(zip(labels, handles, strict=True))
+    made.legend(
+        list(unique.values()), list(unique), loc="outside upper left", ncols=min(4, len(unique)),
+        labelcolor=palette.ink, fontsize=8.5, handletextpad=0.4, columnspacing=1.4,
+    )  # fmt: skip
+
+
+def plain_log(axis: Any, form: str) -> None:
+    """Ticks at 1, 2 and 5 of every decade, written as they are."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: form.format(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def rows_axis(axes: Axes, labels: Sequence[str]) -> None:
+    """A row for each label, from the top down."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+
+
+def apart(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points without those that would lie on top of another: thousands of records make few different marks."""
+    return list({(round(math.log10(x), 2), round(math.log10(abs(y) + 0.1), 2)): (x, y) for x, y in points}.values())
+
+
+def inline(draw: Draw, name: str) -> str:
+    """The figure as an `<svg>` for a page, its colours the page's own variables."""
+    svg = _saved(draw, PAGE, "svg", name).decode()
+    svg = re.sub(r"#0[12]00[0-9a-f]{2}", lambda match: f"var(--{VARIABLES[match[0]]})", svg[svg.index("<svg") :])
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' id="(?:figure|axes|patch|matplotlib|text|line2d|xtick|ytick|legend|PathCollection)[^"]*"', "", svg)
+    svg = re.sub(r"font: ([^;\"]*?)px [^;\"]*", r"font-size: \1px", svg)
+    return re.sub(r"\s*\n\s*", "\n", svg).replace("<svg ", '<svg role="img" ', 1)
+
+
+def file(draw: Draw, name: str, kind: str) -> bytes:
+    """The figure as a file of its own, `svg` or `png`, on white."""
+    return _saved(draw, PAPER, kind, name)
+
+
+def drawn(draw: Draw) -> Figure:
+    """The figure itself, on white."""
+    with matplotlib.rc_context(_SETTINGS):
+        return draw(PAPER)
+
+
+def _saved(draw: Draw, palette: Palette, kind: str, name: str) -> bytes:
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the reader's fonts have it
+        made = draw(palette)
+        face = "none" if palette is PAGE else "white"
+        metadata = {"Date": None} if kind == "svg" else None
+        made.savefig(buffer, format=kind, dpi=DPI, facecolor=face, metadata=metadata)
+    return buffer.getvalue()

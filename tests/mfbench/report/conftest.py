@@ -1,0 +1,23 @@
+"""A report of given files, as a page or its short form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.mfbench.commands import mfbench_here
+
+for package in ("jinja2", "matplotlib"):
+    pytest.importorskip(package, reason=f"reports need {package}, which the extra `report` brings")
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The text of the report of some files."""
+
+    def make(*paths: Path, name: str = "report.html", options: tuple[object, ...] = ()) -> str:
+        assert mfbench_here(monkeypatch, "report", *paths, "--out", tmp_path / name, *options) == 0
+        return (tmp_path / name).read_text(encoding="utf-8")
+
+    return make

@@ -1,0 +1,98 @@
+"""The Python interface: the same results as the command line's, as objects that a notebook shows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mfbench
+from mfbench.errors import NotComparable, UsageError
+from tests.mfbench.report.synthetic import HOSTILE, case, failed, suite, write
+
+pytest.importorskip("matplotlib", reason="needs the extra `report`")
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> mfbench.Results:
+    records = [*suite(), failed(case(0), "wrong", HOSTILE, HOSTILE)]
+    return mfbench.load(write(tmp_path / "r.jsonl", records))
+
+
+def test_importing_is_cheap() -> None:
+    code = "import sys, mfbench; sys.exit(bool({'torch', 'numpy', 'pandas', 'matplotlib'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_run_gives_what_the_command_line_records(tmp_path: Path) -> None:
+    out = tmp_path / "r.jsonl"
+    results = mfbench.run(size="30x40", rank=5, provider="fused", budget=0.2, out=out)
+    frame = results.to_pandas()
+    assert list(frame.provider) == ["fused", "autograd"] * 2  # the seed's kind of data, and synthetic
+    assert set(frame.status) == {"ok"}
+    assert (frame.m == 30).all()
+    assert mfbench.load(out).to_pandas().equals(frame)
+    assert results.sentence.endswith("all 4 results lie within the bounds of the correctness gate.")
+
+
+def test_a_frame_has_what_the_records_have(results: mfbench.Results) -> None:
+    frame = results.to_pandas().set_index(["m", "provider"])
+    assert frame.loc[(64, "fused"), "speedup"] == pytest.approx(4, rel=0.02)
+    assert frame.loc[(64, "fused"), "median_s"] == pytest.approx(results.records[0].timing.median_s, rel=1e-5)
+    assert frame.loc[(64, "fused"), "error_over_bound"] == pytest.approx(0.1)
+    assert frame.loc[(64, HOSTILE), "reason"] == HOSTILE
+
+
+def test_a_notebook_shows_the_table_and_no_markup_of_names(results: mfbench.Results) -> None:
+    shown = results._repr_html_()
+    assert shown.count("<tr>") == 1 + 9
+    assert results.sentence in shown
+    assert "<script" not in shown
+    assert "<img" not in shown
+
+
+def test_plots_are_pictures(results: mfbench.Results, tmp_path: Path) -> None:
+    assert results.plot()._repr_png_().startswith(b"\x89PNG")
+    assert results.plot("samples-001").save(tmp_path / "s.svg").read_text().startswith("<?xml")
+    assert results.plot("roofline").figure.axes[0].get_xscale() == "log"
+    with pytest.raises(UsageError, match="did you mean 'speedups'"):
+        results.plot("speedup")
+
+
+def test_reports_are_written(results: mfbench.Results, tmp_path: Path) -> None:
+    assert results.sentence in results.report(tmp_path / "r.html").read_text()
+    assert results.report(tmp_path / "r.md").read_text().startswith("**fused is")
+
+
+def test_comparisons_have_verdicts(tmp_path: Path) -> None:
+    base, new = write(tmp_path / "a.jsonl", suite(0)), write(tmp_path / "b.jsonl", suite(1, factor=1.5))
+    by_path, by_results = mfbench.compare(base, new), mfbench.compare(mfbench.load(base), mfbench.load(new))
+    for compared in (by_path, by_results):
+        frame = compared.to_pandas()
+        assert sorted(frame.outcome) == ["same"] * 4 + ["slower"] * 4
+        assert frame[frame.provider == "fused"].ratio.to_numpy() == pytest.approx(1 / 1.5, rel=0.02)
+        assert compared.exit_code == 1
+        assert compared.plot()._repr_png_().startswith(b"\x89PNG")
+        assert compared._repr_html_().count("slower") >= 4
+
+
+def test_another_environment_is_not_comparable(tmp_path: Path) -> None:
+    other = [record.model_copy(update={"env": {**record.env, "cpu": "Other 1"}}) for record in suite(1)]
+    base, new = write(tmp_path / "a.jsonl", suite(0)), write(tmp_path / "b.jsonl", other)
+    with pytest.raises(NotComparable, match="cpu is Other 1, was Testium 9000"):
+        mfbench.compare(base, new)
+    forced = mfbench.compare(base, new, force=True)
+    assert [difference.name for difference in forced.comparison.environment] == ["cpu"]
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"sise": "3x4"}, "run: expected axes among size, rank.*got sise"),
+    ({"suite": "quik"}, "did you mean 'quick'"),
+    ({"size": "3by4"}, "--size: expected MxN"),
+    ({"provider": "fusd"}, "did you mean 'fused'"),
+])  # fmt: skip
+def test_bad_arguments_are_named(arguments: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        mfbench.run(**arguments)

@@ -1,0 +1,70 @@
+"""The fixture `mf_case` in a user's own suite: three lines, and a message that says what is wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+LOADED = [] if entry_points(group="pytest11", name="mfbench") else ["-p", "mfbench.plugin"]
+
+SUITE = """
+import pytest
+from reference import autograd_loss_and_grads as right
+
+def wrong(*arguments):
+    loss, (dP, dQ, dbu, dbi, dmu) = right(*arguments)
+    return loss, (dP, dQ, dbu / 2, dbi, dmu)
+
+kept = []
+
+def cached(*arguments):
+    if not kept:
+        kept.append(right(*arguments))
+    return kept[0]
+
+def test_right(mf_case):
+    errors = mf_case.check(right)
+    assert 0 < max(errors.values()) < 1
+
+def test_wrong(mf_case):
+    mf_case.check(wrong)
+
+@pytest.mark.mf_case(size="65x40", rank=4, ratings_dtype="float64", mask="none")
+def test_marked(mf_case):
+    assert mf_case.inputs.mask is None
+    mf_case.check(right)
+
+@pytest.mark.mf_case(size="65x40", rank=4)
+def test_cached(mf_case):
+    mf_case.check(cached)
+"""
+
+
+def run(folder: Path, suite: str, *options: str) -> str:
+    (folder / "test_mine.py").write_text(suite)
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "pytest", "-q", "--strict-markers", "-p", "no:cacheprovider", *LOADED, *options]
+    environment = os.environ | {"PYTHONPATH": path, "COLUMNS": "200"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False).stdout
+
+
+def test_a_users_suite_holds_its_kernel_against_the_gate(tmp_path: Path) -> None:
+    out = run(tmp_path, SUITE)
+    assert "7 failed, 7 passed" in out
+    assert out.count("FAILED test_mine.py::test_wrong[") == 6
+    assert "(it is off by a factor of 0.5 everywhere)" in out
+    assert "65×40 rank 4, 0.7 observed, float32 + uint8 mask: on other parameters in the same tensors: loss off" in out
+
+
+def test_a_wrong_axis_is_named(tmp_path: Path) -> None:
+    suite = "import pytest\n@pytest.mark.mf_case(sise='3x4')\ndef test_mine(mf_case): pass\n"
+    assert "mf_case: sise: Extra inputs are not permitted" in run(tmp_path, suite)
+
+
+def test_nothing_is_imported_for_others(tmp_path: Path) -> None:
+    suite = "import sys\ndef test_mine(): assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules)\n"
+    assert "1 passed" in run(tmp_path, suite, "-p", "no:benchmark", "-p", "no:hypothesispytest")
