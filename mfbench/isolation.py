@@ -42,6 +42,11 @@ class WorkerProcess:
         self.folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """Of the process, while there is one."""
+        return self._process.pid if self._process else None
+
     def start(self) -> None:
         """Start the process without waiting for it: several workers import their libraries side by side.
 

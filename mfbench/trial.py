@@ -5,15 +5,18 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from mfbench import gate, results, roofline
+from mfbench.device import Reading
+from mfbench.foreign import ForeignLoad
 from mfbench.inputs import draw, redraw_parameters
 from mfbench.isolation import ProviderFailure, WorkerProcess
 from mfbench.records import Correctness, Record, Status
 from mfbench.results import Origin
-from mfbench.timing import Timing, time_in_rounds
+from mfbench.timing import Hands, Timing, time_in_rounds
 from mfbench.worker import Evaluated, Prepared
 
 CLOCK_SLACK_S, CLOCK_SLACK = 10e-3, 2.0  # what a sample may take beyond the time that its worker reports
@@ -30,8 +33,8 @@ class Trial:
         self.prepared: dict[str, Prepared] = {}
         self.correctness: dict[str, dict[str, Correctness]] = {}
 
-    def run(self, baseline: str, margin: float, budget_s: float) -> dict[str, Record]:
-        """Gate, time, gate again."""
+    def run(self, baseline: str, margin: float, budget_s: float, family: int = 1) -> dict[str, Record]:
+        """Gate, time, gate again. The verdicts of a `family` of so many comparisons are to hold together."""
         self.progress("oracle")
         inputs = draw(self.case)
         standard = gate.standard(inputs)
@@ -52,7 +55,7 @@ class Trial:
         if rounds and honest:
             ceilings = roofline.measure(self.case, self.origin.device)
             for name in honest:
-                parts = results.timed(self.case, name, rounds, baseline, margin, ceilings)
+                parts = results.timed(self.origin, name, rounds, baseline, margin, family, ceilings)
                 prepared = self.prepared[name]
                 records[name] = self.origin.record(
                     name,
@@ -103,7 +106,7 @@ class Trial:
             estimates = {name: self.prepared[name].second_s for name in competing}
             pivot = baseline if baseline in competing else competing[0]
             try:
-                rounds = time_in_rounds(samplers, pivot, budget_s, self.case.seed, estimates)
+                rounds = time_in_rounds(self._hands(samplers), pivot, budget_s, self.case.seed, estimates)
             except ProviderFailure as failure:
                 culprit = next(name for name in competing if samplers[name].failed)
                 self._fail(culprit, failure.status, failure.reason)
@@ -114,6 +117,14 @@ class Trial:
                     self._fail(name, "wrong", f"{sampler.hidden_s:.2g} s a sample passed unseen by its own clock")
             return rounds
         return None
+
+    def _hands(self, samplers: dict[str, _Sampler]) -> Hands:
+        def place() -> None:
+            for sampler in samplers.values():
+                sampler.place()
+
+        foreign = ForeignLoad(worker.pid for worker in self.workers.values() if worker.pid is not None)
+        return Hands(samplers, place, foreign.cores)
 
     def _ask(self, name: str, method: str, *arguments: object):
         try:
@@ -144,18 +155,23 @@ class _Sampler:
         self.hidden_s = float("inf")  # least time of a request beyond what the worker says its sample took
         self.failed = False
 
-    def __call__(self, loops: int) -> float:
+    def __call__(self, loops: int) -> Reading:
         time.sleep(SETTLE_S)
         start = time.perf_counter()
+        reading, sums = self._request("sample", loops)
+        self.hidden_s = min(self.hidden_s, time.perf_counter() - start - reading.seconds)
+        wrong = self.standard.wrong_sums(sums)
+        if wrong:
+            self.failed = True
+            raise ProviderFailure("wrong", f"while it was timed, the sum over {wrong[0]} was another than at the gate")
+        return reading
+
+    def place(self) -> None:
+        self._request("place")
+
+    def _request(self, method: str, *arguments: object) -> Any:
         try:
-            seconds, sums = self.worker.request("sample", loops)
-            self.hidden_s = min(self.hidden_s, time.perf_counter() - start - seconds)
-            wrong = self.standard.wrong_sums(sums)
-            if wrong:
-                raise ProviderFailure(
-                    "wrong", f"while it was timed, the sum over {wrong[0]} was another than at the gate"
-                )
+            return self.worker.request(method, *arguments)
         except ProviderFailure:
             self.failed = True
             raise
-        return seconds

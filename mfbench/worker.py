@@ -9,7 +9,6 @@ import contextlib
 import gc
 import os
 import sys
-import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
@@ -19,11 +18,12 @@ import torch
 
 from mfbench import memory, providers
 from mfbench.cases import Case
-from mfbench.inputs import Fingerprints, Inputs, draw, fingerprints, on_device, redraw_parameters
+from mfbench.cpu import CpuDevice, clock
+from mfbench.device import Device, Reading
+from mfbench.inputs import Fingerprints, Inputs, draw, fingerprints, moved, on_device, redraw_parameters
 from mfbench.outputs import WrongOutputs, flaws, tensors
 
 FRESH_TURNS = 9
-clock = time.perf_counter  # taken before a provider's code runs
 
 
 class Evaluated(NamedTuple):
@@ -49,10 +49,11 @@ class Worker:
     def __init__(self, provider: str, device: str, threads: int | None) -> None:
         if threads:
             torch.set_num_threads(threads)
-        self.provider = providers.load(provider)
         self.device = device
+        self.where = _open(device)
+        self.provider = providers.load(provider)
         self.inputs: Inputs | None = None
-        self.step: providers.Step | None = None
+        self.steps: list[providers.Step] = []  # the first on `inputs`, others on copies of them
 
     def prepare(self, case: Case) -> Prepared:
         """Draw the inputs of a case, evaluate twice, and keep the step for what comes."""
@@ -60,7 +61,8 @@ class Worker:
         memory.limit_to_free_memory()
         self.inputs = on_device(draw(case), self.device)
         before = fingerprints(self.inputs)
-        step = self.step = self.provider.prepare(self.inputs)
+        step = self.provider.prepare(self.inputs)
+        self.steps = [step]
         (first, first_s), first_peak = memory.peak_of(lambda: self._timed(step), self.device)
         _poison(first)
         (second, second_s), second_peak = memory.peak_of(lambda: self._timed(step), self.device)
@@ -74,71 +76,79 @@ class Worker:
             None if peak is None else max(0, peak - outputs_bytes),
         )
 
-    def sample(self, loops: int) -> tuple[float, list[float]]:
-        """Seconds for `loops` evaluations, to completion, and the sums over the last one's outputs."""
-        assert self.step is not None
-        step, synchronize = self.step, self._synchronize
+    def place(self) -> None:
+        """Move the inputs to other memory and prepare the step there: pages, alignment and pointers are new."""
+        self.steps = []
+        self.inputs = moved(self._present())
+        memory.return_free_memory()  # so that what the step allocates is elsewhere, too
+        copies = self.where.rotation(sum(value.nbytes for value in self.inputs if isinstance(value, torch.Tensor)))
+        sets = [self.inputs, *(moved(self.inputs) for _ in range(copies - 1))]
+        self.steps = [self.provider.prepare(inputs) for inputs in sets]
+        for step in self.steps[:-1]:  # a sample evaluates the last one before its clock starts
+            step()
+
+    def sample(self, loops: int) -> tuple[Reading, list[float]]:
+        """Time `loops` evaluations, to completion, and give the sums over the last one's outputs."""
         gc.disable()
-        if loops > 1:
-            step()  # wakes the threads and fills the caches again
-        synchronize()
-        start = clock()
-        for _ in range(loops):
-            outputs = step()
-        synchronize()
-        elapsed = clock() - start
+        reading, outputs = self.where.sample(self.steps, loops)
         gc.enable()
         sums = [float(_array(tensor).sum(dtype=np.float64)) for tensor in tensors(outputs)]
         _poison(outputs)
-        return elapsed, sums
+        return reading, sums
 
     def evaluate_anew(self, case: Case, draw_number: int) -> Evaluated:
         """Evaluate once after other parameters were written into the same tensors."""
-        assert self.inputs is not None
+        inputs = self._present()
         for name, values in redraw_parameters(case, draw_number).items():
-            getattr(self.inputs, name).copy_(values)
-        before = fingerprints(self.inputs)
-        assert self.step is not None
-        outputs, seconds = self._timed(self.step)
+            getattr(inputs, name).copy_(values)
+        before = fingerprints(inputs)
+        outputs, seconds = self._timed(self.steps[0])
         return self._evaluated(outputs, seconds, before)
 
     def fresh_and_repeated(self, case: Case, draw_number: int) -> list[tuple[float, float]]:
         """Seconds of an evaluation on new parameters, and right after it on the same ones again, several times."""
-        assert self.step is not None
         return [
-            (self.evaluate_anew(case, draw_number + turn).seconds, self._timed(self.step)[1])
+            (self.evaluate_anew(case, draw_number + turn).seconds, self._timed(self.steps[0])[1])
             for turn in range(FRESH_TURNS)
         ]
 
     def release(self) -> None:
         """Forget the case, so that its memory is free for others."""
-        self.step = self.inputs = None
+        self.steps, self.inputs = [], None
         gc.collect()
         if "torch._dynamo" in sys.modules:  # whose import takes seconds that only `compile` needs
             torch.compiler.reset()
         if self.device != "cpu":
             torch.cuda.empty_cache()
 
+    def _present(self) -> Inputs:
+        assert self.inputs is not None  # `prepare` comes first
+        return self.inputs
+
     def _timed(self, step: providers.Step) -> tuple[providers.Outputs, float]:
-        self._synchronize()
+        self.where.synchronize()
         start = clock()
         outputs = step()
-        self._synchronize()
+        self.where.synchronize()
         return outputs, clock() - start
 
     def _evaluated(self, outputs: providers.Outputs, seconds: float, before: Fingerprints) -> Evaluated:
-        assert self.inputs is not None
-        after = fingerprints(self.inputs)
+        inputs = self._present()
+        after = fingerprints(inputs)
         values = tensors(outputs)
-        wrong = flaws(values, self.inputs)
+        wrong = flaws(values, inputs)
         wrong += [f"changed its input {name}" for name, old in before.items() if after[name] != old]
         numbers = [value.detach().cpu().to(torch.float64).numpy().copy() for value in values]
         _poison(outputs)
         return Evaluated(numbers, seconds, wrong)
 
-    def _synchronize(self) -> None:
-        if self.device != "cpu":
-            torch.cuda.synchronize()
+
+def _open(device: str) -> Device:
+    if device == "cpu":
+        return CpuDevice()
+    from mfbench.cuda import CudaDevice
+
+    return CudaDevice()
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
@@ -168,6 +178,7 @@ def main() -> None:
         return
     calls: dict[str, Callable[..., Any]] = {
         "prepare": worker.prepare,
+        "place": worker.place,
         "sample": worker.sample,
         "evaluate_anew": worker.evaluate_anew,
         "fresh_and_repeated": worker.fresh_and_repeated,
@@ -180,7 +191,7 @@ def main() -> None:
             try:
                 answer = ("ok", calls[method](*arguments))
             except BaseException as error:
-                worker.step = None
+                worker.steps = []
                 answer = _failure(error)
             if os.getpid() != process:
                 os._exit(0)  # a child that the provider forked has nothing to say here

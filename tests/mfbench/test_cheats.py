@@ -50,8 +50,8 @@ def knows_when_it_is_timed(*arguments):
     return honest(*arguments)
 
 def turns_the_clock_back(*arguments):
-    import mfbench.worker
-    mfbench.worker.clock = lambda: time.perf_counter() / 50
+    import mfbench.cpu
+    mfbench.cpu.clock = lambda: time.perf_counter() / 50
     return honest(*arguments)
 
 class Later:
