@@ -73,6 +73,7 @@ def time_in_rounds(
         estimate_s: seconds an evaluation of each provider takes, roughly.
     """
     start = hands.clock()
+    hands.place()
     loops = {name: _calibrate(sample, estimate_s[name]) for name, sample in hands.sample.items()}
     fewest, most = PLACEMENTS
     pilot_rounds = 0

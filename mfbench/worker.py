@@ -6,24 +6,24 @@ A provider that crashes, hangs or eats all memory takes down this process only.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import sys
-from collections.abc import Callable
-from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from mfbench import memory, providers
+from mfbench import memory, pipe, providers
 from mfbench.cases import Case
 from mfbench.cpu import CpuDevice, clock
 from mfbench.device import Device, Reading
 from mfbench.inputs import Fingerprints, Inputs, draw, fingerprints, moved, on_device, redraw_parameters
 from mfbench.outputs import WrongOutputs, flaws, tensors
 
-FRESH_TURNS = 9
+REPEATED_S, MOST_REPEATED = 0.02, 32  # how often the same parameters are evaluated again
+METHODS = ("prepare", "place", "sample", "evaluate_anew", "fresh_and_known", "release")
 
 
 class Evaluated(NamedTuple):
@@ -76,10 +76,14 @@ class Worker:
             None if peak is None else max(0, peak - outputs_bytes),
         )
 
-    def place(self) -> None:
-        """Move the inputs to other memory and prepare the step there: pages, alignment and pointers are new."""
+    def place(self, case: Case, draw_number: int) -> None:
+        """Move the inputs to other memory, with the parameters of that draw, and prepare the step there.
+
+        Pages, alignment and pointers are new.
+        """
         self.steps = []
         self.inputs = moved(self._present())
+        self._write(redraw_parameters(case, draw_number))
         memory.return_free_memory()  # so that what the step allocates is elsewhere, too
         copies = self.where.rotation(sum(value.nbytes for value in self.inputs if isinstance(value, torch.Tensor)))
         sets = [self.inputs, *(moved(self.inputs) for _ in range(copies - 1))]
@@ -98,19 +102,28 @@ class Worker:
 
     def evaluate_anew(self, case: Case, draw_number: int) -> Evaluated:
         """Evaluate once after other parameters were written into the same tensors."""
-        inputs = self._present()
-        for name, values in redraw_parameters(case, draw_number).items():
-            getattr(inputs, name).copy_(values)
-        before = fingerprints(inputs)
+        self._write(redraw_parameters(case, draw_number))
+        before = fingerprints(self._present())
         outputs, seconds = self._timed(self.steps[0])
         return self._evaluated(outputs, seconds, before)
 
-    def fresh_and_repeated(self, case: Case, draw_number: int) -> list[tuple[float, float]]:
-        """Seconds of an evaluation on new parameters, and right after it on the same ones again, several times."""
-        return [
-            (self.evaluate_anew(case, draw_number + turn).seconds, self._timed(self.steps[0])[1])
-            for turn in range(FRESH_TURNS)
-        ]
+    def fresh_and_known(self, case: Case, draw_number: int, known: int) -> tuple[float, float]:
+        """Seconds of an evaluation on parameters it has not seen, and the fewest on ones that it has.
+
+        Those are the same again, several times, and those of the draw `known`, which are left in the inputs.
+        """
+        step = self.steps[0]
+        other, fresh, back = (redraw_parameters(case, number) for number in (draw_number, draw_number + 1, known))
+        self._write(other)
+        step()  # wakes the threads
+        self._write(fresh)
+        fresh_s = self._timed(step)[1]
+        known_s = [self._timed(step)[1]]
+        while sum(known_s) < REPEATED_S and len(known_s) < MOST_REPEATED:
+            known_s.append(self._timed(step)[1])
+        self._write(back)
+        known_s.append(self._timed(step)[1])
+        return fresh_s, min(known_s)
 
     def release(self) -> None:
         """Forget the case, so that its memory is free for others."""
@@ -124,6 +137,11 @@ class Worker:
     def _present(self) -> Inputs:
         assert self.inputs is not None  # `prepare` comes first
         return self.inputs
+
+    def _write(self, parameters: dict[str, torch.Tensor]) -> None:
+        inputs = self._present()
+        for name, values in parameters.items():
+            getattr(inputs, name).copy_(values)
 
     def _timed(self, step: providers.Step) -> tuple[providers.Outputs, float]:
         self.where.synchronize()
@@ -166,36 +184,32 @@ def _poison(outputs: providers.Outputs) -> None:
 
 
 def main() -> None:
-    """Serve requests `(method, arguments)` from the pipe whose two ends are named on the command line."""
-    receive, send, provider, device, threads = sys.argv[1:6]
-    requests, answers = Connection(int(receive), writable=False), Connection(int(send), readable=False)
-    worker = None
+    """Serve requests `(method, arguments)` from the pipe whose two ends are named on the command line.
+
+    The first one loads the provider.
+    """
+    requests, answers, provider, device, threads = sys.argv[1:6]
+    receive, answer = functools.partial(pipe.receive, int(requests)), functools.partial(pipe.send, int(answers))
+    calls = {name: getattr(Worker, name) for name in METHODS}  # as they are before a provider's code runs
+    token, _ = receive()
     try:
         worker = Worker(provider, device, int(threads) or None)
-        answers.send(("ok", None))
+        answer(token, ("ok", None))
     except BaseException as error:
-        answers.send(_failure(error))
+        answer(token, _failure(error))
         return
-    calls: dict[str, Callable[..., Any]] = {
-        "prepare": worker.prepare,
-        "place": worker.place,
-        "sample": worker.sample,
-        "evaluate_anew": worker.evaluate_anew,
-        "fresh_and_repeated": worker.fresh_and_repeated,
-        "release": worker.release,
-    }
     process = os.getpid()
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
-            method, arguments = requests.recv()
+            token, (method, arguments) = receive()
             try:
-                answer = ("ok", calls[method](*arguments))
+                result = ("ok", calls[method](worker, *arguments))
             except BaseException as error:
                 worker.steps = []
-                answer = _failure(error)
+                result = _failure(error)
             if os.getpid() != process:
                 os._exit(0)  # a child that the provider forked has nothing to say here
-            answers.send(answer)
+            answer(token, result)
 
 
 def _failure(error: BaseException) -> tuple[str, str]:

@@ -40,7 +40,10 @@ def test_there_are_many_and_each_is_a_fault_of_its_own() -> None:
     inputs, _ = problem(1.0, "biases")
     v = arrays(inputs)
     found = {
-        tuple(float(np.nan_to_num(value, nan=7).ravel() @ np.arange(1, value.size + 1)) for value in values.values())
+        tuple(
+            float(np.nan_to_num(value, nan=7, posinf=9).ravel() @ np.arange(1, value.size + 1))
+            for value in values.values()
+        )
         for values in (fault.compute(v, inputs.reg) for fault in FAULTS.values())
     }
     assert len(FAULTS) == len(found) >= 40
