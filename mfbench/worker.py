@@ -6,9 +6,11 @@ A provider that crashes, hangs or eats all memory takes down this process only.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import gc
 import os
+import signal
 import sys
 from typing import NamedTuple
 
@@ -23,6 +25,7 @@ from mfbench.inputs import Fingerprints, Inputs, draw, fingerprints, moved, on_d
 from mfbench.outputs import WrongOutputs, flaws, tensors
 
 REPEATED_S, MOST_REPEATED = 0.02, 32  # how often the same parameters are evaluated again
+PR_SET_PDEATHSIG = 1  # prctl(2)
 METHODS = ("prepare", "place", "sample", "evaluate_anew", "fresh_and_known", "release")
 
 
@@ -188,6 +191,7 @@ def main() -> None:
 
     The first one loads the provider.
     """
+    _end_with_parent()
     requests, answers, provider, device, threads = sys.argv[1:6]
     receive, answer = functools.partial(pipe.receive, int(requests)), functools.partial(pipe.send, int(answers))
     calls = {name: getattr(Worker, name) for name in METHODS}  # as they are before a provider's code runs
@@ -210,6 +214,12 @@ def main() -> None:
             if os.getpid() != process:
                 os._exit(0)  # a child that the provider forked has nothing to say here
             answer(token, result)
+
+
+def _end_with_parent() -> None:
+    """A harness that is killed cannot end a provider that hangs."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _failure(error: BaseException) -> tuple[str, str]:
