@@ -82,14 +82,16 @@ class Worker:
     def place(self, case: Case, draw_number: int) -> None:
         """Move the inputs to other memory, with the parameters of that draw, and prepare the step there.
 
-        Pages, alignment and pointers are new.
+        Pages, alignment and pointers are new; where memory has no room for two copies, the inputs stay.
         """
         self.steps = []
-        self.inputs = moved(self._present())
+        with contextlib.suppress(MemoryError, OSError, torch.OutOfMemoryError):
+            self.inputs = moved(self._present())
         self._write(redraw_parameters(case, draw_number))
         memory.return_free_memory()  # so that what the step allocates is elsewhere, too
-        copies = self.where.rotation(sum(value.nbytes for value in self.inputs if isinstance(value, torch.Tensor)))
-        sets = [self.inputs, *(moved(self.inputs) for _ in range(copies - 1))]
+        inputs = self._present()
+        copies = self.where.rotation(sum(value.nbytes for value in inputs if isinstance(value, torch.Tensor)))
+        sets = [inputs, *(moved(inputs) for _ in range(copies - 1))]
         self.steps = [self.provider.prepare(inputs) for inputs in sets]
         for step in self.steps[:-1]:  # a sample evaluates the last one before its clock starts
             step()

@@ -87,9 +87,10 @@ def tires(*arguments):
 def knows_when_it_is_timed(*arguments):
     return nothing_at_all(arguments) if sys._getframe(1).f_code.co_name == "sample" else honest(*arguments)
 
-def is_called_in_a_loop(*arguments, times=[0.0]):
-    times.append(time.monotonic())
-    return nothing_at_all(arguments) if times[-1] - times[-2] < 0.02 else honest(*arguments)
+def is_called_in_a_loop(*arguments, left=[0.0]):
+    result = nothing_at_all(arguments) if time.perf_counter() - left[0] < 2e-4 else honest(*arguments)
+    left[0] = time.perf_counter()
+    return result
 
 def looks_whether_garbage_is_collected(*arguments):
     return honest(*arguments) if gc.isenabled() else nothing_at_all(arguments)
