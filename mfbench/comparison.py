@@ -129,7 +129,7 @@ def compare(base: Iterable[Measurement], new: Iterable[Measurement], margin: flo
     bases, news = ({m.key: m for m in side if m.status != "skipped"} for side in (base, new))
     matched = [(bases[key], news[key]) for key in bases if key in news]
     timed = sum(old.samples is not None and now.samples is not None for old, now in matched)
-    confidence = 1 - (1 - stats.CONFIDENCE) / max(1, timed)
+    confidence = stats.family_confidence(timed)
     return Comparison(
         pairs=[_judge(old, now, margin, confidence, paired) for old, now in matched],
         missing=[m for key, m in bases.items() if key not in news],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import secrets
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +14,10 @@ from mfbench.cases import FIXED_SIZE, Case
 
 STARS = 10  # ratings are half stars from 0.5 to 5, as MovieLens' are; whole numbers from 1 to 10 in integer dtypes
 BLOCK = 64  # users and items of a block that is observed or not as a whole
+ALIGNMENT = 64  # bytes, PyTorch's own
+PRIVATE: dict[str, Any] = (
+    {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+)  # as the C library maps what it allocates
 ROWS_AT_ONCE = 1 << 22  # elements drawn together, so that drawing needs no second matrix
 
 
@@ -105,6 +111,27 @@ def on_device(inputs: Inputs, device: str) -> Inputs:
         name: value.to(device) for name, value in inputs._asdict().items() if isinstance(value, Tensor)
     }
     return inputs._replace(**tensors)
+
+
+def moved(inputs: Inputs) -> Inputs:
+    """Copies in memory that was not in use, each at a random offset from a page's start.
+
+    A fresh mapping gets fresh pages; what the C library allocates would often be the memory that was freed last.
+    """
+    tensors: dict[str, Any] = {
+        name: _moved(value) for name, value in inputs._asdict().items() if isinstance(value, Tensor)
+    }
+    return inputs._replace(**tensors)
+
+
+def _moved(tensor: Tensor) -> Tensor:
+    if tensor.device.type != "cpu" or not tensor.numel():
+        return tensor.clone()
+    offset = ALIGNMENT * secrets.randbelow(mmap.PAGESIZE // ALIGNMENT)
+    pages = mmap.mmap(-1, offset + tensor.nbytes, **PRIVATE)
+    return (
+        torch.frombuffer(pages, dtype=tensor.dtype, count=tensor.numel(), offset=offset).view_as(tensor).copy_(tensor)
+    )
 
 
 Fingerprints = dict[str, tuple[int, int]]

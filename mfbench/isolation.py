@@ -8,14 +8,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from mfbench import pipe
 from mfbench.errors import UsageError
 from mfbench.records import Status
 
 START_LIMIT_S = 120.0
+DEATH_LIMIT_S = 10.0  # of a process that closed its pipe
 START = "import sys; sys.path[:0] = sys.argv[6:]; from mfbench.worker import main; main()"
 MESSAGE_BYTES = 2000  # of what a worker wrote before it died
 
@@ -42,6 +43,11 @@ class WorkerProcess:
         self.folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """Of the process, while there is one."""
+        return self._process.pid if self._process else None
+
     def start(self) -> None:
         """Start the process without waiting for it: several workers import their libraries side by side.
 
@@ -61,9 +67,8 @@ class WorkerProcess:
         )  # fmt: skip
         os.close(requests_read)
         os.close(answers_write)
-        self._requests = Connection(requests_write, readable=False)
-        self._answers = Connection(answers_read, writable=False)
-        self._ready = False
+        self._requests, self._answers = requests_write, answers_read
+        self._greeting: bytes | None = self._send("load")
 
     def ready(self) -> None:
         """Wait until the provider is loaded.
@@ -73,12 +78,12 @@ class WorkerProcess:
         """
         if self._process is None:
             self.start()
-        if not self._ready:
+        if self._greeting:
             try:
-                self._receive(START_LIMIT_S)
+                self._receive(self._greeting, START_LIMIT_S)
             except ProviderFailure as failure:
                 raise UsageError(failure.reason.removeprefix("UsageError: ")) from None
-            self._ready = True
+            self._greeting = None
 
     def request(self, method: str, *arguments: Any) -> Any:
         """The worker's answer.
@@ -87,9 +92,7 @@ class WorkerProcess:
             ProviderFailure: it raised, crashed, ran out of memory or out of time.
         """
         self.ready()
-        with contextlib.suppress(BrokenPipeError):
-            self._requests.send((method, arguments))
-        return self._receive(self.time_limit_s)
+        return self._receive(self._send(method, *arguments), self.time_limit_s)
 
     def stop(self) -> None:
         """End the process and everything that it started."""
@@ -98,16 +101,28 @@ class WorkerProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        for resource in (self._requests, self._answers, self._output):
-            resource.close()
+        for descriptor in (self._requests, self._answers):
+            os.close(descriptor)
+        self._output.close()
         self._process = None
 
-    def _receive(self, limit_s: float) -> Any:
-        if not self._answers.poll(limit_s):
-            self.stop()
-            raise ProviderFailure("timeout", f"no answer in {limit_s:.0f} s")
+    def _send(self, method: str, *arguments: Any) -> bytes:
+        token = pipe.new_token()
+        with contextlib.suppress(BrokenPipeError):
+            pipe.send(self._requests, token, (method, arguments))
+        return token
+
+    def _receive(self, token: bytes, limit_s: float) -> Any:
+        process = self._process
+        assert process is not None
         try:
-            status, payload = self._answers.recv()
+            status, payload = pipe.receive_answer(self._answers, token, limit_s, lambda: process.poll() is None)
+        except TimeoutError:
+            self.stop()
+            raise ProviderFailure("timeout", f"no answer in {limit_s:.0f} s") from None
+        except pipe.GarbledPipe:
+            self.stop()
+            raise ProviderFailure("wrong", "wrote into the harness's own pipe") from None
         except EOFError:
             raise self._death() from None
         if status != "ok":
@@ -116,7 +131,11 @@ class WorkerProcess:
 
     def _death(self) -> ProviderFailure:
         assert self._process is not None
-        code = self._process.wait()
+        try:
+            code = self._process.wait(timeout=DEATH_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self.stop()
+            return ProviderFailure("crashed", "the process closed its pipe to the harness")
         self._output.seek(0, os.SEEK_END)
         self._output.seek(max(0, self._output.tell() - MESSAGE_BYTES))
         last_words = self._output.read().decode(errors="replace").strip().splitlines()[-1:]

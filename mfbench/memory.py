@@ -40,7 +40,7 @@ def peak_of(call: Callable[[], Any], device: str) -> tuple[Any, int | None]:
         result = call()
         torch.cuda.synchronize()
         return result, torch.cuda.max_memory_allocated() - before
-    _return_free_memory()
+    return_free_memory()
     try:
         Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
     except OSError:
@@ -55,7 +55,7 @@ def exhausted(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(ALLOCATION_FAILED.search(str(error)))
 
 
-def _return_free_memory() -> None:
+def return_free_memory() -> None:
     """Freed memory that the C library keeps would hide an allocation of the same size."""
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)

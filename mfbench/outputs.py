@@ -31,6 +31,8 @@ def tensors(outputs: Any) -> list[Tensor]:
     if len(values) != len(NAMES):
         raise WrongOutputs(f"expected a loss and five gradients, got a loss and {len(values) - 1}")
     for name, value in zip(NAMES, values, strict=True):
+        if type(value) not in (Tensor, torch.nn.Parameter):  # what a subclass holds may not be computed yet
+            raise WrongOutputs(f"{name}: expected a plain tensor, got {type(value).__name__}")
         if value.dtype.is_complex or value.layout != torch.strided or value.device.type == "meta":
             raise WrongOutputs(
                 f"{name}: expected a dense real tensor, got {value.dtype}, {value.layout}, {value.device}"

@@ -42,7 +42,12 @@ class Correctness(_Part):
 
 
 class Timing(_Part):
-    """Seconds per evaluation; `samples_s` unrounded, in the order in which the rounds took them."""
+    """Seconds per evaluation; `samples_s` unrounded, in the order in which the rounds took them.
+
+    The rounds lie in as many `placements`, equally many in each: between them the data was moved in memory. Rounds are
+    `disturbed` where other programs kept part of the machine busy (`foreign_cores` on average over all), and were
+    `throttled` where they were timed again since the device was held back by heat or power.
+    """
 
     samples_s: list[float]
     median_s: float
@@ -51,16 +56,24 @@ class Timing(_Part):
     loops: int
     method: str
     cold_cache: bool
+    placements: int | None = None
+    throttled: int | None = None
+    disturbed: int | None = None
+    foreign_cores: float | None = None
 
 
 class Speedup(_Part):
-    """How many times as fast as the baseline."""
+    """How many times as fast as the baseline.
+
+    `ci95` is of this ratio alone. The verdicts of the run's `family` of comparisons hold together at 95 %.
+    """
 
     baseline: str
     ratio: float
     ci95: tuple[float | None, float | None]
     margin: float
     verdict: Verdict
+    family: int = 1
 
 
 class Rates(_Part):

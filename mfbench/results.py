@@ -12,7 +12,7 @@ from mfbench.records import Correctness, Rates, Record, Roofline, Speedup, Statu
 from mfbench.timing import Timing as Rounds
 
 REASON_LENGTH = 1000
-METHOD = "perf_counter, own process, interleaved rounds in random order"
+METHOD = "own process, interleaved rounds in random order, data moved in memory between placements"
 
 
 class Origin(NamedTuple):
@@ -50,10 +50,28 @@ def correctness(verdicts: dict[str, gate.Correctness]) -> dict[str, Correctness]
     }
 
 
+def method(rounds: Rounds, provider: str, device: str) -> str:
+    """How the samples came about, in words."""
+    if device == "cpu":
+        return f"perf_counter, {METHOD}"
+    launches = "launch gaps included" if rounds.gaps[provider] else "stream blocked until all was enqueued"
+    return f"device events, {launches}, {METHOD}"
+
+
 def timed(
-    case: Case, provider: str, rounds: Rounds, baseline: str, margin: float, ceilings: roofline.Ceilings
+    origin: Origin,
+    provider: str,
+    rounds: Rounds,
+    baseline: str,
+    margin: float,
+    family: int,
+    ceilings: roofline.Ceilings,
 ) -> dict[str, Any]:
-    """The parts of a record that come from timing."""
+    """The parts of a record that come from timing.
+
+    The verdict is by an interval of confidence 1 - 0.05 / `family` (Bonferroni; `compare` says why not Holm).
+    """
+    case = origin.case
     seconds = rounds.samples[provider]
     median = stats.median_interval(seconds)
     work, floor = roofline.work(case), roofline.floor(case, ceilings)
@@ -64,8 +82,12 @@ def timed(
             ci95_s=(finite(median.low), finite(median.high)),
             rounds=len(seconds),
             loops=rounds.loops[provider],
-            method=METHOD,
-            cold_cache=False,
+            method=method(rounds, provider, origin.device),
+            cold_cache=rounds.cold[provider],
+            placements=rounds.placements,
+            throttled=rounds.throttled,
+            disturbed=rounds.disturbed,
+            foreign_cores=float(rounds.foreign.mean()) if rounds.foreign.size else None,
         ),
         "rates": Rates(
             ratings_per_s=case.m * case.n / median.estimate,
@@ -80,13 +102,16 @@ def timed(
         ),
     }
     if baseline in rounds.samples:
-        ratio = stats.ratio_interval(rounds.samples[baseline], seconds)
+        pair = rounds.samples[baseline], seconds
+        ratio = stats.ratio_interval(*pair)
+        together = stats.ratio_interval(*pair, confidence=stats.family_confidence(family))
         parts["speedup"] = Speedup(
             baseline=baseline,
             ratio=ratio.estimate,
             ci95=(finite(ratio.low), finite(ratio.high)),
             margin=margin,
-            verdict=stats.verdict(ratio, margin),
+            verdict=stats.verdict(together, margin),
+            family=family,
         )
     return parts
 

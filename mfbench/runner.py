@@ -33,6 +33,11 @@ class Plan(NamedTuple):
     done: frozenset[tuple[Case, str, str]]  # keys of finished records, which are not measured again
     against: Checkout | None = None  # where the providers that are named so come from
 
+    @property
+    def family(self) -> int:
+        """How many comparisons with the baseline the run makes on this device."""
+        return len(self.cases) * (len(self.providers) - 1)
+
 
 def run(plan: Plan, progress: Callable[[Case, str], None]) -> Iterable[list[Record]]:
     """The records of one case after another, as each case ends.
@@ -91,7 +96,7 @@ def _run_case(
     trial = Trial(origin, {name: workers[name] for name in taking_part}, lambda what: progress(case, what))
     try:
         memory.limit_to_free_memory()
-        records = trial.run(plan.baseline, plan.margin, plan.budget_s)
+        records = trial.run(plan.baseline, plan.margin, plan.budget_s, plan.family)
     except (MemoryError, RuntimeError) as error:
         if not memory.exhausted(error):
             raise

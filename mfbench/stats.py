@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.special import stdtrit  # Student's t quantile; scipy.stats would take a second to import
 
 CONFIDENCE = 0.95
-BLOCK_ROUNDS = 3  # medians of so many neighbouring rounds are nearly normal whatever the noise's tails
+BLOCK_ROUNDS = 3  # a placement (see `timing`); medians of so many rounds are nearly normal whatever the noise's tails
 BLOCKS = (5, 30)  # fewest and most
 MAX_CORRELATION = 0.9
 LARGEST = 700.0  # logarithm of a ratio, about
@@ -75,6 +75,11 @@ def between(baseline: Location, new: Location, confidence: float = CONFIDENCE) -
     return _exp(_interval(Location(median, mean, math.sqrt(sum(squares)), freedom), confidence))
 
 
+def family_confidence(count: int) -> float:
+    """Of each of `count` intervals that are to hold all together (Bonferroni)."""
+    return 1 - (1 - CONFIDENCE) / max(1, count)
+
+
 def verdict(ratio: Interval, margin: float) -> Verdict:
     """`faster` or `slower` where the whole interval lies beyond the margin, `same` where it lies within."""
     if not math.isfinite(ratio.low) or not math.isfinite(ratio.high):
@@ -128,8 +133,10 @@ def _location(values: Samples, count: int | None = None) -> Location:
 
 
 def _block_count(count: int) -> int:
+    """Blocks of whole placements: the rounds of one have in common where the data lay."""
     fewest, most = BLOCKS
-    return min(max(count // BLOCK_ROUNDS, fewest), most)
+    placements = math.ceil(count / (BLOCK_ROUNDS * most))
+    return max(round(count / (BLOCK_ROUNDS * placements)), fewest)
 
 
 def _of_blocks(statistic: Callable[[Samples], Any], values: Samples, count: int) -> Samples:

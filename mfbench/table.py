@@ -69,7 +69,8 @@ def legend(records: Sequence[Record]) -> str:
     return (
         "\n±: 95 % interval of the median. error: the largest of the outputs' errors, 1 = its bound. peak: memory "
         "beyond inputs, outputs and what is kept from case to case. floor: the time at this machine's GEMM rate "
-        f"({gemm}) or at the bandwidth of the working set, whichever is longer, as a fraction of the median. {machine}"
+        f"({gemm}) or at the bandwidth of the working set, whichever is longer, as a fraction of the median."
+        f"{_verdicts(ok)}{_troubles(ok)} {machine}"
     )
 
 
@@ -86,6 +87,27 @@ def error_over_bound(record: Record) -> float | None:
     if not record.correctness:
         return None
     return max((c.error or 0) / c.bound if c.bound else 0 for c in record.correctness.values())
+
+
+def _verdicts(records: Sequence[Record]) -> str:
+    family = max((record.speedup.family for record in records if record.speedup), default=1)
+    if family < 2:
+        return ""
+    return f" verdict: all {family} hold together at 95 %, so each is by a wider interval than the one printed."
+
+
+def _troubles(records: Sequence[Record]) -> str:
+    """What was not as it should be while the records were taken."""
+    parts = []
+    timings = [record.timing for record in records if record.timing]
+    disturbed, rounds = sum(timing.disturbed or 0 for timing in timings), sum(timing.rounds for timing in timings)
+    if disturbed > rounds / 10:
+        parts.append(f" Other programs kept the machine busy in {disturbed / rounds:.0%} of the rounds.")
+    if throttled := sum(timing.throttled or 0 for timing in timings):
+        parts.append(f" {throttled} rounds were timed again: heat or power held the device back.")
+    if any(record.roofline and record.roofline.fraction > 1 for record in records):
+        parts.append(" floor above 100 % is an error of this harness: a ceiling was measured too low.")
+    return "".join(parts)
 
 
 def seconds(value: float) -> str:

@@ -1,4 +1,9 @@
-"""Rounds: every provider of a case is timed once in each, in random order; a pilot decides how many there are."""
+"""Rounds: every provider of a case is timed once in each, in random order; a pilot decides how many there are.
+
+Where the data lies in memory is worth some per cent, and stays as it is for as long as nobody moves it: two like
+providers would differ by it in every round. So it is drawn anew every few rounds, and those rounds are what the
+intervals count as one observation (`stats.BLOCK_ROUNDS`).
+"""
 
 from __future__ import annotations
 
@@ -11,16 +16,27 @@ from typing import NamedTuple
 import numpy as np
 
 from mfbench import stats
+from mfbench.device import Reading
 
 SAMPLE_S = 2e-3  # a sample is at least so long, so that the clock and the pipe do not count
-PILOT_ROUNDS = (5, 12)  # fewest, and most where the budget has room
+PILOT_PLACEMENTS = (2, 4)  # fewest, and most where the budget has room
 MAX_PILOTS = 4
-MIN_ROUNDS, MAX_ROUNDS = 15, 400
+PLACEMENTS = (6, 132)  # fewest and most, of `stats.BLOCK_ROUNDS` rounds each
 TARGET = 0.005  # half width of the ratios' intervals that the number of rounds aims at
 CAUTION = 1.6  # a pilot sees too little noise as often as too much
 OVERRUN = 10  # times the budget, at most, for the least number of rounds
+DISTURBED = 0.25  # cores that other programs keep busy in a placement whose rounds are marked
 
-Sample = Callable[[int], float]  # loops -> seconds for all of them
+Sample = Callable[[int], Reading]  # of so many loops
+
+
+class Hands(NamedTuple):
+    """What is done to the providers, and seen of the machine, while they are timed."""
+
+    sample: Mapping[str, Sample]
+    place: Callable[[], None] = lambda: None  # draw anew where in memory every provider's data lies
+    foreign: Callable[[], float] = lambda: 0.0  # cores that others kept busy since the last call
+    clock: Callable[[], float] = time.perf_counter
 
 
 class Timing(NamedTuple):
@@ -28,54 +44,103 @@ class Timing(NamedTuple):
 
     samples: dict[str, stats.Samples]
     loops: dict[str, int]
+    cold: dict[str, bool]  # every sample of the provider was
+    gaps: dict[str, bool]  # some sample of the provider had
     pilot_rounds: int  # timed, but not among the samples
+    placements: int
+    throttled: int  # rounds that were timed again, since the device was held back in them
+    foreign: stats.Samples  # cores that others kept busy, by placement
+
+    @property
+    def disturbed(self) -> int:
+        """Rounds of placements in which other programs kept the machine busy."""
+        return stats.BLOCK_ROUNDS * int((self.foreign > DISTURBED).sum())
 
 
 def time_in_rounds(
-    sample: Mapping[str, Sample], baseline: str, budget_s: float, seed: int, estimate_s: Mapping[str, float]
-) -> Timing:
+    hands: Hands, baseline: str, budget_s: float, seed: int, estimate_s: Mapping[str, float]
+) -> Timing:  # fmt: skip
     """Time the providers against each other, in two stages (Stein, 1945).
 
-    A pilot warms up and shows the noise; it fixes the number of rounds, and the samples are of those rounds alone.
-    So no sample decides whether there are more to come, and the intervals keep their coverage.
+    A pilot warms up and shows the noise; it fixes the number of placements, and the samples are of those alone. So no
+    sample decides whether there are more to come, and the intervals keep their coverage.
 
     Args:
-        sample: for each provider, a function that runs so many loops and returns the seconds they took.
+        hands: a sample of each provider, and the rest.
         baseline: the provider that the others' ratios are against.
-        budget_s: seconds for all rounds; at least `MIN_ROUNDS` are kept unless they take `OVERRUN` times as long.
+        budget_s: seconds for all rounds; the fewest placements are kept unless they take `OVERRUN` times as long.
         seed: of the order inside the rounds.
         estimate_s: seconds an evaluation of each provider takes, roughly.
     """
-    order = random.Random(seed)
-    loops = {name: _calibrate(sample[name], estimate_s[name]) for name in sample}
-    start = time.perf_counter()
-
-    def rounds(count: int, until: float) -> dict[str, stats.Samples]:
-        names = list(sample)
-        taken: dict[str, list[float]] = {name: [] for name in names}
-        for _ in range(count):
-            order.shuffle(names)
-            for name in names:
-                taken[name].append(sample[name](loops[name]) / loops[name])
-            if time.perf_counter() > until:
-                break
-        return {name: np.array(taken[name]) for name in sample}
-
+    start = hands.clock()
+    hands.place()
+    loops = {name: _calibrate(sample, estimate_s[name]) for name, sample in hands.sample.items()}
+    fewest, most = PLACEMENTS
     pilot_rounds = 0
     for _ in range(MAX_PILOTS):
-        pilot_start = time.perf_counter()
-        fewest, most = PILOT_ROUNDS
-        pilot = rounds(fewest, start + OVERRUN * budget_s)
-        a_round = (time.perf_counter() - pilot_start) / fewest
-        more = min(most - fewest, int(budget_s / 8 / a_round))
-        if more > 0:
-            pilot = {name: np.append(pilot[name], values) for name, values in rounds(more, math.inf).items()}
-        pilot_rounds += len(pilot[baseline])
-        if not any(_warming_up(values) for values in pilot.values()):
+        pilot_start = hands.clock()
+        pilot = _Rounds(hands, loops, random.Random(seed), start + OVERRUN * budget_s)
+        pilot.take(PILOT_PLACEMENTS[0])
+        each = (hands.clock() - pilot_start) / PILOT_PLACEMENTS[0]
+        pilot.take(min(PILOT_PLACEMENTS[1] - PILOT_PLACEMENTS[0], int(budget_s / 8 / each)))
+        seed += 1
+        pilot_rounds += len(pilot.samples()[baseline])
+        if not any(_warming_up(values) for values in pilot.samples().values()):
             break
-    left = start + budget_s - time.perf_counter()
-    count = min(_rounds_needed(pilot, baseline), max(MIN_ROUNDS, int(left / a_round)))
-    return Timing(rounds(count, start + OVERRUN * budget_s), loops, pilot_rounds)
+    left = start + budget_s - hands.clock()
+    rounds = _Rounds(hands, loops, random.Random(seed), start + OVERRUN * budget_s)
+    rounds.take(_evenly(min(_placements_needed(pilot.samples(), baseline), max(fewest, int(left / each)), most)))
+    return rounds.timing(pilot_rounds)
+
+
+class _Rounds:
+    """Takes rounds, and keeps what came of them."""
+
+    def __init__(self, hands: Hands, loops: dict[str, int], order: random.Random, until: float) -> None:
+        self.hands, self.loops, self.order, self.until = hands, loops, order, until
+        self.rounds: list[dict[str, Reading]] = []
+        self.foreign: list[float] = []
+        self.throttled = 0
+
+    def take(self, placements: int) -> None:
+        """So many placements, or fewer where time has run out."""
+        most_again = placements * stats.BLOCK_ROUNDS  # a device that is always held back is timed as it is
+        for _ in range(placements):
+            self.hands.place()
+            self.hands.foreign()
+            for _ in range(stats.BLOCK_ROUNDS):
+                readings = self._round()
+                while self.throttled < most_again and any(reading.throttled for reading in readings.values()):
+                    self.throttled += 1
+                    readings = self._round()
+                self.rounds.append(readings)
+                if self.hands.clock() > self.until:
+                    return
+            self.foreign.append(self.hands.foreign())
+
+    def _round(self) -> dict[str, Reading]:
+        names = list(self.loops)
+        self.order.shuffle(names)
+        return {name: self.hands.sample[name](self.loops[name]) for name in names}
+
+    def samples(self) -> dict[str, stats.Samples]:
+        """Seconds per evaluation."""
+        return {
+            name: np.array([readings[name].seconds / loops for readings in self.rounds])
+            for name, loops in self.loops.items()
+        }
+
+    def timing(self, pilot_rounds: int) -> Timing:
+        return Timing(
+            samples=self.samples(),
+            loops=self.loops,
+            cold={name: all(readings[name].cold for readings in self.rounds) for name in self.loops},
+            gaps={name: any(readings[name].gaps for readings in self.rounds) for name in self.loops},
+            pilot_rounds=pilot_rounds,
+            placements=math.ceil(len(self.rounds) / stats.BLOCK_ROUNDS),
+            throttled=self.throttled,
+            foreign=np.array(self.foreign),
+        )
 
 
 def _warming_up(values: stats.Samples) -> bool:
@@ -86,18 +151,26 @@ def _warming_up(values: stats.Samples) -> bool:
     )
 
 
-def _rounds_needed(pilot: Mapping[str, stats.Samples], baseline: str) -> int:
-    """Rounds after which the intervals of all ratios should be as narrow as `TARGET`, from the pilot's noise."""
+def _placements_needed(pilot: Mapping[str, stats.Samples], baseline: str) -> int:
+    """After so many the intervals of all ratios should be as narrow as `TARGET`, going by the pilot's noise."""
     logs = [np.log(pilot[baseline]) - np.log(values) for name, values in pilot.items() if name != baseline]
     noise = CAUTION * max((stats.spread(ratios) for ratios in logs), default=0.0)
-    return min(max(math.ceil((2 * noise / TARGET) ** 2), MIN_ROUNDS), MAX_ROUNDS)
+    fewest, most = PLACEMENTS
+    return min(max(math.ceil((2 * noise / TARGET) ** 2 / stats.BLOCK_ROUNDS), fewest), most)
+
+
+def _evenly(placements: int) -> int:
+    """So many that no block of the intervals ends within a placement, where there are more than blocks."""
+    while placements % math.ceil(placements / stats.BLOCKS[1]):
+        placements -= 1
+    return placements
 
 
 def _calibrate(sample: Sample, estimate_s: float) -> int:
     """Warm up, and find how many evaluations a sample needs to last."""
     loops = max(1, math.ceil(SAMPLE_S / max(estimate_s, 1e-7)))
     while loops > 1 or estimate_s < SAMPLE_S:
-        elapsed = sample(loops)
+        elapsed = sample(loops).seconds
         if elapsed >= SAMPLE_S:
             break
         loops = math.ceil(loops * max(1.2, 1.1 * SAMPLE_S / max(elapsed, 1e-6)))

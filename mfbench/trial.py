@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from mfbench import gate, results, roofline
-from mfbench.inputs import draw, redraw_parameters
+from mfbench.cases import Case
+from mfbench.foreign import ForeignLoad
+from mfbench.inputs import Inputs, draw, redraw_parameters
 from mfbench.isolation import ProviderFailure, WorkerProcess
 from mfbench.records import Correctness, Record, Status
 from mfbench.results import Origin
-from mfbench.timing import Timing, time_in_rounds
+from mfbench.sampler import Sampler
+from mfbench.timing import Hands, Timing, time_in_rounds
 from mfbench.worker import Evaluated, Prepared
 
-CLOCK_SLACK_S, CLOCK_SLACK = 10e-3, 2.0  # what a sample may take beyond the time that its worker reports
-SETTLE_S = 5e-3  # before a sample: the threads of the provider that ran last spin on for a while
-REPLAY_SLACK_S, REPLAY_FACTOR = 5e-4, 4.0  # how much longer a step may take the first time it sees parameters
+FRESH_TURNS = 5
+REPLAY_FACTOR, REPLAY_SLACK_S = 4.0, 1e-4  # how much longer an evaluation may take on parameters it has not seen
 
 
 class Trial:
@@ -30,21 +32,20 @@ class Trial:
         self.prepared: dict[str, Prepared] = {}
         self.correctness: dict[str, dict[str, Correctness]] = {}
 
-    def run(self, baseline: str, margin: float, budget_s: float) -> dict[str, Record]:
-        """Gate, time, gate again."""
+    def run(self, baseline: str, margin: float, budget_s: float, family: int = 1) -> dict[str, Record]:
+        """Gate, time, gate again. The verdicts of a `family` of so many comparisons are to hold together."""
         self.progress("oracle")
         inputs = draw(self.case)
         standard = gate.standard(inputs)
         for name in self.workers:
             self.progress(f"gate {name}")
             self._gate(name, standard.coarsened(self._eps(name)))
-        rounds = self._time(standard, baseline, budget_s)
+        timed, unseen = _Draw.of(standard, inputs, self.case), _Draw.of(standard, inputs, self.case)
+        rounds = self._time(timed, baseline, budget_s)
         if rounds:
             self.progress("gate again")
-            number = secrets.randbelow(1 << 30)
-            unseen = standard.moved_to(inputs._replace(**redraw_parameters(self.case, number)))
-            for name in rounds.samples:
-                self._gate_again(name, number, unseen.coarsened(self._eps(name)), rounds)
+            for name in [name for name in rounds.samples if name not in self.failed]:
+                self._gate_again(name, timed, unseen, rounds)
         for name in self.workers:
             self._ask(name, "release")
         records = dict(self.failed)
@@ -52,7 +53,7 @@ class Trial:
         if rounds and honest:
             ceilings = roofline.measure(self.case, self.origin.device)
             for name in honest:
-                parts = results.timed(self.case, name, rounds, baseline, margin, ceilings)
+                parts = results.timed(self.origin, name, rounds, baseline, margin, family, ceilings)
                 prepared = self.prepared[name]
                 records[name] = self.origin.record(
                     name,
@@ -71,17 +72,30 @@ class Trial:
         self.prepared[name] = prepared
         self._judge(name, standard, prepared.evaluated)
 
-    def _gate_again(self, name: str, number: int, unseen: gate.Standard, rounds: Timing) -> None:
+    def _gate_again(self, name: str, timed: _Draw, unseen: _Draw, rounds: Timing) -> None:
         """The same step on new contents of the same tensors: a result kept from an earlier call is wrong there."""
-        evaluated = self._ask(name, "evaluate_anew", self.case, number)
+        evaluated = self._ask(name, "evaluate_anew", self.case, unseen.number)
         if evaluated is None:
             return
-        self._judge(name, unseen, evaluated, "after timing, on parameters it had not seen: ")
-        if _replayed(evaluated.seconds, float(np.median(rounds.samples[name]))):
-            pairs = self._ask(name, "fresh_and_repeated", self.case, number + 1)
-            if pairs and all(_replayed(fresh, repeated) for fresh, repeated in pairs):
-                fresh, repeated = (float(np.median(seconds)) for seconds in zip(*pairs, strict=True))
-                self._fail(name, "wrong", f"takes {fresh:.2g} s on new parameters and {repeated:.2g} s on them again")
+        self._judge(
+            name, unseen.standard.coarsened(self._eps(name)), evaluated, "after timing, on parameters it had not seen: "
+        )
+        if not _replayed(evaluated.seconds, float(np.median(rounds.samples[name]))):
+            return
+        fresh, known = [], []
+        for _ in range(FRESH_TURNS):
+            pair = self._ask(name, "fresh_and_known", self.case, _Draw.new_number(), timed.number)
+            sample = self._ask(name, "sample", rounds.loops[name])
+            if pair is None or sample is None:
+                return
+            fresh.append(pair[0])
+            known.append(min(pair[1], sample[0].seconds / rounds.loops[name]))
+        if all(map(_replayed, fresh, known)):
+            self._fail(
+                name,
+                "wrong",
+                f"takes {np.median(fresh):.2g} s on new parameters and {np.median(known):.2g} s on others",
+            )
 
     def _judge(self, name: str, standard: gate.Standard, evaluated: Evaluated, when: str = "") -> None:
         verdicts = standard.judge(evaluated.outputs)
@@ -95,25 +109,44 @@ class Trial:
         if reasons:
             self._fail(name, "wrong", when + "; ".join(reasons))
 
-    def _time(self, standard: gate.Standard, baseline: str, budget_s: float) -> Timing | None:
+    def _time(self, timed: _Draw, baseline: str, budget_s: float) -> Timing | None:
         """Samples of all that passed; where one fails under way, the others start again without it."""
         while competing := [name for name in self.workers if name not in self.failed]:
             self.progress("timing")
-            samplers = {name: _Sampler(self.workers[name], standard.coarsened(self._eps(name))) for name in competing}
+            samplers = {name: self._sampler(name, timed) for name in competing}
             estimates = {name: self.prepared[name].second_s for name in competing}
             pivot = baseline if baseline in competing else competing[0]
             try:
-                rounds = time_in_rounds(samplers, pivot, budget_s, self.case.seed, estimates)
+                rounds = time_in_rounds(self._hands(samplers), pivot, budget_s, self.case.seed, estimates)
             except ProviderFailure as failure:
                 culprit = next(name for name in competing if samplers[name].failed)
                 self._fail(culprit, failure.status, failure.reason)
                 continue
             for name, sampler in samplers.items():
-                sample_s = rounds.samples[name].min() * rounds.loops[name]
-                if sampler.hidden_s > CLOCK_SLACK_S + CLOCK_SLACK * sample_s:
-                    self._fail(name, "wrong", f"{sampler.hidden_s:.2g} s a sample passed unseen by its own clock")
+                self._check_clock(name, sampler, rounds)
             return rounds
         return None
+
+    def _check_clock(self, name: str, sampler: Sampler, rounds: Timing) -> None:
+        try:
+            flaw = sampler.clock_flaw(float(np.median(rounds.samples[name])))
+        except ProviderFailure as failure:
+            self._fail(name, failure.status, failure.reason)
+            return
+        if flaw:
+            self._fail(name, "wrong", flaw)
+
+    def _sampler(self, name: str, timed: _Draw) -> Sampler:
+        standard = timed.standard.coarsened(self._eps(name))
+        return Sampler(self.workers[name], standard, self.case, timed.number, self.origin.device)
+
+    def _hands(self, samplers: dict[str, Sampler]) -> Hands:
+        def place() -> None:
+            for sampler in samplers.values():
+                sampler.place()
+
+        foreign = ForeignLoad(worker.pid for worker in self.workers.values() if worker.pid is not None)
+        return Hands(samplers, place, foreign.cores)
 
     def _ask(self, name: str, method: str, *arguments: object):
         try:
@@ -131,31 +164,22 @@ class Trial:
         return gate.PRECISION_EPS.get(name.partition("@")[0].removeprefix("fused-"), 0.0)
 
 
-def _replayed(fresh_s: float, repeated_s: float) -> bool:
+class _Draw(NamedTuple):
+    """Parameters that nobody could foresee, and what is right for them."""
+
+    number: int
+    standard: gate.Standard
+
+    @classmethod
+    def of(cls, standard: gate.Standard, inputs: Inputs, case: Case) -> _Draw:
+        number = cls.new_number()
+        return cls(number, standard.moved_to(inputs._replace(**redraw_parameters(case, number))))
+
+    @staticmethod
+    def new_number() -> int:
+        return secrets.randbelow(1 << 60)
+
+
+def _replayed(fresh_s: float, known_s: float) -> bool:
     """Whether a step is so much quicker where it has seen the parameters that it cannot have done the work again."""
-    return fresh_s > REPLAY_FACTOR * repeated_s + REPLAY_SLACK_S
-
-
-class _Sampler:
-    """Times a worker's step; holds its last outputs against the gate, and its clock against the harness's."""
-
-    def __init__(self, worker: WorkerProcess, standard: gate.Standard) -> None:
-        self.worker, self.standard = worker, standard
-        self.hidden_s = float("inf")  # least time of a request beyond what the worker says its sample took
-        self.failed = False
-
-    def __call__(self, loops: int) -> float:
-        time.sleep(SETTLE_S)
-        start = time.perf_counter()
-        try:
-            seconds, sums = self.worker.request("sample", loops)
-            self.hidden_s = min(self.hidden_s, time.perf_counter() - start - seconds)
-            wrong = self.standard.wrong_sums(sums)
-            if wrong:
-                raise ProviderFailure(
-                    "wrong", f"while it was timed, the sum over {wrong[0]} was another than at the gate"
-                )
-        except ProviderFailure:
-            self.failed = True
-            raise
-        return seconds
+    return fresh_s > REPLAY_FACTOR * known_s + REPLAY_SLACK_S

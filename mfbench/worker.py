@@ -6,24 +6,27 @@ A provider that crashes, hangs or eats all memory takes down this process only.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import gc
 import os
+import signal
 import sys
-import time
-from collections.abc import Callable
-from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from mfbench import memory, providers
+from mfbench import memory, pipe, providers
 from mfbench.cases import Case
-from mfbench.inputs import Fingerprints, Inputs, draw, fingerprints, on_device, redraw_parameters
+from mfbench.cpu import CpuDevice, clock
+from mfbench.device import Device, Reading
+from mfbench.inputs import Fingerprints, Inputs, draw, fingerprints, moved, on_device, redraw_parameters
 from mfbench.outputs import WrongOutputs, flaws, tensors
 
-FRESH_TURNS = 9
-clock = time.perf_counter  # taken before a provider's code runs
+REPEATED_S, MOST_REPEATED = 0.02, 32  # how often the same parameters are evaluated again
+PR_SET_PDEATHSIG = 1  # prctl(2)
+METHODS = ("prepare", "place", "sample", "evaluate_anew", "fresh_and_known", "release")
 
 
 class Evaluated(NamedTuple):
@@ -49,10 +52,11 @@ class Worker:
     def __init__(self, provider: str, device: str, threads: int | None) -> None:
         if threads:
             torch.set_num_threads(threads)
-        self.provider = providers.load(provider)
         self.device = device
+        self.where = _open(device)
+        self.provider = providers.load(provider)
         self.inputs: Inputs | None = None
-        self.step: providers.Step | None = None
+        self.steps: list[providers.Step] = []  # the first on `inputs`, others on copies of them
 
     def prepare(self, case: Case) -> Prepared:
         """Draw the inputs of a case, evaluate twice, and keep the step for what comes."""
@@ -60,7 +64,8 @@ class Worker:
         memory.limit_to_free_memory()
         self.inputs = on_device(draw(case), self.device)
         before = fingerprints(self.inputs)
-        step = self.step = self.provider.prepare(self.inputs)
+        step = self.provider.prepare(self.inputs)
+        self.steps = [step]
         (first, first_s), first_peak = memory.peak_of(lambda: self._timed(step), self.device)
         _poison(first)
         (second, second_s), second_peak = memory.peak_of(lambda: self._timed(step), self.device)
@@ -74,71 +79,99 @@ class Worker:
             None if peak is None else max(0, peak - outputs_bytes),
         )
 
-    def sample(self, loops: int) -> tuple[float, list[float]]:
-        """Seconds for `loops` evaluations, to completion, and the sums over the last one's outputs."""
-        assert self.step is not None
-        step, synchronize = self.step, self._synchronize
+    def place(self, case: Case, draw_number: int) -> None:
+        """Move the inputs to other memory, with the parameters of that draw, and prepare the step there.
+
+        Pages, alignment and pointers are new; where memory has no room for two copies, the inputs stay.
+        """
+        self.steps = []
+        with contextlib.suppress(MemoryError, OSError, torch.OutOfMemoryError):
+            self.inputs = moved(self._present())
+        self._write(redraw_parameters(case, draw_number))
+        memory.return_free_memory()  # so that what the step allocates is elsewhere, too
+        inputs = self._present()
+        copies = self.where.rotation(sum(value.nbytes for value in inputs if isinstance(value, torch.Tensor)))
+        sets = [inputs, *(moved(inputs) for _ in range(copies - 1))]
+        self.steps = [self.provider.prepare(inputs) for inputs in sets]
+        for step in self.steps[:-1]:  # a sample evaluates the last one before its clock starts
+            step()
+
+    def sample(self, loops: int) -> tuple[Reading, list[float]]:
+        """Time `loops` evaluations, to completion, and give the sums over the last one's outputs."""
         gc.disable()
-        if loops > 1:
-            step()  # wakes the threads and fills the caches again
-        synchronize()
-        start = clock()
-        for _ in range(loops):
-            outputs = step()
-        synchronize()
-        elapsed = clock() - start
+        reading, outputs = self.where.sample(self.steps, loops)
         gc.enable()
         sums = [float(_array(tensor).sum(dtype=np.float64)) for tensor in tensors(outputs)]
         _poison(outputs)
-        return elapsed, sums
+        return reading, sums
 
     def evaluate_anew(self, case: Case, draw_number: int) -> Evaluated:
         """Evaluate once after other parameters were written into the same tensors."""
-        assert self.inputs is not None
-        for name, values in redraw_parameters(case, draw_number).items():
-            getattr(self.inputs, name).copy_(values)
-        before = fingerprints(self.inputs)
-        assert self.step is not None
-        outputs, seconds = self._timed(self.step)
+        self._write(redraw_parameters(case, draw_number))
+        before = fingerprints(self._present())
+        outputs, seconds = self._timed(self.steps[0])
         return self._evaluated(outputs, seconds, before)
 
-    def fresh_and_repeated(self, case: Case, draw_number: int) -> list[tuple[float, float]]:
-        """Seconds of an evaluation on new parameters, and right after it on the same ones again, several times."""
-        assert self.step is not None
-        return [
-            (self.evaluate_anew(case, draw_number + turn).seconds, self._timed(self.step)[1])
-            for turn in range(FRESH_TURNS)
-        ]
+    def fresh_and_known(self, case: Case, draw_number: int, known: int) -> tuple[float, float]:
+        """Seconds of an evaluation on parameters it has not seen, and the fewest on ones that it has.
+
+        Those are the same again, several times, and those of the draw `known`, which are left in the inputs.
+        """
+        step = self.steps[0]
+        other, fresh, back = (redraw_parameters(case, number) for number in (draw_number, draw_number + 1, known))
+        self._write(other)
+        step()  # wakes the threads
+        self._write(fresh)
+        fresh_s = self._timed(step)[1]
+        known_s = [self._timed(step)[1]]
+        while sum(known_s) < REPEATED_S and len(known_s) < MOST_REPEATED:
+            known_s.append(self._timed(step)[1])
+        self._write(back)
+        known_s.append(self._timed(step)[1])
+        return fresh_s, min(known_s)
 
     def release(self) -> None:
         """Forget the case, so that its memory is free for others."""
-        self.step = self.inputs = None
+        self.steps, self.inputs = [], None
         gc.collect()
         if "torch._dynamo" in sys.modules:  # whose import takes seconds that only `compile` needs
             torch.compiler.reset()
         if self.device != "cpu":
             torch.cuda.empty_cache()
 
+    def _present(self) -> Inputs:
+        assert self.inputs is not None  # `prepare` comes first
+        return self.inputs
+
+    def _write(self, parameters: dict[str, torch.Tensor]) -> None:
+        inputs = self._present()
+        for name, values in parameters.items():
+            getattr(inputs, name).copy_(values)
+
     def _timed(self, step: providers.Step) -> tuple[providers.Outputs, float]:
-        self._synchronize()
+        self.where.synchronize()
         start = clock()
         outputs = step()
-        self._synchronize()
+        self.where.synchronize()
         return outputs, clock() - start
 
     def _evaluated(self, outputs: providers.Outputs, seconds: float, before: Fingerprints) -> Evaluated:
-        assert self.inputs is not None
-        after = fingerprints(self.inputs)
+        inputs = self._present()
+        after = fingerprints(inputs)
         values = tensors(outputs)
-        wrong = flaws(values, self.inputs)
+        wrong = flaws(values, inputs)
         wrong += [f"changed its input {name}" for name, old in before.items() if after[name] != old]
         numbers = [value.detach().cpu().to(torch.float64).numpy().copy() for value in values]
         _poison(outputs)
         return Evaluated(numbers, seconds, wrong)
 
-    def _synchronize(self) -> None:
-        if self.device != "cpu":
-            torch.cuda.synchronize()
+
+def _open(device: str) -> Device:
+    if device == "cpu":
+        return CpuDevice()
+    from mfbench.cuda import CudaDevice
+
+    return CudaDevice()
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
@@ -156,35 +189,39 @@ def _poison(outputs: providers.Outputs) -> None:
 
 
 def main() -> None:
-    """Serve requests `(method, arguments)` from the pipe whose two ends are named on the command line."""
-    receive, send, provider, device, threads = sys.argv[1:6]
-    requests, answers = Connection(int(receive), writable=False), Connection(int(send), readable=False)
-    worker = None
+    """Serve requests `(method, arguments)` from the pipe whose two ends are named on the command line.
+
+    The first one loads the provider.
+    """
+    _end_with_parent()
+    requests, answers, provider, device, threads = sys.argv[1:6]
+    receive, answer = functools.partial(pipe.receive, int(requests)), functools.partial(pipe.send, int(answers))
+    calls = {name: getattr(Worker, name) for name in METHODS}  # as they are before a provider's code runs
+    token, _ = receive()
     try:
         worker = Worker(provider, device, int(threads) or None)
-        answers.send(("ok", None))
+        answer(token, ("ok", None))
     except BaseException as error:
-        answers.send(_failure(error))
+        answer(token, _failure(error))
         return
-    calls: dict[str, Callable[..., Any]] = {
-        "prepare": worker.prepare,
-        "sample": worker.sample,
-        "evaluate_anew": worker.evaluate_anew,
-        "fresh_and_repeated": worker.fresh_and_repeated,
-        "release": worker.release,
-    }
     process = os.getpid()
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
-            method, arguments = requests.recv()
+            token, (method, arguments) = receive()
             try:
-                answer = ("ok", calls[method](*arguments))
+                result = ("ok", calls[method](worker, *arguments))
             except BaseException as error:
-                worker.step = None
-                answer = _failure(error)
+                worker.steps = []
+                result = _failure(error)
             if os.getpid() != process:
                 os._exit(0)  # a child that the provider forked has nothing to say here
-            answers.send(answer)
+            answer(token, result)
+
+
+def _end_with_parent() -> None:
+    """A harness that is killed cannot end a provider that hangs."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _failure(error: BaseException) -> tuple[str, str]:

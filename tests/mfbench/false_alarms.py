@@ -4,24 +4,25 @@
     python -m tests.mfbench.false_alarms --comparisons 100 --slowdown 5     # 5 % slower (or 3): all else is a miss
 
 A comparison is what `mfbench run` does for a case: two worker processes, the gate, rounds of timing within the budget,
-the gate again. The processes are new every `--suite-of` comparisons, as they are for every suite.
+the gate again. The processes are new every `--suite-of` comparisons, as they are for every suite. Both records of a
+comparison are written as it ends, and the same command goes on where it was interrupted.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
-from scipy.stats import beta
+from scipy.stats import binomtest
 
 from mfbench import compare, stats
 from mfbench.cases import Case, parse_size
 from mfbench.isolation import WorkerProcess
-from mfbench.records import Record
+from mfbench.records import Record, Writer, read
 from mfbench.results import Origin
 from mfbench.trial import Trial
 
@@ -30,26 +31,53 @@ OTHER = {0: None, 3: f"{SLOWED}:slower_by_3_percent", 5: f"{SLOWED}:slower_by_5_
 FALSE = {"faster", "slower"}
 
 
-def comparisons(
-    count: int, provider: str, slowdown: int, sizes: list[tuple[int, int]], suite_of: int, threads: int | None,
-    margin: float, budget_s: float,
-) -> Iterator[tuple[Record, Record]]:  # fmt: skip
-    """Records of the provider and of the other one, for one case after another."""
-    for start in range(0, count, suite_of):
-        workers = {"base": WorkerProcess(provider, "cpu", threads, 300.0),
-                   "new": WorkerProcess(OTHER[slowdown] or provider, "cpu", threads, 300.0)}  # fmt: skip
+class Count(NamedTuple):
+    """What is compared, and how often."""
+
+    comparisons: int
+    provider: str
+    slowdown: int  # per cent
+    sizes: tuple[str, ...]
+    suite_of: int
+    threads: int | None
+    margin: float
+    budget_s: float
+
+    @property
+    def name(self) -> str:
+        """Of everything that decides about a single comparison."""
+        sizes, threads = ",".join(self.sizes), self.threads or "all"
+        return (
+            f"{self.provider} slowed by {self.slowdown} %, {sizes}, {threads} threads, {self.margin}, {self.budget_s} s"
+        )
+
+
+def comparisons(count: Count, first: int) -> Iterator[tuple[Record, Record]]:
+    """Records of the provider and of the other one, for one case after another from the number `first` on."""
+    for start in range(first, count.comparisons, count.suite_of):
+        names = {"base": count.provider, "new": OTHER[count.slowdown] or count.provider}
+        workers = {side: WorkerProcess(name, "cpu", count.threads, 300.0) for side, name in names.items()}
         try:
             for worker in workers.values():
                 worker.start()
-            for number in range(start, min(start + suite_of, count)):
-                m, n = sizes[number % len(sizes)]
+            for number in range(start, min(start + count.suite_of, count.comparisons)):
+                m, n = parse_size(count.sizes[number % len(count.sizes)])
                 case = Case(suite="false alarms", m=m, n=n, rank=32, density=0.8, ratings_dtype="float32", mask="uint8",
                             data="synthetic", seed=number)  # fmt: skip
-                records = Trial(Origin("", case, "cpu"), workers, lambda _: None).run("base", margin, budget_s)
+                trial = Trial(Origin(count.name, case, "cpu"), workers, lambda _: None)
+                records = trial.run("base", count.margin, count.budget_s)
                 yield records["base"], records["new"]
         finally:
             for worker in workers.values():
                 worker.stop()
+
+
+def earlier(out: Path, count: Count) -> list[tuple[Record, Record]]:
+    """The comparisons of the same kind that the file holds."""
+    if not out.exists():
+        return []
+    found = [record for record in read(out)[0] if record.run_id == count.name]
+    return list(zip(found[::2], found[1::2], strict=False))[: count.comparisons]
 
 
 def alarms(suite: list[tuple[Record, Record]], margin: float) -> int:
@@ -58,58 +86,78 @@ def alarms(suite: list[tuple[Record, Record]], margin: float) -> int:
     return sum(pair.outcome in FALSE for pair in compare.compare(base, new, margin, paired=True).pairs)
 
 
-def upper_bound(found: int, count: int) -> float:
-    """Of the rate, at 95 % (Clopper and Pearson, 1934)."""
-    return float(beta.ppf(0.95, found + 1, count - found)) if found < count else 1.0
+def of(found: int, count: int, what: str) -> str:
+    """A count in words, with its exact binomial interval (Clopper and Pearson, 1934)."""
+    if not count:
+        return f"{what}: none were counted"
+    low, high = binomtest(found, count).proportion_ci(stats.CONFIDENCE, method="exact")
+    return f"{what}: {found} of {count}, {found / count:.1%} [{low:.1%}, {high:.1%}]"
+
+
+def line(number: int, base: Record, new: Record) -> str:
+    """A comparison in a line."""
+    if new.speedup is None or new.timing is None:
+        return f"{number:4} not timed: {new.reason or base.reason}"
+    low, high = new.speedup.ci95
+    interval = f"[{low:.4f}, {high:.4f}]" if low and high else "[too few rounds]"
+    return (
+        f"{number:4} {new.case.m:5}×{new.case.n:<5} {new.timing.median_s * 1e3:8.3f} ms {new.timing.placements:4} "
+        f"placements  {new.speedup.ratio:.4f} {interval}  {new.speedup.verdict}"
+        + (f"  disturbed {new.timing.disturbed}" if new.timing.disturbed else "")
+    )
+
+
+def summary(pairs: Sequence[tuple[Record, Record]], count: Count) -> Iterator[str]:
+    timed = [(base, new) for base, new in pairs if base.timing and new.timing and new.speedup]
+    verdicts = Counter(new.speedup.verdict for _, new in timed if new.speedup)
+    yield f"\n{count.name}: {len(pairs)} comparisons, {len(pairs) - len(timed)} not timed"
+    yield ", ".join(f"{number} {verdict}" for verdict, number in verdicts.most_common())
+    ratios = np.array([new.speedup.ratio for _, new in timed if new.speedup])
+    bounds = [new.speedup.ci95 for _, new in timed if new.speedup]
+    widths = [(high - low) / 2 for low, high in bounds if low and high]
+    if not widths:
+        return
+    spread, width = stats.spread(ratios), np.median(widths)
+    yield f"ratio: median {np.median(ratios):.4f}, spread {spread:.4f}; half width: {width:.4f}"
+    suites = [timed[i : i + count.suite_of] for i in range(0, len(timed) - count.suite_of + 1, count.suite_of)]
+    found = [alarms(suite, count.margin) for suite in suites]
+    if count.slowdown:
+        yield of(verdicts["slower"], len(timed), "found slower")
+        yield of(sum(found), len(suites) * count.suite_of, f"found slower in suites of {count.suite_of}, family-wise")
+        return
+    covered = sum(low <= 1 <= high for low, high in bounds if low and high)
+    yield of(covered, len(widths), "intervals that hold 1")
+    yield of(sum(verdicts[verdict] for verdict in FALSE), len(timed), "false alarms")
+    yield of(sum(map(bool, found)), len(suites), f"suites of {count.suite_of} with a false alarm, family-wise")
 
 
 @click.command(help=__doc__)
-@click.option("--comparisons", "count", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--comparisons", type=click.IntRange(min=1), default=20, show_default=True)
 @click.option("--slowdown", type=click.Choice(["0", "3", "5"]), default="0", show_default=True, help="Per cent.")
 @click.option("--provider", default="fused", show_default=True, help="The identical pair's.")
 @click.option("--size", multiple=True, default=["512x512", "1024x1024", "2048x2048"], show_default=True)
 @click.option("--suite-of", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1))
 @click.option("--margin", type=float, default=0.02, show_default=True)
-@click.option("--budget", type=float, default=5.0, show_default=True)
-def main(
-    count: int, slowdown: str, provider: str, size: tuple[str, ...], suite_of: int, threads: int | None,
-    margin: float, budget: float,
-) -> None:  # fmt: skip
+@click.option("--budget", "budget_s", type=float, default=5.0, show_default=True, help="Seconds for a comparison.")
+@click.option("--out", type=click.Path(path_type=Path), default="false-alarms.jsonl", show_default=True)
+def main(out: Path, size: tuple[str, ...], slowdown: str, provider: str, **given: Any) -> None:
     if slowdown != "0" and provider != "fused":
         raise click.UsageError("--slowdown is of the fused step: leave --provider out")
-    sizes = [parse_size(text) for text in size]
-    verdicts: Counter[str] = Counter()
-    estimates, widths, suites, suite = [], [], [], list[tuple[Record, Record]]()
-    for base, new in comparisons(count, provider, int(slowdown), sizes, suite_of, threads, margin, budget):
-        if new.speedup is None or new.timing is None or base.timing is None:
-            verdicts["not timed"] += 1
-            click.echo(f"{sum(verdicts.values()):4} not timed: {new.reason or base.reason}")
-            continue
-        low, high = (bound if bound is not None else math.nan for bound in new.speedup.ci95)
-        verdicts[new.speedup.verdict] += 1
-        estimates.append(new.speedup.ratio)
-        widths.append((high - low) / 2)
-        suite.append((base, new))
-        if len(suite) == suite_of:
-            suites.append(alarms(suite, margin))
-            suite = []
-        click.echo(
-            f"{sum(verdicts.values()):4} {new.case.m:5}×{new.case.n:<5} {new.timing.median_s * 1e3:8.3f} ms "
-            f"{new.timing.rounds:4} rounds  {new.speedup.ratio:.4f} [{low:.4f}, {high:.4f}]  {new.speedup.verdict}",
-        )
-    if not estimates:
-        raise SystemExit("nothing was timed")
-    spread = stats.spread(np.array(estimates))
-    click.echo(f"\n{count} comparisons, margin {margin}: " + ", ".join(f"{n} {v}" for v, n in verdicts.most_common()))
-    click.echo(f"ratio: median {np.median(estimates):.4f}, spread {spread:.4f}; half width: {np.nanmedian(widths):.4f}")
-    if slowdown == "0":
-        false = sum(verdicts[verdict] for verdict in FALSE)
-        click.echo(f"false alarms: {false} of {count} (at most {upper_bound(false, count):.1%} at 95 % confidence)")
-        click.echo(f"suites of {suite_of} with a false alarm among them: {sum(map(bool, suites))} of {len(suites)}")
-    else:
-        click.echo(f"found slower: {verdicts['slower']} of {count}")
-        click.echo(f"found slower in suites of {suite_of}: {sum(suites)} of {len(suites) * suite_of}")
+    count = Count(provider=provider, slowdown=int(slowdown), sizes=size, **given)
+    pairs = earlier(out, count)
+    if pairs:
+        click.echo(f"{len(pairs)} comparisons are in {out} already")
+    writer = Writer(out)
+    try:
+        for base, new in comparisons(count, len(pairs)):
+            writer.append([base, new])
+            pairs.append((base, new))
+            click.echo(line(len(pairs), base, new))
+    finally:
+        writer.close()
+        for text in summary(pairs, count):
+            click.echo(text)
 
 
 if __name__ == "__main__":

@@ -2,33 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from mfbench.records import read
+import pytest
+
+from mfbench.records import Record, read
 from tests.mfbench.commands import mfbench, tiny_suite
 
 CHEATS = """
-import sys, threading, time
+import collections, gc, os, pickle, sys, threading, time
 import torch
 from kernels import mf_loss_and_grads
 
 def honest(*arguments):
     return mf_loss_and_grads(*arguments, backend="torch")
 
+def copied(result):
+    return result[0].clone(), [grad.clone() for grad in result[1]]
+
+def contents(arguments):
+    return tuple(float(argument.reshape(-1)[0]) for argument in arguments[:5])
+
+def nothing_at_all(arguments):
+    return torch.zeros((), dtype=torch.float64), [torch.zeros_like(argument) for argument in arguments[:5]]
+
 kept = {}
 
 def kept_under(key, arguments):
     if key not in kept:
-        loss, grads = honest(*arguments)
-        kept[key] = loss.clone(), [grad.clone() for grad in grads]
-    loss, grads = kept[key]
-    return loss.clone(), [grad.clone() for grad in grads]
+        kept[key] = copied(honest(*arguments))
+    return copied(kept[key])
 
 def replays_by_pointer(*arguments):
     return kept_under(tuple(argument.data_ptr() for argument in arguments[:7]), arguments)
 
 def replays_by_content(*arguments):
-    return kept_under(tuple(float(argument.reshape(-1)[0]) for argument in arguments[:5]), arguments)
+    return kept_under(contents(arguments), arguments)
+
+def replays_by_id(*arguments):
+    return kept_under(tuple(map(id, arguments[5:7])), arguments)
+
+last = [None, None]
+
+def replays_the_last_alone(*arguments):
+    if last[0] != contents(arguments):
+        last[:] = contents(arguments), copied(honest(*arguments))
+    return copied(last[1])
+
+seen = {}
+
+def replays_what_it_has_seen_often(*arguments):
+    seen[contents(arguments)] = seen.get(contents(arguments), 0) + 1
+    return replays_by_content(*arguments) if seen[contents(arguments)] > 40 else honest(*arguments)
+
+changed = []
+
+def replays_until_something_changes(*arguments):
+    if contents(arguments) not in changed:
+        changed.append(contents(arguments))
+    return replays_by_content(*arguments) if len(changed) == 1 else honest(*arguments)
+
+def works_ahead(*arguments):
+    def work():
+        while True:
+            kept[contents(arguments)] = copied(honest(*arguments))
+            time.sleep(0.01)
+    if not any(thread.name == "ahead" for thread in threading.enumerate()):
+        threading.Thread(target=work, name="ahead", daemon=True).start()
+    return kept_under(contents(arguments), arguments)
 
 def replays_one_buffer(*arguments, buffers=[]):
     if not buffers:
@@ -40,19 +82,110 @@ calls = 0
 def tires(*arguments):
     global calls
     calls += 1
-    if calls < 4:
-        return honest(*arguments)
-    return torch.zeros((), dtype=torch.float64), [torch.zeros_like(argument) for argument in arguments[:5]]
+    return honest(*arguments) if calls < 4 else nothing_at_all(arguments)
 
 def knows_when_it_is_timed(*arguments):
-    if sys._getframe(1).f_code.co_name == "sample":
-        return torch.zeros((), dtype=torch.float64), [torch.empty_like(argument) for argument in arguments[:5]]
-    return honest(*arguments)
+    return nothing_at_all(arguments) if sys._getframe(1).f_code.co_name == "sample" else honest(*arguments)
+
+def is_called_in_a_loop(*arguments, left=[0.0]):
+    result = nothing_at_all(arguments) if time.perf_counter() - left[0] < 2e-4 else honest(*arguments)
+    left[0] = time.perf_counter()
+    return result
+
+def looks_whether_garbage_is_collected(*arguments):
+    return honest(*arguments) if gc.isenabled() else nothing_at_all(arguments)
 
 def turns_the_clock_back(*arguments):
-    import mfbench.worker
-    mfbench.worker.clock = lambda: time.perf_counter() / 50
+    import mfbench.cpu
+    mfbench.cpu.clock = lambda: time.perf_counter() / 50
     return honest(*arguments)
+
+def halves_the_clock(*arguments):
+    import mfbench.cpu
+    mfbench.cpu.clock = lambda: time.perf_counter() / 2
+    return honest(*arguments)
+
+def patches_the_device(*arguments):
+    from mfbench.cpu import CpuDevice
+    from mfbench.device import Reading
+    def sample(self, steps, loops):
+        return Reading(1e-3 * loops), [steps[0]() for _ in range(loops)][-1]
+    CpuDevice.sample = sample
+    return honest(*arguments)
+
+def patches_the_timers(*arguments, real=time.perf_counter):
+    time.perf_counter = time.monotonic = time.time = lambda: real() / 50
+    torch.cuda.synchronize = lambda *_: None
+    return honest(*arguments)
+
+def patches_the_worker(*arguments):
+    from mfbench.device import Reading
+    from mfbench.worker import Worker
+    Worker.sample = lambda self, loops: (Reading(1e-6 * loops), [0.0] * 6)
+    Worker.evaluate_anew = Worker.prepare
+    return honest(*arguments)
+
+def patches_the_gate(*arguments):
+    import mfbench.gate, mfbench.outputs, mfbench.worker
+    mfbench.gate.Standard.judge = lambda *_: {}
+    mfbench.gate.Standard.wrong_sums = lambda *_: []
+    mfbench.worker.flaws = lambda *_: []
+    mfbench.worker.fingerprints = lambda *_: collections.defaultdict(int)
+    return nothing_at_all(arguments)
+
+def patches_torch(*arguments, detach=torch.Tensor.detach):
+    result = kept_under("right", arguments)
+    names = {id(tensor): right for tensor, right in zip(arguments[:5], result[1])}
+    torch.Tensor.detach = lambda tensor: detach(names.get(id(tensor), tensor))
+    return result[0], list(arguments[:5])
+
+def calls_the_reference(*arguments):
+    from reference import autograd_loss_and_grads
+    return autograd_loss_and_grads(*arguments)
+
+def answers_for_the_harness(*arguments):
+    forged = pickle.dumps(("ok", ((1e-6, True, False, False), [0.0] * 6)))
+    for descriptor in range(3, 64):
+        try:
+            os.set_blocking(descriptor, False)
+            os.write(descriptor, forged)
+        except OSError:
+            pass
+    return honest(*arguments)
+
+def lets_a_child_do_it(*arguments):
+    result = torch.zeros((), dtype=torch.float64), [torch.zeros_like(argument) for argument in arguments[:5]]
+    for tensor in (result[0], *result[1]):
+        tensor.share_memory_()
+    if os.fork() == 0:
+        time.sleep(0.05)
+        for mine, right in zip((result[0], *result[1]), (lambda loss, grads: (loss, *grads))(*honest(*arguments))):
+            mine.copy_(right)
+        os._exit(0)
+    return result
+
+def gives_the_inputs_back(*arguments):
+    loss, grads = honest(*arguments)
+    for argument, grad in zip(arguments[:5], grads):
+        argument.copy_(grad)
+    return loss, list(arguments[:5])
+
+class LaterTensor(torch.Tensor):
+    compute = None
+    @classmethod
+    def __torch_function__(cls, function, types, arguments=(), keywords=None):
+        plain = [a.compute() if isinstance(a, LaterTensor) and a.compute else a for a in arguments]
+        with torch._C.DisableTorchFunctionSubclass():
+            return function(*plain, **(keywords or {}))
+
+def later(like, compute):
+    tensor = torch.empty_like(like).as_subclass(LaterTensor)
+    tensor.compute = compute
+    return tensor
+
+def is_a_tensor_only_by_name(*arguments):
+    loss = later(torch.zeros((), dtype=torch.float64), lambda: honest(*arguments)[0])
+    return loss, [later(a, lambda place=place: honest(*arguments)[1][place]) for place, a in enumerate(arguments[:5])]
 
 class Later:
     def __init__(self, compute):
@@ -83,30 +216,55 @@ def empties_the_mask(*arguments):
 
 CAUGHT = {
     "replays_by_pointer": "after timing, on parameters it had not seen",
+    "replays_by_id": "after timing, on parameters it had not seen",
     "replays_by_content": "s on new parameters and",
+    "replays_the_last_alone": "s on new parameters and",
+    "replays_what_it_has_seen_often": "s on new parameters and",
     "replays_one_buffer": "is off by",
+    "works_ahead": "s on new parameters and",
     "tires": "while it was timed",
     "knows_when_it_is_timed": "while it was timed",
+    "is_called_in_a_loop": "while it was timed",
+    "looks_whether_garbage_is_collected": "while it was timed",
     "turns_the_clock_back": "passed unseen by its own clock",
+    "halves_the_clock": "passed unseen by its own clock",
+    "patches_the_device": "passed unseen by its own clock",
+    "patches_the_gate": "is off by",
+    "patches_torch": "changed its input",
+    "answers_for_the_harness": "wrote into the harness's own pipe",
+    "lets_a_child_do_it": "is off by",
+    "gives_the_inputs_back": "changed its input user_factors",
+    "is_a_tensor_only_by_name": "expected a plain tensor, got LaterTensor",
     "computes_when_looked_at": "Could not infer dtype",
     "returns_before_it_is_done": "is off by",
     "empties_the_mask": "changed its input mask",
 }
+IN_VAIN = ("replays_until_something_changes", "patches_the_timers", "patches_the_worker", "calls_the_reference")
 
 
-def test_cheats_are_caught(tmp_path: Path) -> None:
+def run(tmp_path: Path, names: Sequence[str]) -> dict[str, Record]:
     path, out = tmp_path / "cheats.py", tmp_path / "out.jsonl"
     path.write_text(CHEATS)
-    providers = ",".join(f"{path}:{name}" for name in ("honest", *CAUGHT))
-    options = ("--size", "1024x1024", "--rank", 40, "--budget", 1, "--threads", 1, "--baseline", f"{path}:honest")
-    done = mfbench(
-        "run", "--suite", tiny_suite(tmp_path), "--out", out, "--provider", providers, *options, cwd=tmp_path
-    )
-    assert done.returncode == 1, done.stderr
+    providers = ",".join(f"{path}:{name}" for name in ("honest", *names))
+    options = ("--size", "512x512", "--rank", 40, "--budget", 0.5, "--threads", 1, "--baseline", f"{path}:honest")
+    mfbench("run", "--suite", tiny_suite(tmp_path), "--out", out, "--provider", providers, *options, cwd=tmp_path)
     found = {record.provider.rpartition(":")[2]: record for record in read(out)[0]}
-    assert found.keys() == {"honest", *CAUGHT}
+    assert found.keys() == {"honest", *names}
     assert found["honest"].status == "ok", found["honest"].reason
-    for name, reason in CAUGHT.items():
-        assert found[name].status == "wrong", found[name].reason
+    return found
+
+
+@pytest.mark.parametrize("names", [list(CAUGHT)[i::4] for i in range(4)], ids=str)
+def test_cheats_are_caught(tmp_path: Path, names: list[str]) -> None:
+    found = run(tmp_path, names)
+    for name in names:
+        assert found[name].status == "wrong", (name, found[name].status, found[name].reason)
         assert found[name].timing is None
-        assert reason in (found[name].reason or ""), (name, found[name].reason)
+        assert CAUGHT[name] in (found[name].reason or ""), (name, found[name].reason)
+
+
+def test_cheats_that_cannot_be_seen_gain_nothing(tmp_path: Path) -> None:
+    found = run(tmp_path, IN_VAIN)
+    for name in IN_VAIN:
+        assert found[name].status == "ok", (name, found[name].reason)
+        assert found[name].speedup.verdict != "faster", (name, found[name].speedup)

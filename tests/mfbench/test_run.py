@@ -34,6 +34,24 @@ def leave_at_once(*arguments):
 def hungry(*arguments):
     return torch.empty(1 << 48)
 
+def closes_everything(*arguments):
+    os.closerange(3, 256)
+    return honest(*arguments)
+
+def leaves_a_child_behind(*arguments):
+    if os.fork() == 0:
+        time.sleep(60)
+        os._exit(0)
+    os._exit(5)
+
+def writes_into_pipes(*arguments):
+    for descriptor in range(3, 64):
+        try:
+            os.write(descriptor, b"ab")
+        except OSError:
+            pass
+    return honest(*arguments)
+
 def raises(*arguments):
     raise ValueError("no such luck")
 
@@ -85,6 +103,9 @@ EXPECTED = {
     "leave": ("error", "SystemExit: 3"),
     "leave_at_once": ("crashed", "exit code 7: last words"),
     "hungry": ("oom", "memory"),
+    "closes_everything": ("crashed", "the process"),
+    "leaves_a_child_behind": ("crashed", "exit code 5"),
+    "writes_into_pipes": ("wrong", "wrote into the harness's own pipe"),
     "raises": ("error", "ValueError: no such luck"),
     "too_few": ("wrong", "expected a loss and five gradients, got a loss and 4"),
     "complex_grads": ("wrong", "user_factors: expected a dense real tensor, got torch.complex64"),

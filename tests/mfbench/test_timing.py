@@ -8,79 +8,135 @@ import random
 import pytest
 
 from mfbench import stats, timing
+from mfbench.device import Reading
 
 
 class Machine:
     """A clock that only the providers move, with a speed that drifts and jitters."""
 
-    def __init__(self, monkeypatch, seed: int = 1, jitter: float = 0.01) -> None:
+    def __init__(self, seed: int = 1, jitter: float = 0.01) -> None:
         self.now, self.calls, self.random, self.jitter = 0.0, [], random.Random(seed), jitter
-        monkeypatch.setattr(timing.time, "perf_counter", lambda: self.now)
 
     def provider(self, name: str, seconds: float):
-        def sample(loops: int) -> float:
+        def sample(loops: int) -> Reading:
             self.calls.append((name, loops))
             drift = 1 + 0.5 * min(1.0, self.now / 5)
             elapsed = loops * seconds * drift * (1 + self.random.expovariate(1 / self.jitter))
             self.now += elapsed
-            return elapsed
+            return Reading(elapsed)
 
         return sample
+
+    def hands(self, samples: dict[str, timing.Sample]) -> timing.Hands:
+        return timing.Hands(samples, lambda: self.calls.append(("place", 0)), clock=lambda: self.now)
 
 
 def run(machine: Machine, seconds: dict[str, float], budget: float = 5.0) -> timing.Timing:
     providers = {name: machine.provider(name, value) for name, value in seconds.items()}
-    return timing.time_in_rounds(providers, next(iter(seconds)), budget, 1, dict.fromkeys(seconds, 1e-3))
+    return timing.time_in_rounds(machine.hands(providers), next(iter(seconds)), budget, 1, dict.fromkeys(seconds, 1e-3))
 
 
-def test_finds_the_ratio_on_a_machine_that_drifts(monkeypatch) -> None:
-    result = run(Machine(monkeypatch), {"base": 3e-3, "new": 1e-3})
+def test_finds_the_ratio_on_a_machine_that_drifts() -> None:
+    result = run(Machine(), {"base": 3e-3, "new": 1e-3})
     ratio = stats.ratio_interval(result.samples["base"], result.samples["new"])
     assert ratio.low <= 3.0 <= ratio.high
     assert ratio.high / ratio.low < 1.02
 
 
-def test_every_round_has_everyone_once_in_changing_order(monkeypatch) -> None:
-    machine = Machine(monkeypatch)
+def test_every_round_has_everyone_once_in_changing_order() -> None:
+    machine = Machine()
     run(machine, {"a": 3e-3, "b": 3e-3, "c": 3e-3})
-    last = [name for name, _ in machine.calls[-45:]]
+    last = [name for name, _ in machine.calls if name != "place"][-45:]
     rounds = [tuple(last[i : i + 3]) for i in range(0, 45, 3)]
     assert all(sorted(order) == ["a", "b", "c"] for order in rounds)
     assert len(set(rounds)) > 3
 
 
-def test_samples_of_a_fast_provider_last_long_enough(monkeypatch) -> None:
-    machine = Machine(monkeypatch)
+def test_data_is_placed_anew_before_every_block_of_rounds() -> None:
+    machine = Machine()
+    result = run(machine, {"a": 3e-3, "b": 3e-3})
+    tail = machine.calls[-result.placements * (2 * stats.BLOCK_ROUNDS + 1) :]
+    blocks = [tail[i : i + 2 * stats.BLOCK_ROUNDS + 1] for i in range(0, len(tail), 2 * stats.BLOCK_ROUNDS + 1)]
+    assert all([call[0] == "place" for call in block] == [True] + [False] * 6 for block in blocks)
+    assert len(result.samples["a"]) == stats.BLOCK_ROUNDS * result.placements
+
+
+@pytest.mark.parametrize("placements", [6, 30, 31, 59, 91, 132])
+def test_no_block_of_an_interval_ends_within_a_placement(placements: int) -> None:
+    rounds = stats.BLOCK_ROUNDS * timing._evenly(placements)
+    assert rounds % stats._block_count(rounds) == 0
+    assert rounds // stats._block_count(rounds) % stats.BLOCK_ROUNDS == 0
+
+
+def test_a_round_in_which_the_device_was_held_back_is_timed_again() -> None:
+    machine = Machine(jitter=0.001)
+    calls = itertools.count()
+
+    def hot(loops: int) -> Reading:
+        throttled = next(calls) % 5 == 0
+        machine.now += 5e-3
+        return Reading(8e-3 if throttled else 5e-3, throttled=throttled)
+
+    result = timing.time_in_rounds(machine.hands({"a": hot, "b": machine.provider("b", 5e-3)}), "b", 5.0, 1,
+                                   {"a": 5e-3, "b": 5e-3})  # fmt: skip
+    assert result.samples["a"].max() == 5e-3
+    assert result.throttled >= 3
+    assert len(result.samples["a"]) == stats.BLOCK_ROUNDS * result.placements
+
+
+def test_a_device_that_is_always_held_back_is_timed_all_the_same() -> None:
+    machine = Machine(jitter=0.001)
+
+    def hot(loops: int) -> Reading:
+        machine.now += 5e-3
+        return Reading(5e-3, throttled=True)
+
+    result = timing.time_in_rounds(machine.hands({"a": hot, "b": machine.provider("b", 5e-3)}), "b", 5.0, 1,
+                                   {"a": 5e-3, "b": 5e-3})  # fmt: skip
+    assert result.placements == timing.PLACEMENTS[0]
+    assert result.throttled == stats.BLOCK_ROUNDS * result.placements
+
+
+def test_rounds_that_other_programs_disturbed_are_counted() -> None:
+    machine = Machine(jitter=0.001)
+    busy = itertools.cycle([0.0, 1.5, 0.0, 0.1])  # read before and after each placement
+    hands = machine.hands({"a": machine.provider("a", 5e-3), "b": machine.provider("b", 5e-3)})
+    result = timing.time_in_rounds(hands._replace(foreign=lambda: next(busy)), "b", 5.0, 1, {"a": 5e-3, "b": 5e-3})
+    assert result.disturbed == stats.BLOCK_ROUNDS * result.placements / 2
+
+
+def test_samples_of_a_fast_provider_last_long_enough() -> None:
+    machine = Machine()
     result = run(machine, {"slow": 5e-3, "fast": 2e-6})
     assert result.loops["slow"] <= 2
     assert result.loops["fast"] * 2e-6 >= 0.8 * timing.SAMPLE_S
 
 
-def test_noise_asks_for_rounds_and_the_budget_limits_them(monkeypatch) -> None:
-    calm = run(Machine(monkeypatch, jitter=0.001), {"a": 0.01, "b": 0.01})
-    noisy = run(Machine(monkeypatch, jitter=0.05), {"a": 0.01, "b": 0.01})
-    hurried = run(Machine(monkeypatch, jitter=0.05), {"a": 0.01, "b": 0.01}, budget=1.0)
-    assert len(calm.samples["a"]) == timing.MIN_ROUNDS
-    assert len(noisy.samples["a"]) > 3 * timing.MIN_ROUNDS
-    assert timing.MIN_ROUNDS <= len(hurried.samples["a"]) < len(noisy.samples["a"])
+def test_noise_asks_for_rounds_and_the_budget_limits_them() -> None:
+    calm = run(Machine(jitter=0.001), {"a": 0.01, "b": 0.01})
+    noisy = run(Machine(jitter=0.05), {"a": 0.01, "b": 0.01})
+    hurried = run(Machine(jitter=0.05), {"a": 0.01, "b": 0.01}, budget=1.0)
+    assert calm.placements == timing.PLACEMENTS[0]
+    assert noisy.placements > 3 * timing.PLACEMENTS[0]
+    assert timing.PLACEMENTS[0] <= hurried.placements < noisy.placements
 
 
-def test_a_machine_that_warms_up_is_waited_for(monkeypatch) -> None:
-    machine = Machine(monkeypatch)
+def test_a_machine_that_warms_up_is_waited_for() -> None:
+    machine = Machine()
     calls = itertools.count()
 
-    def cold_start(loops: int) -> float:
+    def cold_start(loops: int) -> Reading:
         elapsed = loops * 5e-3 * (3 if next(calls) < 9 else 1)
         machine.now += elapsed
-        return elapsed
+        return Reading(elapsed)
 
-    result = timing.time_in_rounds({"a": cold_start, "b": machine.provider("b", 5e-3)}, "b", 5.0, 1,
-                                   {"a": 5e-3, "b": 5e-3})  # fmt: skip
+    providers = {"a": cold_start, "b": machine.provider("b", 5e-3)}
+    result = timing.time_in_rounds(machine.hands(providers), "b", 5.0, 1, {"a": 5e-3, "b": 5e-3})
     assert result.pilot_rounds >= 9
     assert result.samples["a"].max() < 6e-3
 
 
 @pytest.mark.parametrize("seconds", [1.0, 5.0])
-def test_a_very_slow_case_stops_before_the_least_number_of_rounds(monkeypatch, seconds: float) -> None:
-    result = run(Machine(monkeypatch), {"a": seconds, "b": seconds}, budget=1.0)
-    assert len(result.samples["a"]) < timing.MIN_ROUNDS
+def test_a_very_slow_case_stops_before_the_least_number_of_rounds(seconds: float) -> None:
+    result = run(Machine(), {"a": seconds, "b": seconds}, budget=1.0)
+    assert result.placements < timing.PLACEMENTS[0]

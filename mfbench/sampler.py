@@ -1,0 +1,65 @@
+"""Samples of a worker's step, with an eye on its outputs and on its clock."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from mfbench.cases import Case
+from mfbench.device import Reading
+from mfbench.gate import Standard
+from mfbench.isolation import ProviderFailure, WorkerProcess
+
+SETTLE_S = 5e-3  # before a sample: the threads of the provider that ran last spin on for a while
+CLOCK_S = 0.04  # a sample so long shows whether the worker's clock is right
+CLOCK_TRIES = 4
+CLOCK_FACTOR, CLOCK_SLACK_S = 1.3, 5e-3  # what a request may take beyond the evaluations that its worker tells of
+QUEUE_SLACK_S = 1.0  # the same on a GPU, where caches are cleared and the stream is blocked outside the sample
+
+
+class Sampler:
+    """Times one worker's step; holds its last outputs against what is right, and its clock against the harness's."""
+
+    def __init__(self, worker: WorkerProcess, standard: Standard, case: Case, draw_number: int, device: str) -> None:
+        self.worker, self.standard = worker, standard
+        self.case, self.draw_number = case, draw_number
+        self.slack_s = CLOCK_SLACK_S if device == "cpu" else QUEUE_SLACK_S
+        self.failed = False
+
+    def __call__(self, loops: int) -> Reading:
+        time.sleep(SETTLE_S)
+        reading, sums = self._request("sample", loops)
+        wrong = self.standard.wrong_sums(sums)
+        if wrong:
+            self.failed = True
+            raise ProviderFailure("wrong", f"while it was timed, the sum over {wrong[0]} was another than it must be")
+        return reading
+
+    def place(self) -> None:
+        """Draw anew where the data lies."""
+        self._request("place", self.case, self.draw_number)
+
+    def clock_flaw(self, median_s: float) -> str | None:
+        """What is wrong with the worker's clock, if every request takes longer than the worker says.
+
+        It evaluates once more than it times.
+        """
+        loops = math.ceil(CLOCK_S / median_s)
+        unseen = []
+        for _ in range(CLOCK_TRIES):
+            start = time.perf_counter()
+            reading = self(loops)
+            elapsed = time.perf_counter() - start - SETTLE_S
+            told = reading.seconds * (loops + 1) / loops
+            if elapsed <= CLOCK_FACTOR * told + self.slack_s:
+                return None
+            unseen.append(elapsed - told)
+        return f"{min(unseen):.2g} s a sample passed unseen by its own clock"
+
+    def _request(self, method: str, *arguments: object) -> Any:
+        try:
+            return self.worker.request(method, *arguments)
+        except ProviderFailure:
+            self.failed = True
+            raise

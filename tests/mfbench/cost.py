@@ -1,0 +1,118 @@
+"""Where the time of a run goes: measuring, gates, process starts, and the harness's own cost beside them.
+
+python -m tests.mfbench.cost --suite quick
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import click
+
+from mfbench import gate, inputs, isolation, records, roofline, runner, sampler, trial
+from mfbench.commands.run import run_suite, show
+
+MEASURING = ("evaluations, timed", "evaluations before each sample", "settling before each sample",
+             "moving the data", "ceilings")  # fmt: skip
+GATES = ("gates", "oracle", "drawing inputs")
+REQUESTS = {"place": "moving the data", "prepare": "gates", "evaluate_anew": "gates", "fresh_and_known": "gates",
+            "release": "gates"}  # fmt: skip
+
+
+class Ledger:
+    """Seconds by what they were spent on; what is nested in something else counts there alone."""
+
+    def __init__(self) -> None:
+        self.spent: Counter[str] = Counter()
+        self._nested = 0.0
+
+    @contextmanager
+    def entry(self, name: str) -> Iterator[None]:
+        outer, self._nested, start = self._nested, 0.0, time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - start
+            self.spent[name] += elapsed - self._nested
+            self._nested = outer + elapsed
+
+    def booked(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(*arguments: Any, **keywords: Any) -> Any:
+            with self.entry(name):
+                return function(*arguments, **keywords)
+
+        return wrapper
+
+    def request(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """A worker's request: of a sample, what the worker evaluated is told from the pipe and the sums."""
+
+        def wrapper(worker: Any, method: str, *arguments: Any) -> Any:
+            if method != "sample":
+                with self.entry(REQUESTS[method]):
+                    return original(worker, method, *arguments)
+            with self.entry("pipes and sums over outputs"):
+                reading, sums = original(worker, method, *arguments)
+            before = reading.seconds / arguments[0]
+            self.spent["evaluations, timed"] += reading.seconds
+            self.spent["evaluations before each sample"] += before
+            self.spent["pipes and sums over outputs"] -= reading.seconds + before
+            return reading, sums
+
+        return wrapper
+
+
+def watched(ledger: Ledger) -> Iterator[Any]:
+    """Patches of what a run calls."""
+    yield mock.patch.object(isolation.WorkerProcess, "request", ledger.request(isolation.WorkerProcess.request))
+    for owner, attribute, name in (
+        (isolation.WorkerProcess, "start", "process starts"),
+        (isolation.WorkerProcess, "ready", "process starts"),
+        (isolation.WorkerProcess, "stop", "process starts"),
+        (sampler.time, "sleep", "settling before each sample"),
+        (roofline, "measure", "ceilings"),
+        (gate, "standard", "oracle"),
+        (gate.Standard, "moved_to", "oracle"),
+        (gate.Standard, "judge", "gates"),
+        (trial, "draw", "drawing inputs"),
+        (runner, "sized", "drawing inputs"),
+        (inputs.data, "load", "drawing inputs"),
+        (records.Writer, "append", "records"),
+    ):
+        yield mock.patch.object(owner, attribute, ledger.booked(getattr(owner, attribute), name))
+
+
+@click.command(help=__doc__)
+@click.option("--suite", default="quick", show_default=True)
+@click.option("--budget", type=float, default=5.0, show_default=True)
+@click.option("--threads", type=click.IntRange(min=1))
+def main(suite: str, budget: float, threads: int | None) -> None:
+    ledger = Ledger()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as patches:
+        for patch in watched(ledger):
+            patches.enter_context(patch)
+        start = time.perf_counter()
+        with ledger.entry("everything else"):
+            found, _ = run_suite(
+                suite, "cpu", None, {}, Path(folder) / "out.jsonl", False, threads, "autograd", 0.02, budget, 300.0
+            )
+            with ledger.entry("table"):
+                show(found, as_json=False)
+        total = time.perf_counter() - start
+    own = total - sum(ledger.spent[name] for name in (*MEASURING, *GATES, "process starts"))
+    for name, seconds in ledger.spent.most_common():
+        click.echo(f"{name:32} {seconds:8.2f} s  {seconds / total:6.1%}")
+    click.echo(f"{'altogether':32} {total:8.2f} s")
+    click.echo(f"outside measuring, process starts and gates: {own:.2f} s, {own / total:.1%}")
+
+
+if __name__ == "__main__":
+    main()

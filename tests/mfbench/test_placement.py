@@ -1,0 +1,80 @@
+"""The worker moves its inputs: the values stay, the places change, the parameters are those of the draw."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+import torch
+
+from mfbench import worker
+from mfbench.cases import Case
+from mfbench.inputs import Inputs, draw, moved, redraw_parameters
+from mfbench.worker import Worker
+
+
+def case(**changes) -> Case:
+    fields = {"suite": "t", "m": 67, "n": 41, "rank": 5, "density": 0.5, "ratings_dtype": "float32", "mask": "uint8",
+              "data": "synthetic", "seed": 1}  # fmt: skip
+    return Case(**(fields | changes))
+
+
+def pointers(inputs: Inputs) -> list[int]:
+    return [value.data_ptr() for value in inputs if isinstance(value, torch.Tensor)]
+
+
+@pytest.mark.parametrize("ratings_dtype", ["float64", "float32", "bfloat16", "float16", "uint8", "int8"])
+@pytest.mark.parametrize("mask", ["bool", "uint8", "int64", "float32"])
+def test_moved_inputs_are_the_same_elsewhere(ratings_dtype: str, mask: str) -> None:
+    inputs = draw(case(ratings_dtype=ratings_dtype, mask=mask))
+    copy = moved(inputs)
+    assert not set(pointers(inputs)) & set(pointers(copy))
+    for old, new in zip(inputs[:7], copy[:7], strict=True):
+        assert (new.dtype, new.shape, new.stride()) == (old.dtype, old.shape, old.stride())
+        assert torch.equal(old, new)
+        assert new.data_ptr() % 64 == 0
+    copy.ratings.zero_()
+    assert inputs.ratings.count_nonzero() > 0
+
+
+@pytest.mark.parametrize("size", [{"m": 0}, {"rank": 0}, {"mask": "none"}])
+def test_empty_inputs_and_ones_without_a_mask_are_moved_too(size) -> None:
+    inputs = draw(case(**size))
+    copy = moved(inputs)
+    assert [value.shape for value in copy[:6]] == [value.shape for value in inputs[:6]]
+    assert (copy.mask is None) == (inputs.mask is None)
+
+
+def test_offsets_within_a_page_differ() -> None:
+    inputs = draw(case())
+    assert len({moved(inputs).ratings.data_ptr() % 4096 for _ in range(20)}) > 5
+
+
+def test_a_placement_moves_and_redraws_and_the_step_follows() -> None:
+    one = Worker("closed-form", "cpu", 1)
+    one.prepare(case())
+    before = pointers(one._present())
+    one.place(case(), 77)
+    inputs = one._present()
+    assert not set(before) & set(pointers(inputs))
+    for name, values in redraw_parameters(case(), 77).items():
+        assert torch.equal(getattr(inputs, name), values)
+    _, sums = one.sample(2)
+    expected = Worker("autograd", "cpu", 1)
+    expected.prepare(case())
+    expected.place(case(), 77)
+    assert sums == pytest.approx(expected.sample(2)[1], rel=1e-3)
+
+
+def test_where_memory_has_no_room_for_a_copy_the_inputs_stay(monkeypatch) -> None:
+    one = Worker("closed-form", "cpu", 1)
+    one.prepare(case())
+    before = pointers(one._present())
+
+    def fail(inputs: Inputs) -> Inputs:
+        raise OSError(errno.ENOMEM, "no memory")
+
+    monkeypatch.setattr(worker, "moved", fail)
+    one.place(case(), 5)
+    assert pointers(one._present()) == before
+    assert one.sample(1)[0].seconds > 0

@@ -1,0 +1,82 @@
+"""From rounds to a record: verdicts that hold together, and what is told of how the rounds came about."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from mfbench import results, roofline, table
+from mfbench.cases import Case
+from mfbench.records import Record
+from mfbench.timing import Timing
+from tests.mfbench.test_compare import ENV
+
+CASE = Case(suite="t", m=300, n=200, rank=8, density=0.5, ratings_dtype="float32", mask="uint8", data="synthetic",
+            seed=1)  # fmt: skip
+CEILINGS = roofline.Ceilings(1e11, 1e10)
+
+
+def rounds(ratio: float = 1.03, noise: float = 0.01, scale: float = 1.0, **changes) -> Timing:
+    rng = np.random.default_rng(3)
+    base, new = (scale * 1e-3 * np.exp(rng.normal(0, noise, 60)) for _ in range(2))
+    fields = {"samples": {"base": base, "new": new / ratio}, "loops": {"base": 2, "new": 3},
+              "cold": {"base": False, "new": False}, "gaps": {"base": False, "new": True}, "pilot_rounds": 6,
+              "placements": 20, "throttled": 0, "foreign": np.zeros(20)}  # fmt: skip
+    return Timing(**(fields | changes))
+
+
+def record(found: Timing, family: int = 1, device: str = "cpu") -> Record:
+    origin = results.Origin("r", CASE, device)
+    parts = results.timed(origin, "new", found, "base", 0.02, family, CEILINGS)
+    return Record(run_id="r", time="", case=CASE, provider="new", device=device, status="ok", env=ENV,
+                  correctness={}, **parts)  # fmt: skip
+
+
+def test_the_verdicts_of_a_larger_family_take_more_evidence() -> None:
+    alone, among_many = (record(rounds(), family) for family in (1, 10_000))
+    assert alone.speedup.verdict == "faster"
+    assert among_many.speedup.verdict == "inconclusive"
+    assert alone.speedup.ci95 == among_many.speedup.ci95  # which is of the ratio alone
+    assert among_many.speedup.family == 10_000
+    assert "all 10000 hold together" in table.legend([among_many])
+    assert "hold together" not in table.legend([alone])
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"foreign": np.repeat([0.0, 0.9], [10, 10])}, "Other programs kept the machine busy in 50% of the rounds."),
+        ({"throttled": 7}, "7 rounds were timed again"),
+        ({"scale": 1e-3}, "error of this harness"),
+    ],
+)
+def test_troubles_are_told_below_the_table(changes, told: str) -> None:
+    assert told in table.legend([record(rounds(**changes))])
+    assert told not in table.legend([record(rounds())])
+
+
+def test_a_fraction_beyond_the_ceiling_is_marked_in_the_table() -> None:
+    output = io.StringIO()
+    impossible = record(rounds(scale=1e-3)).model_copy(update={"correctness": {"loss": _correct()}})
+    Console(file=output, width=100).print(table.table([impossible]))
+    assert impossible.roofline.fraction > 1
+    assert "%!" in output.getvalue()
+
+
+def _correct():
+    from mfbench.records import Correctness
+
+    return Correctness(error=0.0, bound=1.0, rms_error=0.0, rms_bound=1.0, ok=True)
+
+
+def test_the_record_says_how_the_samples_came_about() -> None:
+    timing = record(rounds(foreign=np.repeat([0.0, 0.9], [15, 5]), throttled=2)).timing
+    assert (timing.placements, timing.rounds, timing.throttled, timing.disturbed) == (20, 60, 2, 15)
+    assert timing.foreign_cores == pytest.approx(0.225)
+    assert timing.method.startswith("perf_counter")
+    on_gpu = record(rounds(cold={"base": True, "new": True}), device="cuda").timing
+    assert on_gpu.cold_cache
+    assert on_gpu.method.startswith("device events, launch gaps included")
