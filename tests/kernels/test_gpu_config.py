@@ -151,3 +151,10 @@ def test_target_of_a_device(monkeypatch, hip, properties, expected):
         assert launch.target_of(torch.device("cuda", 0)) == expected
     finally:
         launch.target_of.cache_clear()
+
+
+def test_wide_factors_are_chunked_everywhere():
+    """A tile that holds all columns would not compile alike at every width above 128."""
+    for target, precisions in TILES.items():
+        for precision, row in precisions.items():
+            assert all(tile == "-" or "/" in tile for tile in row.split()[-1].split("|")), (target, precision)

@@ -12,7 +12,7 @@ from mfbench import results, roofline, table
 from mfbench.cases import Case
 from mfbench.records import Record
 from mfbench.timing import Timing
-from tests.mfbench.test_compare import ENV
+from tests.mfbench.test_comparison import ENV
 
 CASE = Case(suite="t", m=300, n=200, rank=8, density=0.5, ratings_dtype="float32", mask="uint8", data="synthetic",
             seed=1)  # fmt: skip
