@@ -131,6 +131,7 @@ def pick(
     Args:
         deterministic: each group of programs has a dB of its own, which takes more registers.
         aligned: ratings and mask can be loaded in vectors; loads one by one take registers for their addresses.
+            Then the tile is the more frugal one, of half the items.
 
     Raises:
         NotShipped: there is no clean build; the message says why.
@@ -146,7 +147,7 @@ def pick(
     tile = table[precision].split()[WIDTHS.index(width if rank <= WIDEST else "wide")]
     fast, _, exclusive = tile.partition("|")
     atomics = target.name not in WITHOUT_ATOMICS
-    tile = exclusive or fast if deterministic or not atomics else fast
+    tile = exclusive or fast if deterministic or not atomics or not aligned else fast
     if tile == "-":
         raise NotShipped(f"rank {rank} at precision {precision}: every tile that was tried spills registers")
     sizes, _, chunk = tile.partition("/")

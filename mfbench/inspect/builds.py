@@ -32,11 +32,12 @@ class Encoding(NamedTuple):
     dtype: torch.dtype
     form: str  # a mask's dtype, or "nan", "code", "bits"
     bytes: float  # a rating, its mask included
+    odd: bool = False  # rows of no multiple of 16 elements, which cannot be loaded in vectors
 
     @property
     def vector_bytes(self) -> int:
         """The least that one load instruction should fetch for a thread."""
-        return 4 if self.dtype.itemsize == 1 else 8
+        return self.dtype.itemsize if self.odd else 4 if self.dtype.itemsize == 1 else 8
 
 
 ENCODINGS = {
@@ -45,6 +46,8 @@ ENCODINGS = {
     "bfloat16-nan": Encoding(torch.bfloat16, "nan", 2),
     "uint8-code": Encoding(torch.uint8, "code", 1),
     "uint8-bits": Encoding(torch.uint8, "bits", 1.125),
+    "odd-float32+uint8": Encoding(torch.float32, "uint8", 5, odd=True),
+    "odd-uint8-code": Encoding(torch.uint8, "code", 1, odd=True),
 }
 MODES = ("fast", "deterministic")
 TRAFFIC_SIZE = 16384
@@ -175,11 +178,12 @@ def _arguments(spec: Spec, size: int, device: str = "cpu") -> tuple[Parameters, 
     """Operands of the step of the right kinds, never written or read: only their layout is compiled in."""
     dtype = torch.float64 if spec.precision == "float64" else torch.float32
     encoding = ENCODINGS[spec.encoding]
-    values = torch.empty(size, size, dtype=encoding.dtype, device=device)
+    n = size - 7 if encoding.odd else size
+    values = torch.empty(size, n, dtype=encoding.dtype, device=device)
     ratings: Ratings = values
     mask = None
     if encoding.form == "uint8":
-        mask = torch.empty(size, size, dtype=torch.uint8, device=device)
+        mask = torch.empty(size, n, dtype=torch.uint8, device=device)
     elif encoding.form == "code":
         ratings = EncodedRatings(values, spec.encoding, grid=torch.ones(2, dtype=torch.float64, device=device))
     elif encoding.form == "bits":
@@ -187,7 +191,7 @@ def _arguments(spec: Spec, size: int, device: str = "cpu") -> tuple[Parameters, 
         ratings = EncodedRatings(values, spec.encoding, bits=bits)
     factors = torch.zeros(size, spec.rank, dtype=dtype, device=device)
     bias = torch.zeros(size, dtype=dtype, device=device)
-    return (factors, factors, bias, bias, bias[0]), ratings, mask
+    return (factors, factors[:n], bias, bias[:n], bias[0]), ratings, mask
 
 
 def _traffic(spec: Spec) -> float:

@@ -102,8 +102,9 @@ def test_a_build_or_a_reason(name, precision, deterministic):
         assert rank + (0 if build.sums else 2) <= build.BK
         assert all(size >= 16 and size & (size - 1) == 0 for size in (build.BM, build.BN, build.chunk or build.BK))
         assert build.options["num_warps"] in (1, 2, 4, 8)
-        narrower = pick(TARGETS[name], rank, precision, deterministic, parameter_bytes, aligned=False)
-        assert (build.BM, max(16, build.BN // 2)) == (narrower.BM, narrower.BN)
+        frugal = pick(TARGETS[name], rank, precision, True, parameter_bytes)
+        odd = pick(TARGETS[name], rank, precision, deterministic, parameter_bytes, aligned=False)
+        assert (frugal.BM, max(16, frugal.BN // 2), frugal.num_warps) == (odd.BM, odd.BN, odd.num_warps)
 
 
 @pytest.mark.parametrize(

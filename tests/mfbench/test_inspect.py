@@ -153,9 +153,9 @@ def test_shipped_builds_are_clean(target, encoding):
     assert build.ok, build.reason
     assert build.mix.matrix >= 20
     assert build.blocks >= 1
-    assert build.modelled.dram == pytest.approx(
-        64 * 64 * ENCODINGS[encoding].bytes / DEVICES[target].dram_bytes * (1 if build.tile == "64x64x4" else 0.5)
-    )
+    users, items = map(int, build.tile.split("x")[:2])
+    bytes_a_clock = DEVICES[target].dram_bytes
+    assert build.modelled.dram == pytest.approx(users * items * ENCODINGS[encoding].bytes / bytes_a_clock)
 
 
 @pytest.mark.parametrize(
