@@ -18,18 +18,9 @@ from rich.text import Text
 from kernels.gpu.config import TARGETS
 from mfbench.errors import UsageError
 from mfbench.inspect import difference
-from mfbench.inspect.builds import (
-    ENCODINGS,
-    MODES,
-    PRECISIONS,
-    RANKS,
-    Build,
-    Inspection,
-    Spec,
-    examine_all,
-    specs,
-)  # fmt: skip
+from mfbench.inspect.builds import ENCODINGS, MODES, PRECISIONS, RANKS, examine_all, specs
 from mfbench.inspect.devices import DEVICES
+from mfbench.inspect.document import Build, Inspection, Spec  # fmt: skip
 
 NAMES = {"target": tuple(TARGETS), "precision": PRECISIONS, "encoding": tuple(ENCODINGS), "mode": MODES}
 DEFAULTS = {**NAMES, "encoding": ("float32+uint8",), "mode": ("fast",)}
@@ -46,7 +37,7 @@ def command(chosen: dict[str, list[str] | None], everything: bool, jobs: int | N
     base = None if other is None else _read(other)
     inspection = inspect(_specs(chosen, everything), jobs)
     if as_json:
-        click.echo(inspection.model_dump_json())
+        click.echo(inspection.model_dump_json(by_alias=True))
     else:
         changes = [] if base is None else [Text(line) for line in difference.differences(base, inspection)]
         Console(highlight=False).print(*_parts(inspection), *changes, sep="\n")

@@ -6,10 +6,9 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel
 from torch import Tensor
 
 from kernels import EncodedRatings
@@ -18,8 +17,9 @@ from kernels.gpu.config import ARITHMETIC, TARGETS
 from kernels.loss import unwrap
 from kernels.problem import check_problem, packed_words
 from mfbench.inspect.devices import DEVICES
+from mfbench.inspect.document import Build, NotBuilt, Spec
 from mfbench.inspect.machine_code import Mix, compare_and_swap, main_loop
-from mfbench.inspect.model import Modelled, Tile, modelled, resident_blocks
+from mfbench.inspect.model import Tile, modelled, resident_blocks
 from mfbench.inspect.traffic import traffic
 
 RANKS = (8, 16, 30, 32, 64, 100, 128, 256)  # every width of the padded factors, full or not
@@ -56,66 +56,6 @@ SIZE = 4096  # of the problem that is compiled for: rows of a multiple of 16, se
 
 Parameters = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 Ratings = Tensor | EncodedRatings
-
-
-class Spec(NamedTuple):
-    """One configuration that a user may ask for."""
-
-    target: str
-    rank: int
-    precision: str
-    encoding: str
-    mode: str
-
-
-class _Configuration(BaseModel):
-    target: str
-    rank: int
-    precision: str
-    encoding: str
-    mode: Literal["fast", "deterministic"]
-    reason: str = ""  # what is wrong with it
-
-    @property
-    def spec(self) -> Spec:
-        return Spec(self.target, self.rank, self.precision, self.encoding, self.mode)
-
-
-class Build(_Configuration):
-    """What one configuration compiled to; registers (32 bits) and stack (bytes) of a thread."""
-
-    tile: str  # users x items x warps
-    registers: int
-    stack_bytes: int
-    shared_bytes: int
-    shared_limit: int
-    blocks: int  # resident on a multiprocessor
-    mix: Mix
-    bytes_per_rating: float
-    traffic: float  # of a step of 16384 x 16384, modelled: bytes of DRAM over one read of ratings and mask
-    modelled: Modelled
-    ok: bool
-
-
-class NotBuilt(_Configuration):
-    """A configuration that is not shipped, or that is and does not compile."""
-
-    shipped: bool
-
-
-class Inspection(BaseModel):
-    """The document that `--json` prints and `--compare` reads; every clock in it is modelled."""
-
-    format: Literal["mfbench-inspect/1"] = "mfbench-inspect/1"
-    triton: str
-    builds: list[Build]
-    not_built: list[NotBuilt]
-
-    @property
-    def failed(self) -> list[Build | NotBuilt]:
-        """What is shipped and is not clean, or does not compile at all."""
-        broken = [build for build in self.builds if not build.ok]
-        return [*broken, *(build for build in self.not_built if build.shipped)]
 
 
 def specs(targets: Iterable[str], ranks: Iterable[int], precisions: Iterable[str], encodings: Iterable[str],

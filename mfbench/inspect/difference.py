@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mfbench.inspect.builds import Build, Inspection, Spec
+from mfbench.inspect.document import Build, Inspection, Spec
 
 FIGURES = {
     "tile": lambda build: build.tile,

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Iterator
 
 from kernels.gpu.tiles import TILES, WIDTHS
-from mfbench.inspect.builds import Build, Spec, examine
+from mfbench.inspect.builds import examine
+from mfbench.inspect.document import Build, Spec
 
 RANK = dict(zip(WIDTHS, (8, 30, 62, 64, 100, 128, 256), strict=True))
 ALONE = 1.5

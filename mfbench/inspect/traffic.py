@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from kernels.gpu.config import TARGETS
-from kernels.gpu.plan import plan_step
 from kernels.problem import Problem
 
 
@@ -15,6 +14,8 @@ def traffic(problem: Problem, target: str, precision: str, deterministic: bool) 
     Every launch reads or writes each of its buffers once: item factors and their gradients are taken to stay in the
     cache while users' tiles go by. Packing and zeroing write buffers before, the end reads sums and writes gradients.
     """
+    from kernels.gpu.plan import plan_step  # which needs triton
+
     plan = plan_step(problem, TARGETS[target], precision, deterministic, gradients=True)
     launched = sum(_bytes(value) for call in plan.calls for value in call.arguments.values())
     step = plan.calls[0].arguments

@@ -13,7 +13,8 @@ from tests.mfbench.commands import mfbench, mfbench_here
 pytest.importorskip("triton", reason="Triton is not installed")
 from kernels.gpu import config
 from kernels.gpu.tiles import TILES, WIDTHS
-from mfbench.inspect.builds import ENCODINGS, MODES, Build, NotBuilt, Spec, _faults, _traffic, examine
+from mfbench.inspect.builds import ENCODINGS, MODES, _faults, _traffic, examine
+from mfbench.inspect.document import Build, NotBuilt, Spec
 
 SASS = """
         /*0000*/                   LDG.E.128 R4, desc[UR42][R4.64] ;
