@@ -22,7 +22,7 @@ from mfbench.inspect.machine_code import Mix, compare_and_swap, main_loop
 from mfbench.inspect.model import Tile, modelled, resident_blocks
 from mfbench.inspect.traffic import traffic
 
-RANKS = (8, 16, 30, 32, 64, 100, 128, 256)  # every width of the padded factors, full or not
+RANKS = (8, 16, 30, 32, 64, 100, 128, 150, 256)  # every width of the padded factors, full or not
 PRECISIONS = tuple(ARITHMETIC)
 
 
@@ -159,7 +159,9 @@ def _faults(spec: Spec, launches: list[Launch], assembly: str, mix: Mix, tile: T
         yield "an atomic addition became a compare-and-swap loop"
     encoding = ENCODINGS[spec.encoding]
     narrowest = encoding.vector_bytes
-    wide = sum(width * count for width, count in mix.load.items() if width >= narrowest)
-    loaded = tile.users * tile.items * encoding.dtype.itemsize + tile.items * tile.columns * tile.operand_bytes
+    wide = sum(width * count for width, count in mix.load_once.items() if width >= narrowest)
+    # Chunks of the factors are loaded in loops of their own, else the items' factors beside the ratings.
+    factors = 0 if launches[0].constants.get("CHUNK") else tile.items * tile.columns * tile.operand_bytes
+    loaded = tile.users * tile.items * encoding.dtype.itemsize + factors
     if wide * tile.warps * DEVICES[spec.target].warp < loaded:
         yield f"ratings are loaded in vectors of less than {narrowest} bytes a thread"

@@ -21,6 +21,7 @@ class Mix(BaseModel):
     matrix: int = 0
     vector: int = 0  # floating-point, on the vector units
     load: Widths = Field(default_factory=dict)  # from global memory
+    load_once: Widths = Field(default_factory=dict)  # those outside the loops inside this one
     store: Widths = Field(default_factory=dict)
     atomic: Widths = Field(default_factory=dict)
     shared_load: Widths = Field(default_factory=dict)  # threads may share an address
@@ -122,6 +123,8 @@ def _mix(weighted: list[tuple[_Line, int]], kinds: dict[str, str]) -> Mix:
         kind = next((kind for kind, pattern in kinds.items() if re.match(pattern, line.opcode)), "")
         if kind in _WITH_WIDTH:
             widths.setdefault(kind, Counter())[_width(line.opcode)] += times
+            if kind == "load" and times == 1:
+                widths.setdefault("load_once", Counter())[_width(line.opcode)] += 1
         elif kind:
             totals[kind] += times
         elif "_dpp" in line.opcode:

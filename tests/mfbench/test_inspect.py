@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -81,14 +82,16 @@ NESTED = """
 
 def test_mix_of_nvidia_code():
     assert main_loop(SASS) == Mix(
-        instructions=16, issued=16, matrix=2, vector=1, load={1: 1, 2: 1, 8: 1, 16: 1}, atomic={4: 1, 16: 1},
+        instructions=16, issued=16, matrix=2, vector=1,
+        load={1: 1, 2: 1, 8: 1, 16: 1}, load_once={1: 1, 2: 1, 8: 1, 16: 1}, atomic={4: 1, 16: 1},
         shared_load={4: 1}, fragment_load={16: 1}, shuffle=1, barrier=1,
     )  # fmt: skip
 
 
 def test_mix_of_amd_code():
     assert main_loop(AMD) == Mix(
-        instructions=11, issued=3, matrix=1, vector=1, load={1: 1, 16: 1}, atomic={4: 1}, shared_load={8: 1},
+        instructions=11, issued=3, matrix=1, vector=1, load={1: 1, 16: 1},
+        load_once={1: 1, 16: 1}, atomic={4: 1}, shared_load={8: 1},
         fragment_load={8: 1}, shared_store={2: 1}, barrier=1,
     )  # fmt: skip
 
@@ -201,9 +204,10 @@ def test_compare_and_swap_loops_are_seen(monkeypatch):
 
 
 def test_narrow_loads_and_missing_matrix_instructions_are_seen():
-    mix = Mix(instructions=100, issued=100, vector=50, load={4: 64, 16: 8})
+    mix = Mix(instructions=100, issued=100, vector=50, load_once={4: 64, 16: 8})
     tile = Tile(64, 64, 32, 4, 1, "tf32", 5.0)
-    assert list(_faults(spec(), [], "", mix, tile, 1 << 17)) == [
+    launch = SimpleNamespace(name="fused_step", stack_bytes=0, shared_bytes=0, constants={})
+    assert list(_faults(spec(), [launch], "", mix, tile, 1 << 17)) == [
         "no matrix instruction in the main loop",
         "ratings are loaded in vectors of less than 8 bytes a thread",
     ]
