@@ -43,4 +43,7 @@ class Device(Protocol):
         """Through how many copies of the inputs a sample should go, so that the cache cannot hold them all."""
 
     def sample(self, steps: Sequence[Step], loops: int) -> tuple[Reading, Any]:
-        """Evaluate `loops` times, with the steps in turn, after one evaluation that is not timed; the last outputs."""
+        """Evaluate `loops` times, at least once, with the steps in turn; the last outputs.
+
+        One evaluation goes before and is not timed, unless it is known to be a long one.
+        """

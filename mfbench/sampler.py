@@ -43,7 +43,7 @@ class Sampler:
     def clock_flaw(self, median_s: float) -> str | None:
         """What is wrong with the worker's clock, if every request takes longer than the worker says.
 
-        It evaluates once more than it times.
+        It evaluates once more than it times, or less.
         """
         loops = math.ceil(CLOCK_S / median_s)
         unseen = []

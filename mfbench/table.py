@@ -11,6 +11,7 @@ from rich.text import Text
 
 from mfbench.records import Record, Speedup
 
+WIDEST = 1000.0  # an interval whose ends are farther apart says nothing
 VERDICT_STYLE = {"faster": "green", "slower": "red", "same": "cyan", "inconclusive": "yellow"}
 
 
@@ -140,7 +141,8 @@ def _speedup(provider: str, speedup: Speedup | None) -> tuple[str, RenderableTyp
     if speedup.baseline == provider:
         return "1", Text("baseline", style="dim")
     low, high = speedup.ci95
-    interval = "" if low is None or high is None else f" [{low:.3g}, {high:.3g}]"
+    told = low is not None and high is not None and high < WIDEST * low
+    interval = f" [{low:.3g}, {high:.3g}]" if told else ""
     return f"{speedup.ratio:.3g}{interval}", Text(speedup.verdict, style=VERDICT_STYLE[speedup.verdict])
 
 

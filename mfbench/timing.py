@@ -19,7 +19,7 @@ from mfbench import stats
 from mfbench.device import Reading
 
 SAMPLE_S = 2e-3  # a sample is at least so long, so that the clock and the pipe do not count
-PILOT_PLACEMENTS = (2, 4)  # fewest, and most where the budget has room
+PILOT_PLACEMENTS = 4  # at most; one alone where a second would take a quarter of the budget
 MAX_PILOTS = 4
 PLACEMENTS = (6, 132)  # fewest and most, of `stats.BLOCK_ROUNDS` rounds each
 TARGET = 0.005  # half width of the ratios' intervals that the number of rounds aims at
@@ -80,9 +80,9 @@ def time_in_rounds(
     for _ in range(MAX_PILOTS):
         pilot_start = hands.clock()
         pilot = _Rounds(hands, loops, random.Random(seed), start + OVERRUN * budget_s)
-        pilot.take(PILOT_PLACEMENTS[0])
-        each = (hands.clock() - pilot_start) / PILOT_PLACEMENTS[0]
-        pilot.take(min(PILOT_PLACEMENTS[1] - PILOT_PLACEMENTS[0], int(budget_s / 8 / each)))
+        pilot.take(1)
+        each = hands.clock() - pilot_start
+        pilot.take(min(PILOT_PLACEMENTS - 1, max(int(each < budget_s / 4), int(budget_s / 8 / each))))
         seed += 1
         pilot_rounds += len(pilot.samples()[baseline])
         if not any(_warming_up(values) for values in pilot.samples().values()):

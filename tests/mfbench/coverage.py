@@ -106,8 +106,8 @@ def lines(kinds: dict[str, Seen]) -> Iterator[str]:
 def main(timings: int, seed: int) -> None:
     each = max(1, timings // len(KINDS))
     found = {}
-    for name, kind in KINDS.items():
-        found[name] = simulate(kind, each, seed)
+    for place, (name, kind) in enumerate(KINDS.items()):
+        found[name] = simulate(kind, each, seed + place * each)
         click.echo(next(lines({name: found[name]})))
     covered, count = (sum(getattr(seen, field) for seen in found.values()) for field in ("covered", "timings"))
     throttled, caught = (sum(getattr(seen, field) for seen in found.values()) for field in ("throttled", "found"))
