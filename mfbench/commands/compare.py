@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -108,7 +107,7 @@ def _check_schema(path: Path) -> None:
 
 def _tell(messages: Iterable[str]) -> None:
     for message in messages:
-        print(f"mfbench: {message}", file=sys.stderr)
+        messages.note(message)
 
 
 def show(comparison: Comparison, base: str, new: str, as_json: bool) -> None:
