@@ -14,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mfbench import external, records
+from mfbench import external, messages, records
 from mfbench.comparison import Comparison, Difference, Measurement, Outcome, Pair, compare, measurement
 from mfbench.errors import NotComparable
 from mfbench.results import finite
@@ -105,8 +105,8 @@ def _check_schema(path: Path) -> None:
         )
 
 
-def _tell(messages: Iterable[str]) -> None:
-    for message in messages:
+def _tell(notes: Iterable[str]) -> None:
+    for message in notes:
         messages.note(message)
 
 
