@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from functools import cache
 from importlib import import_module
 from types import ModuleType
@@ -32,7 +33,9 @@ def implementation(name: str) -> ModuleType:
     and `step(problem, precision, deterministic, gradients) -> (loss, grads | None)`.
     """
     if name not in MODULES:
-        raise ValueError(f"backend: expected one of auto, {', '.join(MODULES)}, got {name!r}")
+        close = difflib.get_close_matches(name, ("auto", *MODULES), n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"backend: expected one of auto, {', '.join(MODULES)}, got {name!r}{hint}")
     return import_module(MODULES[name])
 
 

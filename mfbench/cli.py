@@ -8,13 +8,14 @@ import json
 import math
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mfbench import foreign_packages
+from mfbench import foreign_packages, messages
 from mfbench.errors import DataUnavailable, NotComparable, UsageError
 
 DEFAULT_OUT = "mfbench-records.jsonl"
@@ -22,6 +23,7 @@ DEFAULT_OUT = "mfbench-records.jsonl"
 
 def main() -> None:
     """Run a command; an error of the user's is one line on stderr and exit code 2."""
+    messages.set_level(0)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -38,16 +40,40 @@ def main() -> None:
         click.echo(f"mfbench: {error.format_message()}", err=True)
         sys.exit(error.exit_code)
     except (UsageError, DataUnavailable) as error:
+        _tell_where(error)
         click.echo(f"mfbench: {error}", err=True)
         sys.exit(2)
     except NotComparable as error:
+        _tell_where(error)
         click.echo(f"mfbench: not comparable: {error}", err=True)
         sys.exit(4)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def _tell_where(error: Exception) -> None:
+    if messages.level() > 0:
+        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+
+
+def _set_level(_: click.Context, parameter: click.Parameter, given: bool) -> None:
+    if given:
+        messages.set_level(1 if parameter.name == "verbose" else -1)
+
+
+class Commands(click.Group):
+    """A group whose commands all take --quiet and --verbose."""
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        shared: dict[str, Any] = {"is_flag": True, "expose_value": False, "callback": _set_level}
+        cmd.params += [
+            click.Option(["-q", "--quiet"], help="Say nothing beside the result and errors.", **shared),
+            click.Option(["-v", "--verbose"], help="Say each step, and where an error came from.", **shared),
+        ]
+        super().add_command(cmd, name)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="mfbench")
 def cli() -> None:
     """Is a kernel of biased, masked matrix factorization right, and is it faster?"""
@@ -61,6 +87,9 @@ class Finite(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{number} is not a finite number.", param, ctx)
         return number
+
+    def _describe_range(self) -> str:
+        return "" if self.min is None and self.max is None else super()._describe_range()
 
 
 def _comma(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
@@ -210,7 +239,10 @@ def report(records: tuple[Path, ...], out: Path, form: str | None, plots: Path |
 @click.option("--holdout", type=Finite(), default=0.1, show_default=True, help="Fraction of real ratings held out.")
 @click.option("--target-rmse", type=Finite(), help="Stop when the held-out RMSE is down to it.")
 def train(**given: Any) -> int:
-    """Train with any provider: the notebook's loop on `seed` (the default), or real ratings with a held-out part."""
+    """Train with any provider: the notebook's loop on `seed` (the default), or real ratings with a held-out part.
+
+    Exit code: 0; 2 usage; 130 interrupted.
+    """
     from mfbench.commands import train as command_train
 
     return command_train.command(**given)
@@ -240,7 +272,10 @@ def inspect(everything: bool, jobs: int | None, other: Path | None, as_json: boo
 @cli.command()
 @options("as_json")
 def doctor(as_json: bool) -> None:
-    """What this machine can run, and why not the rest."""
+    """What this machine can run, and why not the rest.
+
+    Exit code: 0.
+    """
     from mfbench.commands import doctor as diagnosis
 
     findings = diagnosis.examine()
@@ -250,7 +285,10 @@ def doctor(as_json: bool) -> None:
 @cli.command("list")
 @options("as_json")
 def list_(as_json: bool) -> None:
-    """Suites, providers, devices and data sets."""
+    """Suites, providers, devices and data sets.
+
+    Exit code: 0.
+    """
     from mfbench.commands import doctor as diagnosis
 
     names = diagnosis.catalogue()

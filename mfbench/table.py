@@ -12,6 +12,7 @@ from rich.text import Text
 from mfbench.records import Record, Speedup
 
 WIDEST = 1000.0  # an interval whose ends are farther apart says nothing
+LONGEST_NAME = 16  # wider names are folded where the terminal is narrow
 VERDICT_STYLE = {"faster": "green", "slower": "red", "same": "cyan", "inconclusive": "yellow"}
 
 
@@ -27,7 +28,7 @@ def _block(records: Sequence[Record], name_width: int) -> Iterable[RenderableTyp
     baselines = {record.speedup.baseline for record in records if record.speedup}
     yield Text(f"\n{first.case.label} · {first.device}", style="bold")
     grid = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    grid.add_column("provider", min_width=name_width, no_wrap=True)
+    grid.add_column("provider", min_width=min(name_width, LONGEST_NAME), overflow="fold")
     grid.add_column("median", justify="right", min_width=8, no_wrap=True)
     grid.add_column("±", justify="right", min_width=4, no_wrap=True)
     grid.add_column(f"× {', '.join(sorted(baselines))}", justify="right", min_width=18, no_wrap=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -15,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mfbench import external, records
+from mfbench import external, messages, records
 from mfbench.comparison import Comparison, Difference, Measurement, Outcome, Pair, compare, measurement
 from mfbench.errors import NotComparable
 from mfbench.results import finite
@@ -106,9 +105,9 @@ def _check_schema(path: Path) -> None:
         )
 
 
-def _tell(messages: Iterable[str]) -> None:
-    for message in messages:
-        print(f"mfbench: {message}", file=sys.stderr)
+def _tell(notes: Iterable[str]) -> None:
+    for message in notes:
+        messages.note(message)
 
 
 def show(comparison: Comparison, base: str, new: str, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from mfbench import messages
 from mfbench.errors import UsageError
 
 NEEDED = ("jinja2", "matplotlib")
@@ -30,7 +31,7 @@ def command(
     if plots is not None:
         _write_plots(what, plots, plots_format)
     for note in what.notes:
-        print(f"mfbench: {note}", file=sys.stderr)
+        messages.note(note)
     return 0
 
 

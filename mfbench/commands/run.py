@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mfbench import providers, runner, table
+from mfbench import messages, providers, runner, table
 from mfbench.against import Checkout
 from mfbench.cases import Case, load_suite
 from mfbench.errors import UsageError
@@ -63,7 +63,7 @@ def run_suite(
     if resume and out.exists():
         earlier, notes = read(out)
         for note in notes:
-            print(f"mfbench: {note}", file=sys.stderr)
+            messages.note(note)
         if earlier:
             run_id = earlier[-1].run_id
             records = [record for record in earlier if record.run_id == run_id]
@@ -138,9 +138,10 @@ def _progress() -> Progress:
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
-        disable=not sys.stderr.isatty(),
+        disable=not sys.stderr.isatty() or messages.level() != 0,
     )
 
 
 def _tell(bar: Progress, task: Any, case: Case, what: str) -> None:
+    messages.step(f"{case.label}: {what}")
     bar.update(task, description=f"{case.m}×{case.n} {what}" if case.m else f"{case.data} {what}")

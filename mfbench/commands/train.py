@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import torch
 
-from mfbench import providers
+from mfbench import messages, providers
 from mfbench.cases import Case, parse_size
 from mfbench.commands.run import pick_devices
 from mfbench.data import DataWarning, Ratings, load
@@ -36,7 +36,7 @@ def command(
         torch.set_num_threads(threads)
     with warnings.catch_warnings():
         warnings.simplefilter("always", DataWarning)
-        warnings.showwarning = lambda message, *_, **__: print(f"mfbench: {message}", file=sys.stderr)
+        warnings.showwarning = lambda message, *_, **__: messages.note(str(message))
         run = run_training(
             provider=provider[0] if provider else "fused",
             size=parse_size(size[0]) if size else None,

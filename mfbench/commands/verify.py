@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kernels import backends, encode_ratings, mf_loss_and_grads
 from kernels.loss import PRECISIONS
-from mfbench import gate, providers
+from mfbench import gate, messages, providers
 from mfbench.commands.run import pick_devices
 from mfbench.inputs import Inputs, fingerprints, on_device
 from mfbench.outputs import flaws, tensors
@@ -179,7 +179,7 @@ def command(device: str | None, names: Sequence[str] | None, seed: int, count: i
             f"verifying on {chosen}",
             console=Console(stderr=True),
             transient=True,
-            disable=not sys.stderr.isatty(),
+            disable=not sys.stderr.isatty() or messages.level() != 0,
         )
         found, failed = verify(names, chosen, progress)
         tallies, failures = tallies + found, failures + failed

@@ -53,7 +53,8 @@ class Build(BaseModel):
     rank: int
     precision: str
     encoding: str | None = None
-    deterministic: bool = False
+    mode: str = ""
+    tile: str = ""
     registers: int | None = None
     stack_bytes: int | None = None
     shared_bytes: int | None = None
@@ -158,8 +159,8 @@ def _load(path: Path) -> Evidence:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
         content = None
-    if isinstance(content, dict) and content.get("schema") == INSPECTION:
-        return _builds(path, content.get("builds"))
+    if isinstance(content, dict) and INSPECTION in (content.get("schema"), content.get("format")):
+        return _builds(path, content)
     if isinstance(content, dict) and "benchmarks" in content:
         return _foreign(path, content)
     return _usable(path, *_records(path))
@@ -191,8 +192,8 @@ def _foreign(path: Path, content: Any) -> Evidence:
     return _usable(path, [Run(str(path), path.name, [Entry(m, None, path.name, time) for m in found])], [])
 
 
-def _builds(path: Path, found: Any) -> Evidence:
-    builds, notes = [], []
+def _builds(path: Path, content: dict[str, Any]) -> Evidence:
+    found, builds, notes = content.get("builds"), [], []
     for number, build in enumerate(found if isinstance(found, list) else []):
         try:
             builds.append(Build.model_validate(build))
@@ -202,6 +203,8 @@ def _builds(path: Path, found: Any) -> Evidence:
             notes.append(f"{path}: builds[{number}] was left out: {place}: {detail['msg']}")
     if not isinstance(found, list):
         notes = [f"{path}: has no list 'builds' and was left out"]
+    if not_built := content.get("not_built"):
+        notes.append(f"{path}: {_counted(len(not_built), 'configuration')} could not be compiled or are not shipped")
     return Evidence([], builds, notes)
 
 

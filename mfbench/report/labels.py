@@ -57,14 +57,13 @@ def _varying(parts: Iterable[tuple[str, ...]]) -> set[int]:
 def _parts(case: Case | str, device: str) -> tuple[str, ...]:
     if isinstance(case, str):
         return (" · ".join(part for part in (case, device) if part),)
-    mask = "NaN" if case.mask == "none" else f"{case.mask} mask"
+    mask = "NaN" if case.mask == "none" else case.mask
     return (
         "" if case.data == "synthetic" else Path(case.data).name,
         f"{case.m}×{case.n}",
         f"rank {case.rank}",
         f"{case.density:.3g} observed",
-        case.ratings_dtype,
-        mask,
+        f"{case.ratings_dtype}+{mask}",
         f"seed {case.seed}",
         f"suite {Path(case.suite).name}",
         device,

@@ -16,6 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 WIDTH = 9.2  # inches
 DPI = 144
+WIDE = 500  # ratio of the ends of a logarithmic axis that has room for a tick a decade only
 ROW, FRAME = 0.17, 1.1  # inches a row, and around them
 
 
@@ -96,8 +97,9 @@ def legend(made: Figure, axes: Axes, palette: Palette) -> None:
 
 
 def plain_log(axis: Any, form: str) -> None:
-    """Ticks at 1, 2 and 5 of every decade, written as they are."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    """Ticks at 1, 2 and 5 of every decade, or at 1 where there are many, written as they are."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < WIDE * low else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: form.format(value)))
     axis.set_minor_formatter(NullFormatter())
 

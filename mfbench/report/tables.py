@@ -98,28 +98,35 @@ def compared(pair: Pair, label: str) -> Row:
     return Row(cells, keys, failed, reason)
 
 
-BUILD_COLUMNS = ("target", "rank", "precision", "encoding", "deterministic", "registers", "stack", "shared", "blocks",
-                 "B a rating", "instructions", "modelled", "ok")  # fmt: skip
+BUILD_COLUMNS = (
+    "target", "rank", "precision", "encoding", "mode", "tile", "registers", "stack", "shared", "blocks",
+    "B a rating", "binds", "of DRAM rate", "ok", "instructions", "cycles",
+)  # fmt: skip
 
 
 def built(build: Build) -> Row:
     """A line of the table of compiled resources."""
     shared = _text(build.shared_bytes) + (f" / {build.shared_limit}" if build.shared_limit else "")
-    mix = (build.model_extra or {}).get("mix")
+    mix, modelled = (build.model_extra or {}).get("mix"), dict(build.modelled or {})
+    binds, fraction = modelled.pop("binds", None), modelled.pop("dram_fraction", None)
     texts = (
-        build.target, str(build.rank), build.precision, build.encoding or "", "yes" if build.deterministic else "no",
+        build.target, str(build.rank), build.precision, build.encoding or "", build.mode, build.tile,
         _text(build.registers), _text(build.stack_bytes), shared, _text(build.blocks), _text(build.bytes_per_rating),
-        _figures(mix), _figures(build.modelled), "yes" if build.ok else f"no: {build.reason or 'no reason given'}",
+        _text(binds), _text(fraction), "yes" if build.ok else f"no: {build.reason or 'no reason given'}",
+        _figures(mix), _figures(modelled),
     )  # fmt: skip
     cells = tuple(printable(text) for text in texts)
     figures = (build.registers, build.stack_bytes, build.shared_bytes, build.blocks, build.bytes_per_rating)
-    return Row(cells, (None, build.rank, None, None, None, *figures), not build.ok, "")
+    known = fraction if isinstance(fraction, float | int) else None
+    return Row(cells, (None, build.rank, *[None] * 4, *figures, None, known), not build.ok, "")
 
 
 def _figures(named: Any) -> str:
+    """Numbers by name; of numbers by width their sum."""
     if not isinstance(named, dict):
         return ""
-    return ", ".join(f"{name} {_text(value)}" for name, value in named.items() if value is not None)
+    totals = {name: sum(v.values()) if isinstance(v, dict) else v for name, v in named.items()}
+    return ", ".join(f"{name} {_text(value)}" for name, value in totals.items() if value)
 
 
 def _text(value: Any) -> str:

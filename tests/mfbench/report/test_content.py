@@ -16,9 +16,11 @@ from tests.mfbench.report.synthetic import HOSTILE, case, failed, history, ok, s
 from tests.mfbench.test_command_compare import write as rewrite
 
 STATUSES = ("wrong", "oom", "timeout", "crashed", "error", "skipped")
-BUILD = {"target": "sm_90", "rank": 32, "precision": "ieee", "encoding": "float32", "deterministic": False,
+BUILD = {"target": "sm_90", "rank": 32, "precision": "ieee", "encoding": "float32+uint8", "mode": "fast",
+         "tile": "64x32x4",
          "registers": 168, "stack_bytes": 0, "shared_bytes": 16384, "shared_limit": 232448, "blocks": 3,
-         "mix": {"FFMA": 512}, "bytes_per_rating": 5.0, "modelled": {"issue": 1.5, "dram": 1.0, "binds": "issue"},
+         "mix": {"instructions": 2067, "load": {"8": 12, "16": 12}},
+         "bytes_per_rating": 5.0, "modelled": {"issue": 1.5, "dram": 1.0, "binds": "issue"},
          "ok": True, "reason": None}  # fmt: skip
 
 
@@ -87,6 +89,7 @@ def test_the_page_has_every_section(made, tmp_path: Path) -> None:
     assert page.count("<svg") == 5
     assert "exponent 1.00 ± 0.00" in page
     assert "spills 214 registers" in text(page)
+    assert "instructions 2067, load 24" in text(page)
     assert "Testium 9000" in text(page)
 
 

