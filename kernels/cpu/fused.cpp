@@ -45,6 +45,7 @@ template <class T> struct Block : Simd<T> {
 
     T E[USERS * ITEMS];
     T column_sums[ITEMS];
+    bool any;                         // whether one of its ratings is observed
     bool seen[USERS / MR][TILES];     // register tiles with an observed rating; the others are not written
     bool active[USER_CELLS][TILES];  // tiles of a cell's users with one, written as are all of their cell
     typename Ratings<T, ITEMS>::Copy copy;
@@ -66,7 +67,7 @@ void for_runs(int64_t cells, int64_t size, int64_t end, Active active, Visit vis
 template <class T> class Step {
     static constexpr int LANES = Simd<T>::LANES, NR = Simd<T>::NR;
     static constexpr int64_t TASK_ROWS = 2 * Block<T>::CELL_ITEMS, UNITS = 8;
-    static constexpr int64_t FAR = 4;  // strips to look ahead where nothing is seen, since such strips are soon done
+    static constexpr int64_t FAR = 8;  // strips to look ahead where nothing is seen, since such strips are soon done
 
     struct PackedSide {
         Side given;
@@ -230,7 +231,7 @@ template <class T> class Step {
                 const int64_t columns = std::min<int64_t>(Block<T>::ITEMS, j_end - j);
                 const int64_t user_at = item_range * users.padded + i, item_at = user_range * items.padded + j;
                 sse[unit] += block_errors(i, rows, j, columns, users.d_bias + user_at, block);
-                if (call.gradients) block_gradients(i, rows, j, columns, user_at, item_at, block);
+                if (call.gradients && block.any) block_gradients(i, rows, j, columns, user_at, item_at, block);
             }
     }
 
@@ -239,6 +240,7 @@ template <class T> class Step {
         double squares = 0;
         std::fill_n(block.column_sums, Block<T>::ITEMS, T(0));
         std::memset(block.seen, 0, sizeof block.seen);
+        block.any = false;
         for (int64_t i = 0; i < rows; i += MR) {
             bool *seen = block.seen[i / MR];
             Strip<T> strip;
@@ -253,6 +255,7 @@ template <class T> class Step {
                             Block<T>::ITEMS);
             }
             if (!any) continue;
+            block.any = true;
             StripErrors<T> errors = {E, Block<T>::ITEMS, block.column_sums, {}, 0};
             for_runs(ceil_div(columns, NR), NR, strip.columns, [&](int64_t tile) { return seen[tile]; },
                      [&](int64_t j, int64_t length) {
