@@ -15,6 +15,8 @@
 #include <system_error>
 #include <thread>
 
+#include "placement.h"
+
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
 #endif
@@ -67,6 +69,7 @@ class Pool {
         };
 
         const int64_t threads;
+        const int core = this_core();  // of the caller
         const void *const task;
         void (*const call)(const void *task, int64_t index, int64_t thread);
         Share shares[MOST_THREADS];
@@ -144,11 +147,15 @@ class Pool {
     }
 
     void help(int64_t thread) {
+        Placement placement;
         for (std::uint64_t done = 0;;) {
             std::uint64_t state = await(done);
             if (!state_.compare_exchange_weak(state, state + 1, std::memory_order_acquire)) continue;
             Job &job = *job_.load(std::memory_order_relaxed);  // stays until this helper has left it
-            if (thread < job.threads) job.work(thread);
+            if (thread < job.threads) {
+                placement.avoid(job.core);
+                job.work(thread);
+            }
             state_.fetch_sub(1, std::memory_order_release);
             done = state / NEXT_JOB;
         }

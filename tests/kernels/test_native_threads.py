@@ -155,3 +155,24 @@ def test_the_thread_sanitizer_finds_nothing(tmp_path):
         TSAN_OPTIONS="ignore_noninstrumented_modules=1 halt_on_error=1", before=("setarch", "-R"),
     )  # fmt: skip
     assert run.stdout.strip() == "clean", run.stderr[-4000:]
+
+
+@needs_kernel
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no choice of cores on this system")
+def test_threads_stay_on_the_cores_that_the_user_chooses():
+    run = run_python(
+        """
+        import os, torch
+        from kernels import mf_loss_and_grads
+        torch.set_num_threads(2)
+        arguments = [torch.rand(300, 8), torch.rand(400, 8), torch.rand(300), torch.rand(400), torch.rand(()),
+                     torch.rand(300, 400)]
+        first, _ = mf_loss_and_grads(*arguments, backend="native")
+        chosen = {min(os.sched_getaffinity(0))}
+        threads = [int(name) for name in os.listdir("/proc/self/task")]
+        for thread in threads: os.sched_setaffinity(thread, chosen)
+        losses = [mf_loss_and_grads(*arguments, backend="native")[0] for _ in range(300)]
+        print(all(loss == first for loss in losses), {os.sched_getaffinity(thread) == chosen for thread in threads})
+        """
+    )
+    assert run.stdout.strip() == "True {True}", run.stderr
