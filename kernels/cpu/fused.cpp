@@ -4,7 +4,7 @@
 //     dP = E Q,  dQ = E' P,  dbu = E 1,  dbi = E' 1          (doubled and regularised at the end)
 //
 // The matrix is cut into a grid of units, one task each. A unit walks blocks of errors that stay in L1/L2: first the
-// errors, by register tiles of MR users x NR items, then the two gradient products. Each unit has its own slices of
+// errors, by strips of MR users and register tiles of NR items, then the gradient products. A unit has its own slices of
 // the partial gradients, summed at the end in a fixed order: results depend on the number of threads asked for,
 // never on their timing.
 
@@ -45,9 +45,9 @@ template <class T> struct Block : Simd<T> {
 
     T E[USERS * ITEMS];
     T column_sums[ITEMS];
-    bool any;                         // whether one of its ratings is observed
-    bool seen[USERS / MR][TILES];     // register tiles with an observed rating; the others are not written
-    bool active[USER_CELLS][TILES];  // tiles of a cell's users with one, written as are all of their cell
+    bool any;                        // whether one of its ratings is observed
+    bool seen[USERS / MR][TILES];    // register tiles with an observed rating; the others are not written
+    bool active[USER_CELLS][TILES];  // tiles of a cell's users with one; all of their cell is written
     typename Ratings<T, ITEMS>::Copy copy;
 };
 
@@ -77,7 +77,7 @@ template <class T> class Step {
         double *d_bias;                       // [.., padded]
 
         int64_t begin(int64_t range) const { return begin(range, ranges); }
-        int64_t begin(int64_t range, int64_t of) const { return range * (padded / cell) / of * cell; }  // whole cells, evenly
+        int64_t begin(int64_t range, int64_t of) const { return range * (padded / cell) / of * cell; }  // whole cells
         int64_t end(int64_t range) const { return std::min(begin(range + 1), given.count); }
 
         void clear(int64_t partial, int64_t range, int64_t ld) {
@@ -244,7 +244,8 @@ template <class T> class Step {
         for (int64_t i = 0; i < rows; i += MR) {
             bool *seen = block.seen[i / MR];
             Strip<T> strip;
-            const bool any = ratings.strip({i0 + i, j0, std::min<int64_t>(MR, rows - i), columns}, strip, seen, block.copy);
+            const Region at = {i0 + i, j0, std::min<int64_t>(MR, rows - i), columns};
+            const bool any = ratings.strip(at, strip, seen, block.copy);
             const Place next = later(any ? 1 : FAR, i0, i, rows, j0);
             T *E = block.E + i * Block<T>::ITEMS;
             for (int64_t j = 0; j < columns; j += NR) {
@@ -289,7 +290,8 @@ template <class T> class Step {
             for (int j = 0; j < Block<T>::TILES; ++j) {
                 const bool *cell = block.active[i / HIGH] + j / WIDE * WIDE;
                 if (block.seen[i][j] || !std::any_of(cell, cell + WIDE, [](bool active) { return active; })) continue;
-                for (int r = i * MR; r < (i + 1) * MR; ++r) std::fill_n(block.E + r * Block<T>::ITEMS + j * NR, NR, T(0));
+                for (int r = i * MR; r < (i + 1) * MR; ++r)
+                    std::fill_n(block.E + r * Block<T>::ITEMS + j * NR, NR, T(0));
             }
     }
 

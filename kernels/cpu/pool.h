@@ -2,7 +2,8 @@
 //
 // The caller works through the tasks itself; helpers join while there are some left. So nobody ever waits for a thread
 // that has not started: a helper that sleeps on, that another process keeps from its core, or that a fork left behind,
-// costs its help and no more. Helpers spin for a moment before they sleep, since waking one costs more than a small step.
+// costs its help and no more. Helpers spin for a moment before they sleep, since waking one costs as much as a small
+// step does.
 
 #pragma once
 
@@ -48,9 +49,10 @@ class Pool {
         // task(index, thread) for every index < tasks, on at most `threads` threads. Each begins with a share of its
         // own, the same in every call, whose memory its cache may still hold, and then helps the others with theirs.
         template <class Task> void parallel(int64_t threads, int64_t tasks, const Task &task) const {
-            Job job(std::min({threads, tasks, MOST_THREADS}), tasks, &task, [](const void *task, int64_t i, int64_t thread) {
-                (*static_cast<const Task *>(task))(i, thread);
-            });
+            const auto call = [](const void *task, int64_t index, int64_t thread) {
+                (*static_cast<const Task *>(task))(index, thread);
+            };
+            Job job(std::min({threads, tasks, MOST_THREADS}), tasks, &task, call);
             if (pool_ && job.threads > 1) pool_->run(job);
             else job.work(0);
         }
@@ -85,7 +87,8 @@ class Pool {
         void work(int64_t thread) {
             for (int64_t t = 0; t < threads; ++t) {
                 Share &share = shares[(thread + t) % threads];
-                for (int64_t i; (i = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) call(task, i, thread);
+                for (int64_t i; (i = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;)
+                    call(task, i, thread);
             }
         }
     };

@@ -164,7 +164,7 @@ template <class T, int ITEMS> class Ratings {
             use_ratings<Missing::BY_MASK, Integer>(true, copy_words<Integer>);
         else
             use_ratings<Missing::BY_MASK, std::uint8_t>(mask.kind == 1 && mask.column_stride == 1,
-                                                        mask.kind == BITS ? decode_bits
+                                                        mask.kind == BITS ? decode_bits<(NR < 8 ? NR : 8)>
                                                         : word_size == 8  ? decode_mask<std::uint64_t>
                                                         : word_size == 4  ? decode_mask<std::uint32_t>
                                                         : word_size == 2  ? decode_mask<std::uint16_t>
@@ -185,7 +185,8 @@ template <class T, int ITEMS> class Ratings {
                 strip.words = address(words_, words_line_.size, at.i, at.j);
                 strip.word_stride = words_.row_stride;
             } else {
-                if (!whole) fill_last_tile(copy.words, word_size_, at.columns, how_ == Missing::BY_CODE ? MISSING_CODE : 0);
+                const int missing = how_ == Missing::BY_CODE ? MISSING_CODE : 0;
+                if (!whole) fill_last_tile(copy.words, word_size_, at.columns, missing);
                 decode_words_(words_, at, copy.words, ITEMS);
             }
             if (!seen_(strip, seen)) return false;
