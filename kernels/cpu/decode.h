@@ -91,13 +91,14 @@ template <class Word> void decode_mask(const Matrix &mask, const Region &at, voi
                  [kept](Word word) -> std::uint8_t { return (word & kept) != 0; });
 }
 
-inline void decode_bits(const Matrix &mask, const Region &at, void *to, int64_t pitch) {
+// STEP: what at.j is a multiple of, so that as many columns lie in one word.
+template <int STEP> void decode_bits(const Matrix &mask, const Region &at, void *to, int64_t pitch) {
     auto *bytes = static_cast<std::uint8_t *>(to);
     for (int64_t r = 0; r < at.rows; ++r, bytes += pitch)
-        for (int64_t c = 0; c < at.columns; c += 8) {  // at.j is a multiple of 8
+        for (int64_t c = 0; c < at.columns; c += STEP) {
             const int64_t j = at.j + c;
             std::uint64_t bits = *address<std::uint32_t>(mask, at.i + r, j / 32) >> j % 32 & 0xff;
-            const int64_t inside = std::min<int64_t>(8, at.columns - c);
+            const int64_t inside = std::min<int64_t>(STEP, at.columns - c);
             // eight copies of eight bits, of which each byte keeps its own
             bits = bits * 0x0101010101010101 & 0x8040201008040201;
             std::memcpy(bytes + c, &bits, std::size_t(inside));

@@ -4,7 +4,7 @@
 //     dP = E Q,  dQ = E' P,  dbu = E 1,  dbi = E' 1          (doubled and regularised at the end)
 //
 // The matrix is cut into a grid of units, one task each. A unit walks blocks of errors that stay in L1/L2: first the
-// errors, by register tiles of MR users x NR items, then the two gradient products. Each unit has its own slices of
+// errors, by strips of MR users and register tiles of NR items, then the gradient products. A unit has its own slices of
 // the partial gradients, summed at the end in a fixed order: results depend on the number of threads asked for,
 // never on their timing.
 
@@ -40,13 +40,14 @@ template <class T> struct Block : Simd<T> {
     // A cell is the grain of the gradient products: whole register tiles, and whole groups of product rows.
     static constexpr int CELL_USERS = ACCUMULATORS, CELL_ITEMS = 3 * Simd<T>::NR;
     static constexpr int USERS = 96, ITEMS = CELL_ITEMS * (CELL_ITEMS < 96 ? 96 / CELL_ITEMS : 1);
-    static constexpr int USER_CELLS = USERS / CELL_USERS, ITEM_CELLS = ITEMS / CELL_ITEMS;
+    static constexpr int USER_CELLS = USERS / CELL_USERS, TILES = ITEMS / Simd<T>::NR;
     static_assert(USERS % CELL_USERS == 0 && CELL_USERS % MR == 0 && CELL_ITEMS % ACCUMULATORS == 0);
 
     T E[USERS * ITEMS];
     T column_sums[ITEMS];
-    bool seen[USERS / MR][ITEMS / Simd<T>::NR];  // register tiles with an observed rating; the others are not written
-    bool active[USER_CELLS][ITEM_CELLS];         // cells with one, all written
+    bool any;                        // whether one of its ratings is observed
+    bool seen[USERS / MR][TILES];    // register tiles with an observed rating; the others are not written
+    bool active[USER_CELLS][TILES];  // tiles of a cell's users with one; all of their cell is written
     typename Ratings<T, ITEMS>::Copy copy;
 };
 
@@ -65,7 +66,8 @@ void for_runs(int64_t cells, int64_t size, int64_t end, Active active, Visit vis
 
 template <class T> class Step {
     static constexpr int LANES = Simd<T>::LANES, NR = Simd<T>::NR;
-    static constexpr int64_t TASK_ROWS = 2 * Block<T>::CELL_ITEMS, UNITS = 4;
+    static constexpr int64_t TASK_ROWS = 2 * Block<T>::CELL_ITEMS, UNITS = 8;
+    static constexpr int64_t FAR = 8;  // strips to look ahead where nothing is seen, since such strips are soon done
 
     struct PackedSide {
         Side given;
@@ -75,7 +77,7 @@ template <class T> class Step {
         double *d_bias;                       // [.., padded]
 
         int64_t begin(int64_t range) const { return begin(range, ranges); }
-        int64_t begin(int64_t range, int64_t of) const { return range * (padded / cell) / of * cell; }  // whole cells, evenly
+        int64_t begin(int64_t range, int64_t of) const { return range * (padded / cell) / of * cell; }  // whole cells
         int64_t end(int64_t range) const { return std::min(begin(range + 1), given.count); }
 
         void clear(int64_t partial, int64_t range, int64_t ld) {
@@ -229,7 +231,7 @@ template <class T> class Step {
                 const int64_t columns = std::min<int64_t>(Block<T>::ITEMS, j_end - j);
                 const int64_t user_at = item_range * users.padded + i, item_at = user_range * items.padded + j;
                 sse[unit] += block_errors(i, rows, j, columns, users.d_bias + user_at, block);
-                if (call.gradients) block_gradients(i, rows, j, columns, user_at, item_at, block);
+                if (call.gradients && block.any) block_gradients(i, rows, j, columns, user_at, item_at, block);
             }
     }
 
@@ -238,20 +240,23 @@ template <class T> class Step {
         double squares = 0;
         std::fill_n(block.column_sums, Block<T>::ITEMS, T(0));
         std::memset(block.seen, 0, sizeof block.seen);
+        block.any = false;
         for (int64_t i = 0; i < rows; i += MR) {
-            const bool last = i + MR >= rows;
             bool *seen = block.seen[i / MR];
             Strip<T> strip;
-            const bool any = ratings.strip({i0 + i, j0, std::min<int64_t>(MR, rows - i), columns}, strip, seen, block.copy);
+            const Region at = {i0 + i, j0, std::min<int64_t>(MR, rows - i), columns};
+            const bool any = ratings.strip(at, strip, seen, block.copy);
+            const Place next = later(any ? 1 : FAR, i0, i, rows, j0);
             T *E = block.E + i * Block<T>::ITEMS;
             for (int64_t j = 0; j < columns; j += NR) {
-                // what comes here next: the strip below, or the next block's first
-                ratings.prefetch(last ? i0 : i0 + i + MR, last ? j0 + j + Block<T>::ITEMS : j0 + j, seen[j / NR]);
-                if (!seen[j / NR]) continue;
-                predict(rank, users.factors + (i0 + i) * ld, ld, items_by_rank + (j0 + j) * rank, E + j,
-                        Block<T>::ITEMS);
+                ratings.prefetch_words(next.i, next.j + j);
+                if (seen[j / NR] || ratings.by_nan()) ratings.prefetch_ratings(next.i, next.j + j);
+                if (seen[j / NR])
+                    predict(rank, users.factors + (i0 + i) * ld, ld, items_by_rank + (j0 + j) * rank, E + j,
+                            Block<T>::ITEMS);
             }
             if (!any) continue;
+            block.any = true;
             StripErrors<T> errors = {E, Block<T>::ITEMS, block.column_sums, {}, 0};
             for_runs(ceil_div(columns, NR), NR, strip.columns, [&](int64_t tile) { return seen[tile]; },
                      [&](int64_t j, int64_t length) {
@@ -264,20 +269,33 @@ template <class T> class Step {
         return squares;
     }
 
-    // Finds the active cells of a block and writes zeros where they have seen nothing.
+    struct Place {
+        int64_t i, j;
+    };
+
+    // Where a block's walk is some strips after row i: further down, or at the next block.
+    static Place later(int64_t strips, int64_t i0, int64_t i, int64_t rows, int64_t j0) {
+        i += strips * MR;
+        if (i < rows) return {i0 + i, j0};
+        return {i0 + i - round_up(rows, MR), j0 + Block<T>::ITEMS};
+    }
+
+    // Finds the active tiles of a block, and writes zeros where cells with one have seen nothing.
     static void activate(Block<T> &block) {
         constexpr int HIGH = Block<T>::CELL_USERS / MR, WIDE = Block<T>::CELL_ITEMS / NR;  // register tiles of a cell
         std::memset(block.active, 0, sizeof block.active);
         for (int i = 0; i < Block<T>::USERS / MR; ++i)
-            for (int j = 0; j < Block<T>::ITEMS / NR; ++j) block.active[i / HIGH][j / WIDE] |= block.seen[i][j];
+            for (int j = 0; j < Block<T>::TILES; ++j) block.active[i / HIGH][j] |= block.seen[i][j];
         for (int i = 0; i < Block<T>::USERS / MR; ++i)
-            for (int j = 0; j < Block<T>::ITEMS / NR; ++j)
-                if (block.active[i / HIGH][j / WIDE] && !block.seen[i][j])
-                    for (int r = i * MR; r < (i + 1) * MR; ++r)
-                        std::fill_n(block.E + r * Block<T>::ITEMS + j * NR, NR, T(0));
+            for (int j = 0; j < Block<T>::TILES; ++j) {
+                const bool *cell = block.active[i / HIGH] + j / WIDE * WIDE;
+                if (block.seen[i][j] || !std::any_of(cell, cell + WIDE, [](bool active) { return active; })) continue;
+                for (int r = i * MR; r < (i + 1) * MR; ++r)
+                    std::fill_n(block.E + r * Block<T>::ITEMS + j * NR, NR, T(0));
+            }
     }
 
-    // The gradient products of a block, over runs of active cells.
+    // The gradient products of a block, over runs of active tiles.
     void block_gradients(int64_t i0, int64_t rows, int64_t j0, int64_t columns, int64_t user_at, int64_t item_at,
                          Block<T> &block) {
         using B = Block<T>;
@@ -285,18 +303,25 @@ template <class T> class Step {
         const T *P = users.factors + i0 * ld, *Q = items.factors + j0 * ld;
         T *dP = users.d_factors + user_at * ld, *dQ = items.d_factors + item_at * ld;
         for (int64_t j = 0; j < columns; ++j) items.d_bias[item_at + j] += double(block.column_sums[j]);
-        for (int64_t cell = 0, i = 0; i < rows; ++cell, i += B::CELL_USERS)
-            for_runs(B::ITEM_CELLS, B::CELL_ITEMS, columns, [&](int64_t other) { return block.active[cell][other]; },
+        for (int64_t i = 0; i < rows; i += B::CELL_USERS) {
+            const bool *active = block.active[i / B::CELL_USERS];
+            for_runs(B::TILES, NR, columns, [&](int64_t tile) { return active[tile]; },
                      [&](int64_t j, int64_t depth) {
                          product<T, B::ITEMS, 1>(std::min<int64_t>(B::CELL_USERS, rows - i), vectors, depth,
                                                  block.E + i * B::ITEMS + j, Q + j * ld, dP + i * ld, ld);
                      });
-        for (int64_t cell = 0, j = 0; j < columns; ++cell, j += B::CELL_ITEMS)
-            for_runs(B::USER_CELLS, B::CELL_USERS, rows, [&](int64_t other) { return block.active[other][cell]; },
-                     [&](int64_t i, int64_t depth) {
-                         product<T, 1, B::ITEMS>(std::min<int64_t>(B::CELL_ITEMS, columns - j), vectors, depth,
-                                                 block.E + i * B::ITEMS + j, P + i * ld, dQ + j * ld, ld);
-                     });
+        }
+        for (int64_t j = 0; j < columns; j += ACCUMULATORS) {  // rows of all tiles that they reach into
+            const int64_t first = j / NR, last = (j + ACCUMULATORS - 1) / NR;
+            const auto active = [&](int64_t cell) {
+                const bool *tiles = block.active[cell];
+                return std::any_of(tiles + first, tiles + last + 1, [](bool active) { return active; });
+            };
+            for_runs(B::USER_CELLS, B::CELL_USERS, rows, active, [&](int64_t i, int64_t depth) {
+                product<T, 1, B::ITEMS>(std::min<int64_t>(ACCUMULATORS, columns - j), vectors, depth,
+                                        block.E + i * B::ITEMS + j, P + i * ld, dQ + j * ld, ld);
+            });
+        }
     }
 
     // Sums the partial gradients in a fixed order, regularises and doubles; returns the sum of the bias partials.

@@ -2,7 +2,8 @@
 //
 // The caller works through the tasks itself; helpers join while there are some left. So nobody ever waits for a thread
 // that has not started: a helper that sleeps on, that another process keeps from its core, or that a fork left behind,
-// costs its help and no more. Helpers spin for a moment before they sleep, since waking one costs more than a small step.
+// costs its help and no more. Helpers spin for a moment before they sleep, since waking one costs as much as a small
+// step does.
 
 #pragma once
 
@@ -14,6 +15,8 @@
 #include <mutex>
 #include <system_error>
 #include <thread>
+
+#include "placement.h"
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
@@ -46,9 +49,10 @@ class Pool {
         // task(index, thread) for every index < tasks, on at most `threads` threads. Each begins with a share of its
         // own, the same in every call, whose memory its cache may still hold, and then helps the others with theirs.
         template <class Task> void parallel(int64_t threads, int64_t tasks, const Task &task) const {
-            Job job(std::min({threads, tasks, MOST_THREADS}), tasks, &task, [](const void *task, int64_t i, int64_t thread) {
-                (*static_cast<const Task *>(task))(i, thread);
-            });
+            const auto call = [](const void *task, int64_t index, int64_t thread) {
+                (*static_cast<const Task *>(task))(index, thread);
+            };
+            Job job(std::min({threads, tasks, MOST_THREADS}), tasks, &task, call);
             if (pool_ && job.threads > 1) pool_->run(job);
             else job.work(0);
         }
@@ -67,6 +71,7 @@ class Pool {
         };
 
         const int64_t threads;
+        const int core = this_core();  // of the caller
         const void *const task;
         void (*const call)(const void *task, int64_t index, int64_t thread);
         Share shares[MOST_THREADS];
@@ -82,7 +87,8 @@ class Pool {
         void work(int64_t thread) {
             for (int64_t t = 0; t < threads; ++t) {
                 Share &share = shares[(thread + t) % threads];
-                for (int64_t i; (i = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) call(task, i, thread);
+                for (int64_t i; (i = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;)
+                    call(task, i, thread);
             }
         }
     };
@@ -144,11 +150,15 @@ class Pool {
     }
 
     void help(int64_t thread) {
+        Placement placement;
         for (std::uint64_t done = 0;;) {
             std::uint64_t state = await(done);
             if (!state_.compare_exchange_weak(state, state + 1, std::memory_order_acquire)) continue;
             Job &job = *job_.load(std::memory_order_relaxed);  // stays until this helper has left it
-            if (thread < job.threads) job.work(thread);
+            if (thread < job.threads) {
+                placement.avoid(job.core);
+                job.work(thread);
+            }
             state_.fetch_sub(1, std::memory_order_release);
             done = state / NEXT_JOB;
         }

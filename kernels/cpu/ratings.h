@@ -103,31 +103,37 @@ void strip_errors(const Strip<T> &strip, int64_t begin, int64_t end, const T *us
         row_errors<T, how, Stored, Word, 1>(strip, r, begin, end, user_bias, item_bias, to);
 }
 
-// Whether any of NR places from column c on is observed.
+// Whether any place of a register tile, whose first column is c, is observed in the rows from begin to end.
 template <class T, Missing how, class Stored, class Word>
-ALWAYS_INLINE bool any_seen(const Row<T, how, Stored, Word> &row, int64_t c) {
+ALWAYS_INLINE bool any_seen(const Strip<T> &strip, int64_t begin, int64_t end, int64_t c) {
     if constexpr (how != Missing::BY_NAN && sizeof(Word) == 1) {
-        const auto bytes = load<typename Simd<T>::ByteRow>(row.words + c);
-        return nonzero(how == Missing::BY_CODE ? bytes ^ MISSING_CODE : bytes);
+        typename Simd<T>::ByteRow seen = {};
+        for (int64_t r = begin; r < end; ++r) {
+            const auto bytes = load<typename Simd<T>::ByteRow>(Row<T, how, Stored, Word>(strip, r).words + c);
+            seen |= how == Missing::BY_CODE ? bytes ^ MISSING_CODE : bytes;
+        }
+        return nonzero(seen);
     } else {
         typename Simd<T>::Lanes missing = ~typename Simd<T>::Lanes{};
-        for (int64_t v = c; v < c + Simd<T>::NR; v += Simd<T>::LANES) missing &= row.missing(v);
+        for (int64_t r = begin; r < end; ++r)
+            for (int64_t v = c; v < c + Simd<T>::NR; v += Simd<T>::LANES)
+                missing &= Row<T, how, Stored, Word>(strip, r).missing(v);
         return nonzero(~missing);
     }
 }
 
 // seen[t]: whether the strip's register tile t has an observed rating. Returns whether any has.
 template <class T, Missing how, class Stored, class Word> bool strip_seen(const Strip<T> &strip, bool *seen) {
-    bool any = false;
-    for (int64_t r = 0; r < strip.rows; ++r) {
-        const Row<T, how, Stored, Word> row(strip, r);
-        bool all = true;
-        for (int64_t t = 0; t < strip.columns / Simd<T>::NR; ++t) {
-            if (!seen[t]) seen[t] = any_seen(row, t * Simd<T>::NR);
-            any |= seen[t];
-            all &= seen[t];
-        }
-        if (all) break;
+    constexpr int NR = Simd<T>::NR;
+    bool all = true, any = false;
+    for (int64_t t = 0; t < strip.columns / NR; ++t) {  // the first row is enough unless ratings are rare
+        seen[t] = any_seen<T, how, Stored, Word>(strip, 0, 1, t * NR);
+        all &= seen[t];
+    }
+    if (all) return true;
+    for (int64_t t = 0; t < strip.columns / NR; ++t) {
+        if (!seen[t]) seen[t] = any_seen<T, how, Stored, Word>(strip, 1, strip.rows, t * NR);
+        any |= seen[t];
     }
     return any;
 }
@@ -158,7 +164,7 @@ template <class T, int ITEMS> class Ratings {
             use_ratings<Missing::BY_MASK, Integer>(true, copy_words<Integer>);
         else
             use_ratings<Missing::BY_MASK, std::uint8_t>(mask.kind == 1 && mask.column_stride == 1,
-                                                        mask.kind == BITS ? decode_bits
+                                                        mask.kind == BITS ? decode_bits<(NR < 8 ? NR : 8)>
                                                         : word_size == 8  ? decode_mask<std::uint64_t>
                                                         : word_size == 4  ? decode_mask<std::uint32_t>
                                                         : word_size == 2  ? decode_mask<std::uint16_t>
@@ -179,7 +185,8 @@ template <class T, int ITEMS> class Ratings {
                 strip.words = address(words_, words_line_.size, at.i, at.j);
                 strip.word_stride = words_.row_stride;
             } else {
-                if (!whole) fill_last_tile(copy.words, word_size_, at.columns, how_ == Missing::BY_CODE ? MISSING_CODE : 0);
+                const int missing = how_ == Missing::BY_CODE ? MISSING_CODE : 0;
+                if (!whole) fill_last_tile(copy.words, word_size_, at.columns, missing);
                 decode_words_(words_, at, copy.words, ITEMS);
             }
             if (!seen_(strip, seen)) return false;
@@ -203,9 +210,14 @@ template <class T, int ITEMS> class Ratings {
         errors_(strip, begin, end, user_bias, item_bias, to);
     }
 
-    // Inlined by force: GCC drops the call of a function that does nothing else.
-    ALWAYS_INLINE void prefetch(int64_t i, int64_t j, bool observed) const {
-        if (ratings_line_.size && (observed || !words_line_.size)) prefetch(ratings_, ratings_line_, i, j);
+    bool by_nan() const { return how_ == Missing::BY_NAN; }
+
+    // The register tile at (i, j). Inlined by force: GCC drops the call of a function that does nothing else.
+    ALWAYS_INLINE void prefetch_ratings(int64_t i, int64_t j) const {
+        if (ratings_line_.size) prefetch(ratings_, ratings_line_, i, j);
+    }
+
+    ALWAYS_INLINE void prefetch_words(int64_t i, int64_t j) const {
         if (words_line_.size) prefetch(words_, words_line_, i, j);
     }
 

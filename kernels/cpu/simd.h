@@ -56,7 +56,8 @@ template <class T> inline double sum_lanes(typename Simd<T>::Vector v) {
 #if defined(__AVX2__) && !defined(__AVX512F__)
     __m256d sums;  // GCC converts by quarters
     if constexpr (sizeof(T) == 8) sums = (__m256d)v;
-    else sums = _mm256_cvtps_pd(_mm256_castps256_ps128((__m256)v)) + _mm256_cvtps_pd(_mm256_extractf128_ps((__m256)v, 1));
+    else sums = _mm256_cvtps_pd(_mm256_castps256_ps128((__m256)v)) +
+                _mm256_cvtps_pd(_mm256_extractf128_ps((__m256)v, 1));
     const __m128d pair = _mm256_castpd256_pd128(sums) + _mm256_extractf128_pd(sums, 1);
     return pair[0] + pair[1];
 #else

@@ -1,4 +1,4 @@
-"""Building the CPU kernel: the cache, the reasons where it cannot be built, sanitizers, threads and forks."""
+"""Building the CPU kernel: the cache, the reasons where it cannot be built, address and undefined sanitizers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import torch
 
-from kernels import backends, mf_loss_and_grads
+from kernels import backends
 from kernels.cpu import build
 
 needs_kernel = pytest.mark.skipif(
@@ -22,9 +21,9 @@ needs_kernel = pytest.mark.skipif(
 FAST = "-O0"  # the tests of the cache build often, and run nothing
 
 
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_python(code: str, before: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
+        [*before, sys.executable, "-c", textwrap.dedent(code)],
         capture_output=True, text=True, timeout=280, env={**os.environ, **environment},
     )  # fmt: skip
 
@@ -189,116 +188,3 @@ def test_address_and_undefined_behaviour_sanitizers_find_nothing(tmp_path):
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-4000:]
     assert run.stdout.strip() == "clean"
-
-
-def random_arguments(m, n, rank):
-    mask = torch.rand(m, n) < 0.8
-    return (
-        torch.randn(m, rank),
-        torch.randn(n, rank),
-        torch.randn(m),
-        torch.randn(n),
-        torch.randn(()),
-        torch.rand(m, n),
-        mask,
-    )
-
-
-@needs_kernel
-def test_calls_from_several_threads_do_not_disturb_each_other():
-    cases = [random_arguments(100 + 37 * index, 400 - 41 * index, 3 + 9 * index) for index in range(6)]
-    alone = [mf_loss_and_grads(*case, backend="native") for case in cases]
-
-    def repeat(index):
-        return [mf_loss_and_grads(*cases[index], backend="native") for _ in range(30)]
-
-    with ThreadPoolExecutor(len(cases)) as pool:
-        for (loss, grads), runs in zip(alone, pool.map(repeat, range(len(cases))), strict=True):
-            for other_loss, other_grads in runs:
-                assert torch.equal(loss, other_loss)
-                assert all(map(torch.equal, grads, other_grads))
-
-
-@needs_kernel
-def test_a_call_from_many_threads_at_once_takes_what_threads_there_are():
-    run = run_python(
-        """
-        import threading, torch
-        from kernels import mf_loss_and_grads
-        torch.manual_seed(0)
-        torch.set_num_threads(64)  # more than there are cores: a core has one thread of the pool, no more
-        arguments = [torch.randn(900, 8), torch.randn(800, 8), torch.randn(900), torch.randn(800), torch.randn(()),
-                     torch.rand(900, 800)]
-        alone = mf_loss_and_grads(*arguments, backend="native")
-        started, differing = threading.Barrier(8), []
-
-        def repeat():
-            started.wait()
-            for _ in range(50):
-                loss, grads = mf_loss_and_grads(*arguments, backend="native")
-                if not (torch.equal(loss, alone[0]) and all(map(torch.equal, grads, alone[1]))):
-                    differing.append(loss)
-
-        callers = [threading.Thread(target=repeat) for _ in range(8)]
-        for caller in callers: caller.start()
-        for caller in callers: caller.join()
-        print(len(differing))
-        """
-    )
-    assert run.stdout.strip() == "0", run.stderr
-
-
-@needs_kernel
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_child_forked_while_other_threads_compute_gets_the_same_result():
-    run = run_python(
-        """
-        import os, threading, torch
-        from kernels import mf_loss_and_grads
-        torch.manual_seed(0)
-        torch.set_num_threads(2)
-        arguments = [torch.randn(500, 8), torch.randn(400, 8), torch.randn(500), torch.randn(400), torch.randn(()),
-                     torch.rand(500, 400)]
-        loss, grads = mf_loss_and_grads(*arguments, backend="native")
-        done = threading.Event()
-
-        def repeat():
-            while not done.is_set():
-                mf_loss_and_grads(*arguments, backend="native")
-
-        caller = threading.Thread(target=repeat)
-        caller.start()
-        codes = []
-        for _ in range(20):  # some of the forks find the pool at work
-            child = os.fork()
-            if child == 0:
-                again = [mf_loss_and_grads(*arguments, backend="native") for _ in range(3)]
-                os._exit(any(l != loss or not all(map(torch.equal, g, grads)) for l, g in again))
-            codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-        done.set()
-        caller.join()
-        print(codes == [0] * 20)
-        """
-    )
-    assert run.stdout.strip() == "True", run.stderr
-
-
-@needs_kernel
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_forked_child_computes_too():
-    run = run_python(
-        """
-        import os, torch
-        from kernels import mf_loss_and_grads
-        torch.set_num_threads(2)
-        arguments = [torch.rand(300, 8), torch.rand(400, 8), torch.rand(300), torch.rand(400), torch.rand(()),
-                     torch.rand(300, 400)]
-        loss, _ = mf_loss_and_grads(*arguments, backend="native")
-        child = os.fork()
-        if child == 0:
-            again, _ = mf_loss_and_grads(*arguments, backend="native")
-            os._exit(0 if again == loss else 1)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-        """
-    )
-    assert run.stdout.strip() == "0", run.stderr
