@@ -159,7 +159,7 @@ def _load(path: Path) -> Evidence:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
         content = None
-    if isinstance(content, dict) and INSPECTION in (content.get("schema"), content.get("format")):
+    if isinstance(content, dict) and content.get("schema") == INSPECTION:
         return _builds(path, content)
     if isinstance(content, dict) and "benchmarks" in content:
         return _foreign(path, content)
