@@ -4,8 +4,8 @@
 //     dP = E Q,  dQ = E' P,  dbu = E 1,  dbi = E' 1          (doubled and regularised at the end)
 //
 // The matrix is cut into a grid of units, one task each. A unit walks blocks of errors that stay in L1/L2: first the
-// errors, by strips of MR users and register tiles of NR items, then the gradient products. A unit has its own slices of
-// the partial gradients, summed at the end in a fixed order: results depend on the number of threads asked for,
+// errors, by strips of MR users and register tiles of NR items, then the gradient products. A unit has its own slices
+// of the partial gradients, summed at the end in a fixed order: results depend on the number of threads asked for,
 // never on their timing.
 
 #include <cmath>
@@ -209,11 +209,14 @@ template <class T> class Step {
         for (; k < ld; ++k) row[k] = 0;
     }
 
-    double squared_norm(const T *row) const {
-        using V = typename Simd<T>::Vector;
-        V squares = {};
-        for (int64_t k = 0; k < ld; k += LANES) squares += load<V>(row + k) * load<V>(row + k);
-        return sum_lanes<T>(squares);
+    double squared_norm(const T *row) const {  // in float64 throughout
+        using Doubles = typename Simd<double>::Vector;
+        Doubles squares = {};
+        for (int64_t k = 0; k < ld; k += Simd<double>::LANES) {
+            const Doubles values = load_doubles(row + k);
+            squares += values * values;
+        }
+        return sum_lanes<double>(squares);
     }
 
     void run_unit(int64_t unit, Block<T> &block) {

@@ -84,6 +84,13 @@ template <class T, class S> inline typename Simd<T>::Vector load_as(const S *fro
                         __builtin_convertvector(load<Doubles>(from + Simd<T>::LANES / 2), Half));
 }
 
+// A vector of float64 from as many numbers.
+template <class T> inline typename Simd<double>::Vector load_doubles(const T *from) {
+    typedef typename Simd<double>::Vector Doubles;
+    if constexpr (sizeof(T) == 8) return load<Doubles>(from);
+    else return __builtin_convertvector(load<typename Simd<T>::Half>(from), Doubles);
+}
+
 template <class Bits> inline bool nonzero(Bits bits) {
 #if defined(__AVX2__)
     if constexpr (sizeof bits == 32) return !_mm256_testz_si256((__m256i)bits, (__m256i)bits);
