@@ -133,8 +133,8 @@ def test_refusals():
     inputs = aligned_inputs(m=20, n=16)
     with pytest.raises(ValueError, match=r"target: expected one of sm_80.*gfx1201, got 'sm_70'"):
         plan_step(*inputs, target="sm_70")
-    with pytest.raises(ValueError, match="not shipped for sm_90: rank 300: the largest is 256"):
-        plan_step(*draw_inputs(20, 16, 300), target="sm_90")
+    with pytest.raises(ValueError, match="not shipped for sm_90: rank 1100: the largest is 1024"):
+        plan_step(*draw_inputs(20, 16, 1100), target="sm_90")
     with pytest.raises(ValueError, match="not shipped for gfx942: precision tf32x3"):
         plan_step(*inputs, precision="tf32x3", target="gfx942")
     with pytest.raises(ValueError, match="precision: expected None or one of"):

@@ -165,8 +165,8 @@ def test_opcheck_with_encoded_ratings(op, encoding):
     inputs = draw_inputs(5, 7, 3, ratings_dtype=torch.int8)
     if op is step_op:
         inputs = with_grad(inputs)
-    ratings, mask, grid, packed = unwrap(encode_ratings(inputs.ratings, inputs.mask, encoding), None)
-    torch.library.opcheck(op, (*inputs[:5], ratings, mask, 0.1, "auto", None, False, grid, packed))
+    ratings, mask, encoded = unwrap(encode_ratings(inputs.ratings, inputs.mask, encoding), None)
+    torch.library.opcheck(op, (*inputs[:5], ratings, mask, 0.1, "auto", None, False, *encoded))
 
 
 @pytest.fixture

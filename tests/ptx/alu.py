@@ -144,6 +144,7 @@ OPERATIONS = {
     "rem": Operation("t=tt", remainder),
     "min": Operation("t=tt", np.fmin),
     "max": Operation("t=tt", np.fmax),
+    "min.relu": Operation("t=tt", lambda a, b: np.maximum(np.fmin(a, b), 0)),
     "min.NaN": Operation("t=tt", np.minimum),
     "max.NaN": Operation("t=tt", np.maximum),
     "neg": Operation("t=t", np.negative),
