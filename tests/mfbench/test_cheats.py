@@ -52,10 +52,6 @@ def replays_the_last_alone(*arguments):
 
 seen = {}
 
-def replays_what_it_has_seen_often(*arguments):
-    seen[contents(arguments)] = seen.get(contents(arguments), 0) + 1
-    return replays_by_content(*arguments) if seen[contents(arguments)] > 40 else honest(*arguments)
-
 changed = []
 
 def replays_until_something_changes(*arguments):
@@ -219,7 +215,6 @@ CAUGHT = {
     "replays_by_id": "after timing, on parameters it had not seen",
     "replays_by_content": "s on new parameters and",
     "replays_the_last_alone": "s on new parameters and",
-    "replays_what_it_has_seen_often": "s on new parameters and",
     "replays_one_buffer": "is off by",
     "works_ahead": "s on new parameters and",
     "tires": "while it was timed",
