@@ -174,33 +174,19 @@ template <class T, int ITEMS> class Ratings {
     // The strip of a region of at most MR x ITEMS, and which of its register tiles have an observed rating. Columns
     // are added up to the next whole tile, without any. Returns whether there is one.
     bool strip(const Region &at, Strip<T> &strip, bool *seen, Copy &copy) const {
-        const bool whole = at.columns % NR == 0;
         const Integer all = Integer(-1), magnitude = std::numeric_limits<Integer>::max();
         strip = {at.rows, round_up(at.columns, NR), nullptr, nullptr, 0, 0, scale_, offset_,
                  words_.kind & SIGNED_ZERO ? magnitude : all};
         if (how_ != Missing::BY_NAN) {
-            strip.words = copy.words;
-            strip.word_stride = ITEMS;
-            if (whole && words_in_place_) {
-                strip.words = address(words_, words_line_.size, at.i, at.j);
-                strip.word_stride = words_.row_stride;
-            } else {
-                const int missing = how_ == Missing::BY_CODE ? MISSING_CODE : 0;
-                if (!whole) fill_last_tile(copy.words, word_size_, at.columns, missing);
-                decode_words_(words_, at, copy.words, ITEMS);
-            }
+            const Rows words = read(words_, words_line_, words_as_, at, copy.words);
+            strip.words = words.data;
+            strip.word_stride = words.stride;
             if (!seen_(strip, seen)) return false;
         }
         if (how_ != Missing::BY_CODE) {
-            strip.ratings = copy.ratings;
-            strip.rating_stride = ITEMS;
-            if (whole && ratings_in_place_) {
-                strip.ratings = address(ratings_, ratings_line_.size, at.i, at.j);
-                strip.rating_stride = ratings_.row_stride;
-            } else {
-                if (!whole) fill_last_tile(copy.ratings, rating_size_, at.columns, 0xff);  // NaN
-                decode_ratings_(ratings_, at, copy.ratings, ITEMS);
-            }
+            const Rows ratings = read(ratings_, ratings_line_, ratings_as_, at, copy.ratings);
+            strip.ratings = ratings.data;
+            strip.rating_stride = ratings.stride;
         }
         return how_ != Missing::BY_NAN || seen_(strip, seen);
     }
@@ -230,13 +216,23 @@ template <class T, int ITEMS> class Ratings {
         int64_t size, columns;  // bytes of an element, or of a word of bits; columns of a cache line
     };
 
+    struct Reading {  // how the inner loop gets at a matrix
+        bool in_place = false;
+        Decode decode = nullptr;
+        std::size_t element = 0;  // bytes, as it reads them
+        int missing = 0;          // every byte of a place that is not there
+    };
+
+    struct Rows {
+        const void *data;
+        int64_t stride;
+    };
+
     Matrix ratings_, words_;
     T scale_, offset_;
     Missing how_;
     Line ratings_line_ = {0, 1}, words_line_ = {0, 1};  // no size: there are none
-    bool ratings_in_place_ = false, words_in_place_ = false;
-    std::size_t rating_size_ = 0, word_size_ = 0;  // bytes of an element as the inner loop reads it
-    Decode decode_ratings_ = nullptr, decode_words_ = nullptr;
+    Reading ratings_as_, words_as_;
     bool (*seen_)(const Strip<T> &, bool *) = nullptr;
     void (*errors_)(const Strip<T> &, int64_t, int64_t, const T *, const T *, StripErrors<T> &) = nullptr;
 
@@ -246,11 +242,10 @@ template <class T, int ITEMS> class Ratings {
         static constexpr Decode decoders[] = {decode_ratings<T, double>,       decode_ratings<T, float>,
                                               decode_ratings<T, BFloat16Bits>, decode_ratings<T, Float16Bits>,
                                               decode_ratings<T, std::uint8_t>, decode_ratings<T, std::int8_t>};
-        decode_ratings_ = decoders[ratings_.kind];
-        ratings_in_place_ = ratings_.kind == (sizeof(T) == 8 ? FLOAT64 : FLOAT32) && ratings_.column_stride == 1;
+        ratings_as_ = {ratings_.kind == (sizeof(T) == 8 ? FLOAT64 : FLOAT32) && ratings_.column_stride == 1,
+                       decoders[ratings_.kind], sizeof(T), 0xff};  // NaN
         if (ratings_.kind == FLOAT64 && ratings_.column_stride == 1) {
-            decode_ratings_ = decode_ratings<double, double>;
-            ratings_in_place_ = true;
+            ratings_as_ = {true, decode_ratings<double, double>, sizeof(double), 0xff};
             use<how, double, Word>(words_in_place, decode_words);
         } else {
             use<how, T, Word>(words_in_place, decode_words);
@@ -259,12 +254,18 @@ template <class T, int ITEMS> class Ratings {
 
     template <Missing how, class Stored, class Word> void use(bool words_in_place, Decode decode_words) {
         how_ = how;
-        words_in_place_ = words_in_place;
-        decode_words_ = decode_words;
-        rating_size_ = sizeof(Stored);
-        word_size_ = sizeof(Word);
+        words_as_ = {words_in_place, decode_words, sizeof(Word), how == Missing::BY_CODE ? MISSING_CODE : 0};
         seen_ = strip_seen<T, how, Stored, Word>;
         errors_ = strip_errors<T, how, Stored, Word>;
+    }
+
+    // The rows of a region: in place, or in the copy, completed to whole register tiles.
+    static Rows read(const Matrix &matrix, const Line &line, const Reading &as, const Region &at, char *copy) {
+        const bool whole = at.columns % NR == 0;
+        if (whole && as.in_place) return {address(matrix, line.size, at.i, at.j), matrix.row_stride};
+        if (!whole) fill_last_tile(copy, as.element, at.columns, as.missing);
+        as.decode(matrix, at, copy, ITEMS);
+        return {copy, ITEMS};
     }
 
     // Every byte of the last register tile of the rows of a copy.

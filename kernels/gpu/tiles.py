@@ -1,7 +1,8 @@
-"""Tiles that compile without spills and within shared memory: users x items x warps, for each width of the factors.
+"""Tiles that fit a target's registers and shared memory: users x items x warps, for each width of the factors.
 
 `/c`: the factors in chunks of c columns; `a|b`: b where dB has a slice for each group of programs (deterministic, or no
-atomics), a else; `-`: nothing is clean. Of the clean tiles the one with the least modelled time.
+atomics), a else; `-`: nothing fits. Of those that fit the one with the least modelled time; `mfbench inspect --all`
+names the builds that still spill a few bytes.
 """
 
 WIDTHS = ("16", "32", "64", "64s", "128", "128s", "wide")  # columns; s: bias gradients by sums; wide: above WIDEST

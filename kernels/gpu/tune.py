@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from pathlib import Path
 
 import torch
 
@@ -31,7 +31,9 @@ def enabled() -> bool:
     return os.environ.get("MF_AUTOTUNE") == "1"
 
 
-def selector(target: Target, precision: str, measure: Callable[[Problem, Config], float]) -> Any:
+def selector(
+    target: Target, precision: str, measure: Callable[[Problem, Config], float]
+) -> Callable[[Problem, Config], Config]:
     """What `plan_step` takes as `select`."""
     return lambda problem, default: tuned(_key(problem, target, precision), default, partial(measure, problem))
 
@@ -84,7 +86,7 @@ def _key(problem: Problem, target: Target, precision: str) -> str:
     return f"{device}; triton {triton.__version__}; rank {problem.shape[2]}; {precision}; {sizes}; {forms}"
 
 
-def _read(path: Any) -> dict[str, list[int]]:
+def _read(path: Path) -> dict[str, list[int]]:
     try:
         known = json.loads(path.read_text())
         return {key: [int(size) for size in sizes] for key, sizes in known.items() if len(sizes) == 3}

@@ -9,15 +9,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from mfbench import external, records
 from mfbench.cases import Case
 from mfbench.comparison import Measurement, measurement
 from mfbench.errors import NotComparable, UsageError
+from mfbench.inspect import document
 from mfbench.records import Record
 
-INSPECTION = "mfbench-inspect/1"
 LISTED = 5  # notes of one file that are told one by one
 
 Key = tuple[Case | str, str, str]
@@ -44,33 +44,11 @@ class Run(NamedTuple):
     entries: list[Entry]
 
 
-class Build(BaseModel):
-    """A kernel compiled for a target, as `mfbench inspect --json` describes it; figures of other names are kept."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    target: str
-    rank: int
-    precision: str
-    encoding: str | None = None
-    mode: str = ""
-    tile: str = ""
-    registers: int | None = None
-    stack_bytes: int | None = None
-    shared_bytes: int | None = None
-    shared_limit: int | None = None
-    blocks: int | None = None
-    bytes_per_rating: float | None = None
-    modelled: dict[str, Any] | None = None
-    ok: bool
-    reason: str | None = None
-
-
 class Evidence(NamedTuple):
     """Everything that a report is made of."""
 
     runs: Sequence[Run]
-    builds: Sequence[Build]
+    builds: Sequence[document.Build]
     notes: Sequence[str]
 
     @property
@@ -159,7 +137,7 @@ def _load(path: Path) -> Evidence:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
         content = None
-    if isinstance(content, dict) and content.get("schema") == INSPECTION:
+    if isinstance(content, dict) and content.get("schema") == document.SCHEMA:
         return _builds(path, content)
     if isinstance(content, dict) and "benchmarks" in content:
         return _foreign(path, content)
@@ -196,7 +174,7 @@ def _builds(path: Path, content: dict[str, Any]) -> Evidence:
     found, builds, notes = content.get("builds"), [], []
     for number, build in enumerate(found if isinstance(found, list) else []):
         try:
-            builds.append(Build.model_validate(build))
+            builds.append(document.Build.model_validate(build))
         except ValidationError as error:
             detail = error.errors(include_url=False)[0]
             place = ".".join(str(part) for part in detail["loc"])

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from mfbench.cases import Case
 from mfbench.comparison import Pair
+from mfbench.inspect.document import Build
 from mfbench.records import Record
-from mfbench.report.evidence import Build, Entry
+from mfbench.report.evidence import Entry
 from mfbench.report.labels import device_and_case, printable, seconds, short, size
 from mfbench.table import error_over_bound, half_width
 
@@ -106,25 +107,22 @@ BUILD_COLUMNS = (
 
 def built(build: Build) -> Row:
     """A line of the table of compiled resources."""
-    shared = _text(build.shared_bytes) + (f" / {build.shared_limit}" if build.shared_limit else "")
-    mix, modelled = (build.model_extra or {}).get("mix"), dict(build.modelled or {})
-    binds, fraction = modelled.pop("binds", None), modelled.pop("dram_fraction", None)
+    mix = build.mix.model_dump(exclude={"issued", "load_once"})  # parts of what the others count
+    clocks = build.modelled.model_dump(exclude={"binds", "dram_fraction"})
     texts = (
-        build.target, str(build.rank), build.precision, build.encoding or "", build.mode, build.tile,
-        _text(build.registers), _text(build.stack_bytes), shared, _text(build.blocks), _text(build.bytes_per_rating),
-        _text(binds), _text(fraction), "yes" if build.ok else f"no: {build.reason or 'no reason given'}",
-        _figures(mix), _figures(modelled),
+        build.target, str(build.rank), build.precision, build.encoding, build.mode, build.tile,
+        str(build.registers), str(build.stack_bytes), f"{build.shared_bytes} / {build.shared_limit}",
+        str(build.blocks), f"{build.bytes_per_rating:.3g}", build.modelled.binds,
+        f"{build.modelled.dram_fraction:.3g}", "yes" if build.ok else f"no: {build.reason}",
+        _figures(mix), _figures(clocks),
     )  # fmt: skip
-    cells = tuple(printable(text) for text in texts)
     figures = (build.registers, build.stack_bytes, build.shared_bytes, build.blocks, build.bytes_per_rating)
-    known = fraction if isinstance(fraction, float | int) else None
-    return Row(cells, (None, build.rank, *[None] * 4, *figures, None, known), not build.ok, "")
+    keys = (None, build.rank, *[None] * 4, *figures, None, build.modelled.dram_fraction)
+    return Row(tuple(printable(text) for text in texts), keys, not build.ok, "")
 
 
-def _figures(named: Any) -> str:
+def _figures(named: dict[str, Any]) -> str:
     """Numbers by name; of numbers by width their sum."""
-    if not isinstance(named, dict):
-        return ""
     totals = {name: sum(v.values()) if isinstance(v, dict) else v for name, v in named.items()}
     return ", ".join(f"{name} {_text(value)}" for name, value in totals.items() if value)
 

@@ -50,7 +50,6 @@ def replays_the_last_alone(*arguments):
         last[:] = contents(arguments), copied(honest(*arguments))
     return copied(last[1])
 
-seen = {}
 
 changed = []
 

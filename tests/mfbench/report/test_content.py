@@ -17,11 +17,12 @@ from tests.mfbench.test_command_compare import write as rewrite
 
 STATUSES = ("wrong", "oom", "timeout", "crashed", "error", "skipped")
 BUILD = {"target": "sm_90", "rank": 32, "precision": "ieee", "encoding": "float32+uint8", "mode": "fast",
-         "tile": "64x32x4",
-         "registers": 168, "stack_bytes": 0, "shared_bytes": 16384, "shared_limit": 232448, "blocks": 3,
-         "mix": {"instructions": 2067, "load": {"8": 12, "16": 12}},
-         "bytes_per_rating": 5.0, "modelled": {"issue": 1.5, "dram": 1.0, "binds": "issue"},
-         "ok": True, "reason": None}  # fmt: skip
+         "tile": "64x32x4", "registers": 168, "stack_bytes": 0, "shared_bytes": 16384, "shared_limit": 232448,
+         "blocks": 3, "mix": {"instructions": 2067, "issued": 2067, "load": {"8": 12, "16": 12}},
+         "bytes_per_rating": 5.0, "traffic": 1.05,
+         "modelled": {"issue": 1.5, "vector": 0.9, "matrix": 0, "shared": 0.4, "l2": 0.1, "dram": 1.0,
+                      "binds": "issue", "dram_fraction": 0.67, "issue_over_dram": 1.5},
+         "ok": True}  # fmt: skip
 
 
 def text(page: str) -> str:
