@@ -9,6 +9,7 @@ from typing import Any
 from mfbench.device import Clocks, Reading, Step
 
 clock = time.perf_counter  # taken before a provider's code runs
+WARM_S = 3e-3  # so long after a pause cores run slower
 LONG_S = 0.1  # an evaluation that takes so long does not need another one before it
 
 
@@ -31,17 +32,18 @@ class CpuDevice:
         return 1
 
     def sample(self, steps: Sequence[Step], loops: int) -> tuple[Reading, Any]:
-        """The evaluation before wakes the threads and fills the caches, whatever the number of loops.
+        """The evaluations before wake the threads, fill the caches and bring the cores to their speed.
 
-        Without it a sample of one loop would be a cold one, and two like providers of which one takes a loop more
+        Without them a sample of few loops would be a cold one, and two like providers of which one takes a loop more
         would differ by a quarter. Where an evaluation is long, what it costs to start cold is little beside it.
         """
         (step,) = steps
-        if self._evaluation_s < LONG_S:
+        begin = start = clock()
+        while start - begin < WARM_S and self._evaluation_s < LONG_S:
             step()
-        start = clock()
+            start = clock()
         for _ in range(loops):
             outputs = step()
         elapsed = clock() - start
         self._evaluation_s = elapsed / loops
-        return Reading(elapsed), outputs
+        return Reading(elapsed, before=start - begin), outputs

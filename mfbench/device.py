@@ -25,6 +25,7 @@ class Reading(NamedTuple):
     cold: bool = False  # each evaluation found a last-level cache that was cleared right before it
     gaps: bool = False  # the device may have waited for the host in between
     throttled: bool = False  # the device was held back, or ran at a lower clock than it had shown
+    before: float = 0.0  # seconds of the evaluations that went before and do not count
 
 
 class Device(Protocol):
@@ -45,5 +46,5 @@ class Device(Protocol):
     def sample(self, steps: Sequence[Step], loops: int) -> tuple[Reading, Any]:
         """Evaluate `loops` times, at least once, with the steps in turn; the last outputs.
 
-        One evaluation goes before and is not timed, unless it is known to be a long one.
+        Others go before and do not count, unless one is known to take long.
         """

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from mfbench.cases import Case
+from mfbench.cpu import WARM_S
 from mfbench.device import Reading
 from mfbench.gate import Standard
 from mfbench.isolation import ProviderFailure, WorkerProcess
@@ -41,17 +42,14 @@ class Sampler:
         self._request("place", self.case, self.draw_number)
 
     def clock_flaw(self, median_s: float) -> str | None:
-        """What is wrong with the worker's clock, if every request takes longer than the worker says.
-
-        It evaluates once more than it times, or less.
-        """
+        """What is wrong with the worker's clock, if every request takes longer than the worker says."""
         loops = math.ceil(CLOCK_S / median_s)
         unseen = []
         for _ in range(CLOCK_TRIES):
             start = time.perf_counter()
             reading = self(loops)
             elapsed = time.perf_counter() - start - SETTLE_S
-            told = reading.seconds * (loops + 1) / loops
+            told = reading.seconds + min(reading.before, WARM_S + reading.seconds / loops)
             if elapsed <= CLOCK_FACTOR * told + self.slack_s:
                 return None
             unseen.append(elapsed - told)

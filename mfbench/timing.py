@@ -18,7 +18,7 @@ import numpy as np
 from mfbench import stats
 from mfbench.device import Reading
 
-SAMPLE_S = 2e-3  # a sample is at least so long, so that the clock and the pipe do not count
+SAMPLE_S = 5e-3  # a sample is at least so long, so that the clock and the pipe do not count
 PILOT_PLACEMENTS = 4  # at most; one alone where a second would take a quarter of the budget
 MAX_PILOTS = 4
 PLACEMENTS = (6, 132)  # fewest and most, of `stats.BLOCK_ROUNDS` rounds each

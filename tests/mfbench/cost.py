@@ -19,7 +19,6 @@ import click
 
 from mfbench import gate, inputs, isolation, records, roofline, runner, sampler, trial
 from mfbench.commands.run import run_suite, show
-from mfbench.cpu import LONG_S
 
 MEASURING = ("evaluations, timed", "evaluations before each sample", "settling before each sample",
              "moving the data", "ceilings")  # fmt: skip
@@ -62,11 +61,9 @@ class Ledger:
                     return original(worker, method, *arguments)
             with self.entry("pipes and sums over outputs"):
                 reading, sums = original(worker, method, *arguments)
-            each = reading.seconds / arguments[0]
-            before = each if each < LONG_S else 0.0
             self.spent["evaluations, timed"] += reading.seconds
-            self.spent["evaluations before each sample"] += before
-            self.spent["pipes and sums over outputs"] -= reading.seconds + before
+            self.spent["evaluations before each sample"] += reading.before
+            self.spent["pipes and sums over outputs"] -= reading.seconds + reading.before
             return reading, sums
 
         return wrapper

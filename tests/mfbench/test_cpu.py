@@ -1,4 +1,4 @@
-"""The CPU as a device: every evaluation that counts is timed, the one before it is not."""
+"""The CPU as a device: every evaluation that counts is timed, those before are not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import pytest
 from mfbench import cpu
 
 
-@pytest.mark.parametrize(("seconds", "loops", "evaluations"), [(1e-3, 1, 2), (1e-3, 7, 8), (0.5, 1, 1), (0.5, 3, 3)])
+@pytest.mark.parametrize(
+    ("seconds", "loops", "evaluations"), [(1e-3, 1, 4), (1e-3, 7, 10), (0.05, 2, 3), (0.5, 1, 1), (0.5, 3, 3)]
+)
 def test_a_sample_is_of_the_loops_alone(monkeypatch, seconds: float, loops: int, evaluations: int) -> None:
     now, calls = 0.0, 0
 
@@ -23,6 +25,7 @@ def test_a_sample_is_of_the_loops_alone(monkeypatch, seconds: float, loops: int,
     calls = 0
     reading, outputs = device.sample([step], loops)
     assert reading.seconds == pytest.approx(loops * seconds)
+    assert reading.before == pytest.approx((evaluations - loops) * seconds)
     assert (calls, outputs) == (evaluations, evaluations)
     assert (reading.cold, reading.gaps, reading.throttled) == (False, False, False)
 

@@ -33,7 +33,8 @@ class Machine:
 
 def run(machine: Machine, seconds: dict[str, float], budget: float = 5.0) -> timing.Timing:
     providers = {name: machine.provider(name, value) for name, value in seconds.items()}
-    return timing.time_in_rounds(machine.hands(providers), next(iter(seconds)), budget, 1, dict.fromkeys(seconds, 1e-3))
+    estimates = {name: max(value, 1e-3) for name, value in seconds.items()}
+    return timing.time_in_rounds(machine.hands(providers), next(iter(seconds)), budget, 1, estimates)
 
 
 def test_finds_the_ratio_on_a_machine_that_drifts() -> None:
