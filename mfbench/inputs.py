@@ -33,6 +33,11 @@ class Inputs(NamedTuple):
     mask: Tensor | None  # (m, n)
     reg: float = 0.1
 
+    @property
+    def observed(self) -> int:
+        """How many ratings are."""
+        return int(self.ratings.isnan().logical_not().sum() if self.mask is None else self.mask.count_nonzero())
+
 
 def sized(case: Case) -> Case:
     """The case with the size and density of its data filled in."""

@@ -66,6 +66,7 @@ def timed(
     margin: float,
     family: int,
     ceilings: roofline.Ceilings,
+    observed: int,
 ) -> dict[str, Any]:
     """The parts of a record that come from timing.
 
@@ -74,7 +75,7 @@ def timed(
     case = origin.case
     seconds = rounds.samples[provider]
     median = stats.median_interval(seconds)
-    work, floor = roofline.work(case), roofline.floor(case, ceilings)
+    work, floor = roofline.work(case), roofline.floor(case, observed, ceilings)
     parts: dict[str, Any] = {
         "timing": Timing(
             samples_s=seconds.tolist(),

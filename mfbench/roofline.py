@@ -20,9 +20,9 @@ BYTES = {"float64": 8, "float32": 4, "int32": 4, "int64": 8, "bfloat16": 2, "flo
 
 
 class Work(NamedTuple):
-    """What any implementation of a step has to do."""
+    """Operations and bytes of one step."""
 
-    flops: float  # three products of m n k multiplications and additions: E, dP, dQ
+    flops: float  # three products of k multiplications and additions a rating: E, dP, dQ
     bytes: float  # ratings and mask read once; factors and biases read, their gradients written
 
 
@@ -38,16 +38,21 @@ class Floor(NamedTuple):
     bound: Literal["compute", "memory"]
 
 
-def work(case: Case) -> Work:
-    """Operations and bytes of one step on float32 parameters."""
-    ratings = case.m * case.n * (BYTES[case.ratings_dtype] + BYTES[case.mask])
+def work(case: Case, observed: int | None = None) -> Work:
+    """Of one step on float32 parameters: on the whole matrix, or what cannot be spared where so many are observed.
+
+    A mask is read whole, and so are ratings that hold their mask as NaN.
+    """
+    cells = case.m * case.n
+    count = cells if observed is None else observed
+    ratings = cells * BYTES[case.mask] + (cells if case.mask == "none" else count) * BYTES[case.ratings_dtype]
     parameters = ((case.m + case.n) * (case.rank + 1) + 1) * 4
-    return Work(6.0 * case.m * case.n * case.rank, float(ratings + 2 * parameters))
+    return Work(6.0 * count * case.rank, float(ratings + 2 * parameters))
 
 
-def floor(case: Case, ceilings: Ceilings) -> Floor:
-    """The longer of computing at the GEMM rate and reading at the copy bandwidth."""
-    flops, size = work(case)
+def floor(case: Case, observed: int, ceilings: Ceilings) -> Floor:
+    """The longer of computing on the observed ratings at the GEMM rate and reading them at the copy bandwidth."""
+    flops, size = work(case, observed)
     compute, memory = flops / ceilings.gemm_flops_per_s, size / ceilings.copy_bytes_per_s
     return Floor(max(compute, memory), "compute" if compute >= memory else "memory")
 

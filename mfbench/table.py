@@ -35,7 +35,7 @@ def _block(records: Sequence[Record], name_width: int) -> Iterable[RenderableTyp
     grid.add_column("verdict", min_width=12, no_wrap=True)
     grid.add_column("error", justify="right", no_wrap=True)
     grid.add_column("peak", justify="right", min_width=7, no_wrap=True)
-    grid.add_column("floor", justify="right", min_width=5, no_wrap=True)
+    grid.add_column("GEMM", justify="right", min_width=5, no_wrap=True)
     problems = []
     for record in records:
         name = short(record.provider)
@@ -52,7 +52,7 @@ def _block(records: Sequence[Record], name_width: int) -> Iterable[RenderableTyp
             *_speedup(record.provider, record.speedup),
             "" if error is None else f"{error:.2f}",
             size(record.peak_bytes),
-            _fraction(record),
+            _gemm(record),
         )
     yield grid
     if problems:
@@ -70,8 +70,8 @@ def legend(records: Sequence[Record]) -> str:
     gemm = f"{roofline.gemm_flops_per_s / 1e9:.0f} GFLOP/s, measured"
     return (
         "\n±: 95 % interval of the median. error: the largest of the outputs' errors, 1 = its bound. peak: memory "
-        "beyond inputs, outputs and what is kept from case to case. floor: the time at this machine's GEMM rate "
-        f"({gemm}) or at the bandwidth of the working set, whichever is longer, as a fraction of the median."
+        "beyond inputs, outputs and what is kept from case to case. GEMM: 6 m n k operations over the median, as a "
+        f"fraction of this machine's rate in a square product ({gemm}); more where unobserved ratings are skipped."
         f"{_verdicts(ok)}{_troubles(ok)} {machine}"
     )
 
@@ -108,7 +108,7 @@ def _troubles(records: Sequence[Record]) -> str:
     if throttled := sum(timing.throttled or 0 for timing in timings):
         parts.append(f" {throttled} rounds were timed again: heat or power held the device back.")
     if any(record.roofline and record.roofline.fraction > 1 for record in records):
-        parts.append(" floor above 100 % is an error of this harness: a ceiling was measured too low.")
+        parts.append(" !: faster than the machine allows, an error of this harness: a ceiling was measured too low.")
     return "".join(parts)
 
 
@@ -147,10 +147,18 @@ def _speedup(provider: str, speedup: Speedup | None) -> tuple[str, RenderableTyp
     return f"{speedup.ratio:.3g}{interval}", Text(speedup.verdict, style=VERDICT_STYLE[speedup.verdict])
 
 
-def _fraction(record: Record) -> str:
-    if record.roofline is None:
+def gemm_fraction(record: Record) -> float | None:
+    """The operations on the whole matrix a second over the machine's GEMM rate; None where there is no timing."""
+    if record.rates is None or record.roofline is None:
+        return None
+    return record.rates.flops_per_s / record.roofline.gemm_flops_per_s
+
+
+def _gemm(record: Record) -> str:
+    fraction = gemm_fraction(record)
+    if fraction is None or record.roofline is None:
         return ""
-    return f"{record.roofline.fraction:.0%}" + ("!" if record.roofline.fraction > 1 else "")
+    return f"{fraction:.0%}" + ("!" if record.roofline.fraction > 1 else "")
 
 
 def short(provider: str) -> str:

@@ -53,7 +53,7 @@ class Trial:
         if rounds and honest:
             ceilings = roofline.measure(self.case, self.origin.device)
             for name in honest:
-                parts = results.timed(self.origin, name, rounds, baseline, margin, family, ceilings)
+                parts = results.timed(self.origin, name, rounds, baseline, margin, family, ceilings, inputs.observed)
                 prepared = self.prepared[name]
                 records[name] = self.origin.record(
                     name,

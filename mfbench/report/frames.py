@@ -10,7 +10,7 @@ import pandas
 from mfbench.cases import Case
 from mfbench.comparison import Comparison, Measurement
 from mfbench.report.evidence import Entry
-from mfbench.table import error_over_bound
+from mfbench.table import error_over_bound, gemm_fraction
 
 
 def measurements(entries: Sequence[Entry]) -> pandas.DataFrame:
@@ -36,6 +36,7 @@ def _measurement(entry: Entry) -> dict[str, Any]:
         "verdict": speedup.verdict if speedup else None,
         "error_over_bound": error_over_bound(record) if record else None,
         "peak_bytes": record.peak_bytes if record else None,
+        "gemm_fraction": gemm_fraction(record) if record else None,
         "floor_fraction": record.roofline.fraction if record and record.roofline else None,
     }
 

@@ -12,9 +12,9 @@ from mfbench.inspect.document import Build
 from mfbench.records import Record
 from mfbench.report.evidence import Entry
 from mfbench.report.labels import device_and_case, printable, seconds, short, size
-from mfbench.table import error_over_bound, half_width
+from mfbench.table import error_over_bound, gemm_fraction, half_width
 
-COLUMNS = ("case", "provider", "status", "median", "±", "× baseline", "verdict", "error", "peak", "floor")
+COLUMNS = ("case", "provider", "status", "median", "±", "× baseline", "verdict", "error", "peak", "GEMM", "floor")
 
 
 class Row(NamedTuple):
@@ -65,14 +65,14 @@ def _measured(record: Record) -> list[tuple[str, float | None]]:
     elif speedup:
         ratio, verdict = (_interval(speedup.ratio, *speedup.ci95), speedup.ratio), speedup.verdict
     error, half = error_over_bound(record), half_width(record)
-    fraction = record.roofline.fraction if record.roofline else None
+    floor = record.roofline.fraction if record.roofline else None
     return [
         ("" if half is None else f"{half:.1%}", half),
         ratio,
         (verdict, None),
         ("" if error is None else f"{error:.2f}", error),
         (size(record.peak_bytes), record.peak_bytes),
-        ("" if fraction is None else f"{fraction:.0%}", fraction),
+        *(("" if value is None else f"{value:.0%}", value) for value in (gemm_fraction(record), floor)),
     ]
 
 

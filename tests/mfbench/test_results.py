@@ -30,7 +30,7 @@ def rounds(ratio: float = 1.03, noise: float = 0.01, scale: float = 1.0, **chang
 
 def record(found: Timing, family: int = 1, device: str = "cpu") -> Record:
     origin = results.Origin("r", CASE, device)
-    parts = results.timed(origin, "new", found, "base", 0.02, family, CEILINGS)
+    parts = results.timed(origin, "new", found, "base", 0.02, family, CEILINGS, CASE.m * CASE.n)
     return Record(run_id="r", time="", case=CASE, provider="new", device=device, status="ok", env=ENV,
                   correctness={}, **parts)  # fmt: skip
 

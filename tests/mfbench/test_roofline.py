@@ -30,10 +30,17 @@ def test_work_is_counted(axes: dict, bytes_a_rating: int) -> None:
     assert work.bytes == 10 * 20 * bytes_a_rating + 2 * 4 * parameters
 
 
+@pytest.mark.parametrize(("mask", "ratings_read"), [("uint8", 50), ("none", 200)])
+def test_unobserved_ratings_need_no_work_and_no_reading_but_of_their_mask(mask: str, ratings_read: int) -> None:
+    everything, needed = roofline.work(case(mask=mask)), roofline.work(case(mask=mask), 50)
+    assert needed.flops == everything.flops / 4
+    assert needed.bytes == everything.bytes - 4 * (200 - ratings_read)
+
+
 def test_floor_is_set_by_what_binds() -> None:
-    flops, size = roofline.work(case())
-    assert roofline.floor(case(), Ceilings(flops / 2.0, size / 1.0)) == (2.0, "compute")
-    assert roofline.floor(case(), Ceilings(flops / 1.0, size / 3.0)) == (3.0, "memory")
+    flops, size = roofline.work(case(), 50)
+    assert roofline.floor(case(), 50, Ceilings(flops / 2.0, size / 1.0)) == (2.0, "compute")
+    assert roofline.floor(case(), 50, Ceilings(flops / 1.0, size / 3.0)) == (3.0, "memory")
 
 
 def test_ceilings_are_measured_for_the_working_set() -> None:

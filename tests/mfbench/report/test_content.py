@@ -166,7 +166,7 @@ def test_names_are_shown_and_never_markup(made, tmp_path: Path) -> None:
     short = made(path, name="report.md")
     assert "<script" not in short
     bars = [line.count("|") - line.count("\\|") for line in short.splitlines() if line.startswith("| ")]
-    assert sorted(bars) == [5] + [11] * 9  # the failed one has its reason in place of the figures
+    assert sorted(bars) == [5] + [12] * 9  # the failed one has its reason in place of the figures
 
 
 def test_samples_are_packed_within_a_65535th_of_their_range() -> None:
