@@ -1,9 +1,19 @@
-"""What all tests share: GPU tests skip where there is no GPU, and memory that nothing has written can hold NaN."""
+"""What all tests share: processes, skipping where there is no GPU, and memory that holds NaN until it is written."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+
+from mfbench.environment import usable_cpus
+
+MOST_PROCESSES = 4  # a test may have two threads of its own
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """None beside this one where times are taken, or where a GPU's memory would have to be shared."""
+    alone = config.getoption("benchmark_only") or torch.cuda.is_available() or torch.xpu.is_available()
+    return 0 if alone else min(usable_cpus(), MOST_PROCESSES)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -19,7 +19,7 @@ import click
 import numpy as np
 from scipy.stats import binomtest
 
-from mfbench import compare, stats
+from mfbench import comparison, stats
 from mfbench.cases import Case, parse_size
 from mfbench.isolation import WorkerProcess
 from mfbench.records import Record, Writer, read
@@ -82,8 +82,8 @@ def earlier(out: Path, count: Count) -> list[tuple[Record, Record]]:
 
 def alarms(suite: list[tuple[Record, Record]], margin: float) -> int:
     """Faster or slower in the comparison of the whole suite, with its family-wise intervals."""
-    base, new = ([compare.measurement(pair[side])._replace(provider="") for pair in suite] for side in (0, 1))
-    return sum(pair.outcome in FALSE for pair in compare.compare(base, new, margin, paired=True).pairs)
+    base, new = ([comparison.measurement(pair[side])._replace(provider="") for pair in suite] for side in (0, 1))
+    return sum(pair.outcome in FALSE for pair in comparison.compare(base, new, margin, paired=True).pairs)
 
 
 def of(found: int, count: int, what: str) -> str:
