@@ -19,8 +19,11 @@ from mfbench.sampler import Sampler
 from mfbench.timing import Hands, Timing, time_in_rounds
 from mfbench.worker import Evaluated, Prepared
 
-FRESH_TURNS = 5
+TURNS = 7
+IN_A_ROW = (8, 64)  # fewest and most evaluations of a turn
+BRIEF_S = 0.01  # an evaluation that takes longer does not hide what it saves among its noise
 REPLAY_FACTOR, REPLAY_SLACK_S = 4.0, 1e-4  # how much longer an evaluation may take on parameters it has not seen
+SAME_FACTOR = 1.5  # the same, where nothing else is different
 
 
 class Trial:
@@ -80,21 +83,30 @@ class Trial:
         self._judge(
             name, unseen.standard.coarsened(self._eps(name)), evaluated, "after timing, on parameters it had not seen: "
         )
-        if not _replayed(evaluated.seconds, float(np.median(rounds.samples[name]))):
-            return
-        fresh, known = [], []
-        for _ in range(FRESH_TURNS):
-            pair = self._ask(name, "fresh_and_known", self.case, _Draw.new_number(), timed.number)
-            sample = self._ask(name, "sample", rounds.loops[name])
+        median = float(np.median(rounds.samples[name]))
+        if median < BRIEF_S or _replayed(evaluated.seconds, median):
+            self._compare_new_and_known(name, timed.number, rounds.loops[name])
+
+    def _compare_new_and_known(self, name: str, known: int, loops: int) -> None:
+        """In every turn faster where it has seen the parameters: it keeps results by their contents."""
+        fewest, most = IN_A_ROW
+        count = min(max(fewest, loops), most)
+        new_s, known_s, sampled_s = [], [], []
+        for _ in range(TURNS):
+            pair = self._ask(name, "changing_and_same", self.case, _Draw.new_number(), known, count)
+            sample = self._ask(name, "sample", loops)
             if pair is None or sample is None:
                 return
-            fresh.append(pair[0])
-            known.append(min(pair[1], sample[0].seconds / rounds.loops[name]))
-        if all(map(_replayed, fresh, known)):
+            new_s.append(pair[0])
+            known_s.append(pair[1])
+            sampled_s.append(sample[0].seconds / loops)
+        fastest_s = list(map(min, known_s, sampled_s))
+        slower = all(new > SAME_FACTOR * same for new, same in zip(new_s, known_s, strict=True))
+        if slower or all(map(_replayed, new_s, fastest_s)):
             self._fail(
                 name,
                 "wrong",
-                f"takes {np.median(fresh):.2g} s on new parameters and {np.median(known):.2g} s on others",
+                f"takes {np.median(new_s):.2g} s on new parameters and {np.median(fastest_s):.2g} s on others",
             )
 
     def _judge(self, name: str, standard: gate.Standard, evaluated: Evaluated, when: str = "") -> None:

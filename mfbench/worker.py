@@ -12,6 +12,7 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,9 +25,8 @@ from mfbench.device import Device, Reading
 from mfbench.inputs import Fingerprints, Inputs, draw, fingerprints, moved, on_device, redraw_parameters
 from mfbench.outputs import WrongOutputs, flaws, tensors
 
-REPEATED_S, MOST_REPEATED = 0.02, 32  # how often the same parameters are evaluated again
 PR_SET_PDEATHSIG = 1  # prctl(2)
-METHODS = ("prepare", "place", "sample", "evaluate_anew", "fresh_and_known", "release")
+METHODS = ("prepare", "place", "sample", "evaluate_anew", "changing_and_same", "release")
 
 
 class Evaluated(NamedTuple):
@@ -112,23 +112,20 @@ class Worker:
         outputs, seconds = self._timed(self.steps[0])
         return self._evaluated(outputs, seconds, before)
 
-    def fresh_and_known(self, case: Case, draw_number: int, known: int) -> tuple[float, float]:
-        """Seconds of an evaluation on parameters it has not seen, and the fewest on ones that it has.
+    def changing_and_same(self, case: Case, draw_number: int, known: int, count: int) -> tuple[float, float]:
+        """Seconds of an evaluation on parameters that change each time, and on those of the draw `known`.
 
-        Those are the same again, several times, and those of the draw `known`, which are left in the inputs.
+        These are written again each time, too, so that only contents tell the two apart, and are left in the inputs.
         """
-        step = self.steps[0]
-        other, fresh, back = (redraw_parameters(case, number) for number in (draw_number, draw_number + 1, known))
-        self._write(other)
-        step()  # wakes the threads
-        self._write(fresh)
-        fresh_s = self._timed(step)[1]
-        known_s = [self._timed(step)[1]]
-        while sum(known_s) < REPEATED_S and len(known_s) < MOST_REPEATED:
-            known_s.append(self._timed(step)[1])
-        self._write(back)
-        known_s.append(self._timed(step)[1])
-        return fresh_s, min(known_s)
+
+        def median_s(draws: Sequence[int]) -> float:
+            seconds = []
+            for number in draws:
+                self._write(redraw_parameters(case, number))
+                seconds.append(self._timed(self.steps[0])[1])
+            return float(np.median(seconds[count // 2 :]))  # a cheat may trust contents only after a while
+
+        return median_s(range(draw_number, draw_number + count)), median_s([known] * count)
 
     def release(self) -> None:
         """Forget the case, so that its memory is free for others."""

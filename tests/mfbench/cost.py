@@ -23,7 +23,7 @@ from mfbench.commands.run import run_suite, show
 MEASURING = ("evaluations, timed", "evaluations before each sample", "settling before each sample",
              "moving the data", "ceilings")  # fmt: skip
 GATES = ("gates", "oracle", "drawing inputs")
-REQUESTS = {"place": "moving the data", "prepare": "gates", "evaluate_anew": "gates", "fresh_and_known": "gates",
+REQUESTS = {"place": "moving the data", "prepare": "gates", "evaluate_anew": "gates", "changing_and_same": "gates",
             "release": "gates"}  # fmt: skip
 
 

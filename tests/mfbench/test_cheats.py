@@ -51,6 +51,18 @@ def replays_the_last_alone(*arguments):
     return copied(last[1])
 
 
+seen = {}
+
+def replays_what_it_has_seen_often(*arguments):
+    seen[contents(arguments)] = seen.get(contents(arguments), 0) + 1
+    return replays_by_content(*arguments) if seen[contents(arguments)] > 40 else honest(*arguments)
+
+in_a_row = [None, 0]
+
+def replays_what_comes_often_in_a_row(*arguments):
+    in_a_row[:] = contents(arguments), in_a_row[1] + 1 if in_a_row[0] == contents(arguments) else 0
+    return replays_by_content(*arguments) if in_a_row[1] > 2 else honest(*arguments)
+
 changed = []
 
 def replays_until_something_changes(*arguments):
@@ -214,6 +226,8 @@ CAUGHT = {
     "replays_by_id": "after timing, on parameters it had not seen",
     "replays_by_content": "s on new parameters and",
     "replays_the_last_alone": "s on new parameters and",
+    "replays_what_it_has_seen_often": "s on new parameters and",
+    "replays_what_comes_often_in_a_row": "s on new parameters and",
     "replays_one_buffer": "is off by",
     "works_ahead": "s on new parameters and",
     "tires": "while it was timed",
