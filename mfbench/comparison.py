@@ -36,6 +36,7 @@ class Measurement(NamedTuple):
     reason: str | None
     samples: stats.Samples | Quartiles | None  # seconds, in the order in which they were taken; None: not ok
     env: Mapping[str, Any]
+    busy: bool = False  # other programs ran while it was timed
 
     @property
     def key(self) -> tuple[Case | str, str, str]:
@@ -107,9 +108,10 @@ class Comparison(NamedTuple):
 def measurement(record: Record) -> Measurement:
     """A record as one side of a comparison."""
     samples = None if record.timing is None else np.array(record.timing.samples_s)
+    busy = record.timing is not None and record.timing.busy
     return Measurement(
-        record.case, record.provider, record.device, record.status, record.reason, samples, record.env
-    )  # fmt: skip
+        record.case, record.provider, record.device, record.status, record.reason, samples, record.env, busy
+    )
 
 
 def compare(base: Iterable[Measurement], new: Iterable[Measurement], margin: float, paired: bool = False) -> Comparison:
@@ -145,7 +147,7 @@ def _judge(base: Measurement, new: Measurement, margin: float, confidence: float
         outcome: Outcome = "broken" if base.samples is not None else "mended" if new.samples is not None else "failing"
         return Pair(base, new, None, outcome)
     ratio = _ratio(base.samples, new.samples, confidence, paired)
-    return Pair(base, new, ratio, stats.verdict(ratio, margin))
+    return Pair(base, new, ratio, stats.verdict(ratio, margin, base.busy or new.busy))
 
 
 def _ratio(

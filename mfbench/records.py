@@ -45,8 +45,9 @@ class Timing(_Part):
     """Seconds per evaluation; `samples_s` unrounded, in the order in which the rounds took them.
 
     The rounds lie in as many `placements`, equally many in each: between them the data was moved in memory. Rounds are
-    `disturbed` where other programs kept part of the machine busy (`foreign_cores` on average over all), and were
-    `throttled` where they were timed again since the device was held back by heat or power.
+    `disturbed` where other programs kept part of the machine busy (`foreign_cores` on average over all), `dropped`
+    where that was so and others were taken instead, and were `throttled` where they were timed again since the device
+    was held back by heat or power.
     """
 
     samples_s: list[float]
@@ -59,7 +60,13 @@ class Timing(_Part):
     placements: int | None = None
     throttled: int | None = None
     disturbed: int | None = None
+    dropped: int | None = None
     foreign_cores: float | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Other programs ran in half of the rounds or more."""
+        return 2 * (self.disturbed or 0) >= self.rounds
 
 
 class Speedup(_Part):

@@ -76,20 +76,22 @@ def timed(
     seconds = rounds.samples[provider]
     median = stats.median_interval(seconds)
     work, floor = roofline.work(case), roofline.floor(case, observed, ceilings)
+    timing = Timing(
+        samples_s=seconds.tolist(),
+        median_s=median.estimate,
+        ci95_s=(finite(median.low), finite(median.high)),
+        rounds=len(seconds),
+        loops=rounds.loops[provider],
+        method=method(rounds, provider, origin.device),
+        cold_cache=rounds.cold[provider],
+        placements=rounds.placements,
+        throttled=rounds.throttled,
+        disturbed=rounds.disturbed,
+        dropped=rounds.dropped,
+        foreign_cores=float(rounds.foreign.mean()) if rounds.foreign.size else None,
+    )
     parts: dict[str, Any] = {
-        "timing": Timing(
-            samples_s=seconds.tolist(),
-            median_s=median.estimate,
-            ci95_s=(finite(median.low), finite(median.high)),
-            rounds=len(seconds),
-            loops=rounds.loops[provider],
-            method=method(rounds, provider, origin.device),
-            cold_cache=rounds.cold[provider],
-            placements=rounds.placements,
-            throttled=rounds.throttled,
-            disturbed=rounds.disturbed,
-            foreign_cores=float(rounds.foreign.mean()) if rounds.foreign.size else None,
-        ),
+        "timing": timing,
         "rates": Rates(
             ratings_per_s=case.m * case.n / median.estimate,
             flops_per_s=work.flops / median.estimate,
@@ -111,7 +113,7 @@ def timed(
             ratio=ratio.estimate,
             ci95=(finite(ratio.low), finite(ratio.high)),
             margin=margin,
-            verdict=stats.verdict(together, margin),
+            verdict=stats.verdict(together, margin, timing.busy),
             family=family,
         )
     return parts

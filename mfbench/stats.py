@@ -14,6 +14,7 @@ CONFIDENCE = 0.95
 BLOCK_ROUNDS = 3  # a placement (see `timing`); medians of so many rounds are nearly normal whatever the noise's tails
 BLOCKS = (5, 30)  # fewest and most
 MAX_CORRELATION = 0.9
+BUSY_MARGIN = 1.0  # a thread that shares its core with another program's runs at half its speed
 LARGEST = 700.0  # logarithm of a ratio, about
 
 Verdict = Literal["faster", "slower", "same", "inconclusive"]
@@ -80,15 +81,21 @@ def family_confidence(count: int) -> float:
     return 1 - (1 - CONFIDENCE) / max(1, count)
 
 
-def verdict(ratio: Interval, margin: float) -> Verdict:
-    """`faster` or `slower` where the whole interval lies beyond the margin, `same` where it lies within."""
+def verdict(ratio: Interval, margin: float, busy: bool = False) -> Verdict:
+    """`faster` or `slower` where the whole interval lies beyond the margin, `same` where it lies within.
+
+    Args:
+        busy: other programs ran throughout. They may have met one side alone for as long as its process lived, which
+            no round shows: only what lies beyond `BUSY_MARGIN` is decided.
+    """
     if not math.isfinite(ratio.low) or not math.isfinite(ratio.high):
         return "inconclusive"
-    if ratio.low > 1 + margin:
+    beyond = max(margin, BUSY_MARGIN) if busy else margin
+    if ratio.low > 1 + beyond:
         return "faster"
-    if ratio.high < 1 / (1 + margin):
+    if ratio.high < 1 / (1 + beyond):
         return "slower"
-    if ratio.low >= 1 / (1 + margin) and ratio.high <= 1 + margin:
+    if not busy and ratio.low >= 1 / (1 + margin) and ratio.high <= 1 + margin:
         return "same"
     return "inconclusive"
 

@@ -25,7 +25,7 @@ PLACEMENTS = (6, 132)  # fewest and most, of `stats.BLOCK_ROUNDS` rounds each
 TARGET = 0.005  # half width of the ratios' intervals that the number of rounds aims at
 CAUTION = 1.6  # a pilot sees too little noise as often as too much
 OVERRUN = 10  # times the budget, at most, for the least number of rounds
-DISTURBED = 0.25  # cores that other programs keep busy in a placement whose rounds are marked
+DISTURBED = 0.25  # cores that other programs keep busy in a placement that is timed again, or marked
 
 Sample = Callable[[int], Reading]  # of so many loops
 
@@ -49,11 +49,12 @@ class Timing(NamedTuple):
     pilot_rounds: int  # timed, but not among the samples
     placements: int
     throttled: int  # rounds that were timed again, since the device was held back in them
+    dropped: int  # rounds that are not among the samples, since other programs kept the machine busy
     foreign: stats.Samples  # cores that others kept busy, by placement
 
     @property
     def disturbed(self) -> int:
-        """Rounds of placements in which other programs kept the machine busy."""
+        """Rounds among the samples in which other programs kept the machine busy."""
         return stats.BLOCK_ROUNDS * int((self.foreign > DISTURBED).sum())
 
 
@@ -90,6 +91,7 @@ def time_in_rounds(
     left = start + budget_s - hands.clock()
     rounds = _Rounds(hands, loops, random.Random(seed), start + OVERRUN * budget_s)
     rounds.take(_evenly(min(_placements_needed(pilot.samples(), baseline), max(fewest, int(left / each)), most)))
+    rounds.replace_disturbed()
     return rounds.timing(pilot_rounds)
 
 
@@ -100,7 +102,7 @@ class _Rounds:
         self.hands, self.loops, self.order, self.until = hands, loops, order, until
         self.rounds: list[dict[str, Reading]] = []
         self.foreign: list[float] = []
-        self.throttled = 0
+        self.throttled = self.dropped = 0
 
     def take(self, placements: int) -> None:
         """So many placements, or fewer where time has run out."""
@@ -117,6 +119,23 @@ class _Rounds:
                 if self.hands.clock() > self.until:
                     return
             self.foreign.append(self.hands.foreign())
+
+    def replace_disturbed(self) -> None:
+        """Time anew, and drop, the placements that other programs disturbed, unless they were most.
+
+        What the others do does not depend on the samples, so the intervals keep their coverage.
+        """
+        disturbed = sum(load > DISTURBED for load in self.foreign)
+        if not disturbed or 2 * disturbed >= len(self.foreign):
+            return
+        self.take(disturbed)
+        calm = [at for at, load in enumerate(self.foreign) if load <= DISTURBED]
+        if len(calm) < PLACEMENTS[0]:
+            return
+        kept = calm[: _evenly(len(calm))]
+        rounds = [self.rounds[at * stats.BLOCK_ROUNDS + turn] for at in kept for turn in range(stats.BLOCK_ROUNDS)]
+        self.dropped = len(self.rounds) - len(rounds)
+        self.rounds, self.foreign = rounds, [self.foreign[at] for at in kept]
 
     def _round(self) -> dict[str, Reading]:
         names = list(self.loops)
@@ -139,6 +158,7 @@ class _Rounds:
             pilot_rounds=pilot_rounds,
             placements=math.ceil(len(self.rounds) / stats.BLOCK_ROUNDS),
             throttled=self.throttled,
+            dropped=self.dropped,
             foreign=np.array(self.foreign),
         )
 

@@ -157,6 +157,8 @@ class Trial:
             for sampler in samplers.values():
                 sampler.place()
 
+        if self.origin.device != "cpu":
+            return Hands(samplers, place)
         foreign = ForeignLoad(worker.pid for worker in self.workers.values() if worker.pid is not None)
         return Hands(samplers, place, foreign.cores)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mfbench import results, roofline, table
+from mfbench import comparison, results, roofline, table
 from mfbench.cases import Case
 from mfbench.records import Record
 from mfbench.timing import Timing
@@ -24,7 +24,7 @@ def rounds(ratio: float = 1.03, noise: float = 0.01, scale: float = 1.0, **chang
     base, new = (scale * 1e-3 * np.exp(rng.normal(0, noise, 60)) for _ in range(2))
     fields = {"samples": {"base": base, "new": new / ratio}, "loops": {"base": 2, "new": 3},
               "cold": {"base": False, "new": False}, "gaps": {"base": False, "new": True}, "pilot_rounds": 6,
-              "placements": 20, "throttled": 0, "foreign": np.zeros(20)}  # fmt: skip
+              "placements": 20, "throttled": 0, "dropped": 0, "foreign": np.zeros(20)}  # fmt: skip
     return Timing(**(fields | changes))
 
 
@@ -49,7 +49,9 @@ def test_the_verdicts_of_a_larger_family_take_more_evidence() -> None:
     ("changes", "told"),
     [
         ({"foreign": np.repeat([0.0, 0.9], [10, 10])}, "Other programs kept the machine busy in 50% of the rounds."),
+        ({"foreign": np.repeat([0.0, 0.9], [10, 10])}, "only a factor of 2 is a verdict"),
         ({"throttled": 7}, "7 rounds were timed again"),
+        ({"dropped": 12}, "12 rounds were dropped"),
         ({"scale": 1e-3}, "error of this harness"),
     ],
 )
@@ -80,3 +82,15 @@ def test_the_record_says_how_the_samples_came_about() -> None:
     on_gpu = record(rounds(cold={"base": True, "new": True}), device="cuda").timing
     assert on_gpu.cold_cache
     assert on_gpu.method.startswith("device events, launch gaps included")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "calm", "busy"),
+    [(1.5, "faster", "inconclusive"), (1.0, "same", "inconclusive"), (3.0, "faster", "faster")],
+)
+def test_on_a_busy_machine_only_what_sharing_a_core_cannot_do_is_a_verdict(ratio: float, calm: str, busy: str) -> None:
+    among_others = np.repeat([0.0, 0.9], [10, 10])
+    found = [record(rounds(ratio, noise=0.001, foreign=load)) for load in (np.zeros(20), among_others)]
+    assert [r.speedup.verdict for r in found] == [calm, busy]
+    assert found[0].speedup.ci95 == found[1].speedup.ci95
+    assert [comparison.measurement(r).busy for r in found] == [False, True]

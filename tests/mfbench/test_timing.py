@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterator
 
 import pytest
 
@@ -104,6 +105,21 @@ def test_rounds_that_other_programs_disturbed_are_counted() -> None:
     hands = machine.hands({"a": machine.provider("a", 5e-3), "b": machine.provider("b", 5e-3)})
     result = timing.time_in_rounds(hands._replace(foreign=lambda: next(busy)), "b", 5.0, 1, {"a": 5e-3, "b": 5e-3})
     assert result.disturbed == stats.BLOCK_ROUNDS * result.placements / 2
+
+
+def disturbed_by(busy: Iterator[float]) -> timing.Timing:
+    machine = Machine(jitter=0.02)
+    hands = machine.hands({"a": machine.provider("a", 5e-3), "b": machine.provider("b", 5e-3)})
+    return timing.time_in_rounds(hands._replace(foreign=lambda: next(busy)), "b", 5.0, 1, {"a": 5e-3, "b": 5e-3})
+
+
+def test_a_few_disturbed_placements_are_taken_again_and_dropped() -> None:
+    calm, result = disturbed_by(itertools.repeat(0.0)), disturbed_by(itertools.cycle([0.0, 0.9] + [0.0, 0.1] * 3))
+    assert calm.dropped == 0
+    assert result.disturbed == 0
+    assert result.dropped >= stats.BLOCK_ROUNDS * calm.placements / 5
+    assert result.placements >= 0.9 * calm.placements
+    assert result.placements * stats.BLOCK_ROUNDS == len(result.samples["a"]) == len(result.samples["b"])
 
 
 def test_samples_of_a_fast_provider_last_long_enough() -> None:
