@@ -17,6 +17,7 @@ from kernels.loss import PRECISIONS
 from mfbench.cases import nearest
 from mfbench.errors import UsageError
 from mfbench.inputs import Inputs
+from mfbench.reasons import reason
 from reference.autograd import notebook_loss, notebook_operands
 
 Outputs = tuple[Any, Any]  # loss, gradients in parameter order
@@ -56,6 +57,8 @@ def check(name: str) -> None:
     if colon:
         if not Path(f"{path}.py").is_file():
             raise UsageError(f"--provider: no file {path}.py")
+    elif name.endswith(".py"):
+        raise UsageError(f"--provider: expected a function of {name}, as {name}:FUNCTION")
     elif name not in names():
         raise UsageError(f"--provider: no provider {name!r}, nor path/to/file.py:function{nearest(name, names())}")
 
@@ -104,9 +107,10 @@ def _function_from_file(name: str) -> Callable[..., Outputs]:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise UsageError(f"--provider: {path} cannot be imported: {type(error).__name__}: {error}") from error
+        raise UsageError(f"--provider: {path} cannot be imported: {reason(error)}") from error
     if not callable(getattr(module, function, None)):
-        raise UsageError(f"--provider: {path} has no function {function!r}")
+        functions = [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]
+        raise UsageError(f"--provider: {path} has no function {function!r}{nearest(function, functions)}")
     return getattr(module, function)
 
 
