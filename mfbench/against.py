@@ -16,13 +16,14 @@ from mfbench.records import Record
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASURED = ("kernels", "reference")  # the harness itself is this checkout's on both sides
+DIGITS = 12  # of a commit's name
 OWN = ("closed-form",)  # providers that are part of the harness
 
 
 class Checkout(NamedTuple):
     """What is measured of another revision, unpacked into a folder."""
 
-    revision: str  # as the user named it
+    revision: str  # as the user named it; of a whole commit's name the first digits
     commit: str
     folder: Path
     repository: Path | None = None  # of the user, where the providers are files in it
@@ -66,8 +67,8 @@ class Checkout(NamedTuple):
         for record in records:
             if self.provider(record.provider) is not None and record.env.get("commit") != self.commit:
                 raise UsageError(
-                    f"--resume: {self.revision} is commit {self.commit[:12]}, and was "
-                    f"{str(record.env.get('commit'))[:12]} when the run began"
+                    f"--resume: {self.revision} is commit {self.commit[:DIGITS]}, and was "
+                    f"{str(record.env.get('commit'))[:DIGITS]} when the run began"
                 )
 
 
@@ -97,7 +98,7 @@ def checkout(revision: str, providers: Sequence[str] = ()) -> Iterator[Checkout]
     with tempfile.TemporaryDirectory(prefix="mfbench-against-") as folder:
         with zipfile.ZipFile(io.BytesIO(packed.stdout)) as archive:
             archive.extractall(folder)
-        yield Checkout(revision, commit, Path(folder), repository)
+        yield Checkout(revision[:DIGITS] if revision == commit else revision, commit, Path(folder), repository)
 
 
 def _repository_of(files: Sequence[str]) -> Path | None:

@@ -144,7 +144,11 @@ AXES = ("size", "rank", "density", "ratings_dtype", "data", "seed")
 )  # fmt: skip
 @click.option("--time-limit", type=Finite(min=0, min_open=True), default=300.0, show_default=True,
               metavar="SECONDS", help="A single answer of a provider may take so long.")  # fmt: skip
-@click.option("--against", metavar="REV", help="Compare with another revision of this checkout, in the same rounds.")
+@click.option(
+    "--against",
+    metavar="REV",
+    help="Compare with another revision of this checkout, or of a provider's file, in the same rounds.",
+)
 def run(suite: str, device: str | None, provider: list[str] | None, out: Path, resume: bool, threads: int | None,
         baseline: str, margin: float, budget: float, as_json: bool, time_limit: float,
         against: str | None, **axes: Any) -> int:  # fmt: skip

@@ -114,10 +114,12 @@ def test_every_command_and_option_exists(page: Path) -> None:
 
 
 def test_the_workflow_calls_commands_that_exist() -> None:
-    text = (ROOT / "examples" / "benchmark.yml").read_text().replace("\\\n", " ")
+    text = (ROOT / "examples" / "benchmark.yml").read_text()
+    settings = dict(re.findall(r"^  (PROVIDER|OPTIONS): (.*)$", text, re.MULTILINE))
     found = re.findall(r"mfbench ((?:run|report|compare) [^|;>\n]*)", text)
     assert len(found) == 3
     for line in found:
+        line = line.replace("$OPTIONS", settings["OPTIONS"])
         name, *arguments = shlex.split(line)
         cli.commands[name].make_context(name, arguments)
 
