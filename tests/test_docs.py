@@ -14,7 +14,8 @@ from pathlib import Path
 import click
 import pytest
 
-from mfbench.cli import DEFAULT_OUT, cli
+from mfbench.cli import cli
+from mfbench.options import DEFAULT_OUT
 from tests.mfbench.commands import mfbench_here
 
 ROOT = Path(__file__).parents[1]
