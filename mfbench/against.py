@@ -1,4 +1,4 @@
-"""Another revision of this project beside the present one: its kernels, measured by this harness."""
+"""Another revision beside the present one, of this project's kernels or of a user's files, measured by this harness."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from mfbench.records import Record
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASURED = ("kernels", "reference")  # the harness itself is this checkout's on both sides
+DIGITS = 12  # of a commit's name
 OWN = ("closed-form",)  # providers that are part of the harness
 
 
 class Checkout(NamedTuple):
     """What is measured of another revision, unpacked into a folder."""
 
-    revision: str  # as the user named it
+    revision: str  # as the user named it; of a whole commit's name the first digits
     commit: str
     folder: Path
+    repository: Path | None = None  # of the user, where the providers are files in it
 
     def name(self, provider: str) -> str:
         """How a provider of that revision is called in records."""
@@ -33,6 +35,13 @@ class Checkout(NamedTuple):
     def provider(self, name: str) -> str | None:
         """The provider that is called so; None where the name is of the present checkout."""
         return name.removesuffix(f"@{self.revision}") if name.endswith(f"@{self.revision}") else None
+
+    def location(self, provider: str) -> str:
+        """Where a provider of that revision is loaded from."""
+        if self.repository is None:
+            return provider
+        path, _, function = provider.rpartition(":")
+        return f"{self.folder / Path(path).resolve().relative_to(self.repository)}:{function}"
 
     def stamped(self, record: Record) -> Record:
         """The record with the commit that its provider was taken from."""
@@ -58,37 +67,56 @@ class Checkout(NamedTuple):
         for record in records:
             if self.provider(record.provider) is not None and record.env.get("commit") != self.commit:
                 raise UsageError(
-                    f"--resume: {self.revision} is commit {self.commit[:12]}, and was "
-                    f"{str(record.env.get('commit'))[:12]} when the run began"
+                    f"--resume: {self.revision} is commit {self.commit[:DIGITS]}, and was "
+                    f"{str(record.env.get('commit'))[:DIGITS]} when the run began"
                 )
 
 
 @contextlib.contextmanager
-def checkout(revision: str) -> Iterator[Checkout]:
+def checkout(revision: str, providers: Sequence[str] = ()) -> Iterator[Checkout]:
     """The revision in a temporary folder, which is removed afterwards. The repository is only read.
 
+    Of providers that are files, it is the revision of their own repository, which is unpacked whole.
+
     Raises:
-        UsageError: this is no git checkout, or it has no such revision.
+        UsageError: this is no git checkout, it has no such revision, or files and named providers are mixed.
         NotComparable: the revision has no kernels to measure.
     """
-    if not (ROOT / ".git").exists():
+    repository = _repository_of([name.rpartition(":")[0] for name in providers if ".py:" in name])
+    if repository and not all(".py:" in name for name in providers):
+        raise UsageError("--provider: with --against either files or names, since their revisions are not the same")
+    if repository is None and not (ROOT / ".git").exists():
         raise UsageError(f"--against: expected a git checkout of the project, and {ROOT} is none")
-    resolved = _git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+    root, measured = (repository, ()) if repository else (ROOT, MEASURED)
+    resolved = _git(root, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
     if resolved.returncode:
-        raise UsageError(f"--against: no revision {revision!r} in {ROOT}: {_last_line(resolved.stderr)}")
+        raise UsageError(f"--against: no revision {revision!r} in {root}: {_last_line(resolved.stderr)}")
     commit = resolved.stdout.decode().strip()
-    packed = _git("archive", "--format=zip", commit, *MEASURED)
+    packed = _git(root, "archive", "--format=zip", commit, *measured)
     if packed.returncode:
         raise NotComparable(f"--against: {revision} cannot be unpacked: {_last_line(packed.stderr)}")
     with tempfile.TemporaryDirectory(prefix="mfbench-against-") as folder:
         with zipfile.ZipFile(io.BytesIO(packed.stdout)) as archive:
             archive.extractall(folder)
-        yield Checkout(revision, commit, Path(folder))
+        yield Checkout(revision[:DIGITS] if revision == commit else revision, commit, Path(folder), repository)
 
 
-def _git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+def _repository_of(files: Sequence[str]) -> Path | None:
+    """The git repository that the files are in; None without files."""
+    roots = set()
+    for file in files:
+        found = _git(Path(file).resolve().parent, "rev-parse", "--show-toplevel")
+        if found.returncode:
+            raise UsageError(f"--against: {file} is in no git repository: {_last_line(found.stderr)}")
+        roots.add(Path(found.stdout.decode().rstrip("\n")).resolve())
+    if len(roots) > 1:
+        raise UsageError(f"--against: the files are in different repositories: {', '.join(map(str, sorted(roots)))}")
+    return roots.pop() if roots else None
+
+
+def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     try:
-        return subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, check=False)
+        return subprocess.run(["git", "-C", root, *arguments], capture_output=True, check=False)
     except OSError as error:
         raise UsageError(f"--against: git cannot be run: {error.strerror}") from None
 

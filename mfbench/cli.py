@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import io
 import json
-import math
+import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from mfbench import foreign_packages, messages
 from mfbench.errors import DataUnavailable, NotComparable, UsageError
+from mfbench.options import Finite, comma_separated, options
 
-DEFAULT_OUT = "mfbench-records.jsonl"
+INTERRUPTED = 130  # exit code, as a shell has it for SIGINT
 
 
 def main() -> None:
@@ -32,7 +32,10 @@ def main() -> None:
         click.echo(f"mfbench: {'; '.join(foreign)}", err=True)
         sys.exit(2)
     try:
-        sys.exit(cli.main(standalone_mode=False) or 0)
+        code = cli.main(standalone_mode=False) or 0
+        if code == INTERRUPTED:
+            _leave_at_once()
+        sys.exit(code)
     except click.exceptions.NoArgsIsHelpError as help_text:
         click.echo(help_text.format_message(), err=True)
         sys.exit(2)
@@ -48,7 +51,15 @@ def main() -> None:
         click.echo(f"mfbench: not comparable: {error}", err=True)
         sys.exit(4)
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
+        _leave_at_once()
+
+
+def _leave_at_once() -> NoReturn:
+    """Everything is written and every worker has ended: PyTorch takes a second to tidy up, which nobody waits for."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(INTERRUPTED)
 
 
 def _tell_where(error: Exception) -> None:
@@ -79,62 +90,6 @@ def cli() -> None:
     """Is a kernel of biased, masked matrix factorization right, and is it faster?"""
 
 
-class Finite(click.FloatRange):
-    """A number in a range; neither NaN nor infinite."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{number} is not a finite number.", param, ctx)
-        return number
-
-    def _describe_range(self) -> str:
-        return "" if self.min is None and self.max is None else super()._describe_range()
-
-
-def _comma(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
-    if value is None:
-        return None
-    parts = list(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
-    if not parts:
-        raise click.BadParameter(f"expected one or more names, got {value!r}.")
-    return parts
-
-
-OPTIONS: dict[str, Callable[..., Any]] = {
-    "suite": click.option("--suite", default="quick", show_default=True, metavar="NAME|FILE.toml"),
-    "device": click.option("--device", type=click.Choice(["cpu", "cuda", "all"]), help="Default: the best one here."),
-    "provider": click.option("--provider", callback=_comma, metavar="A,B", help="Also path/to/file.py:function."),
-    "size": click.option("--size", multiple=True, metavar="MxN", help="Users x items; may be repeated."),
-    "rank": click.option("--rank", type=click.IntRange(0, 1 << 20)),
-    "density": click.option("--density", type=Finite(0, 1), help="Fraction observed."),
-    "ratings_dtype": click.option(
-        "--ratings-dtype", type=click.Choice(["float64", "float32", "bfloat16", "float16", "uint8", "int8"])
-    ),
-    "data": click.option("--data", metavar="NAME|FILE", help="A data set of `mfbench list`, or a file of ratings."),
-    "out": click.option("--out", default=DEFAULT_OUT, show_default=True, type=click.Path(path_type=Path)),
-    "resume": click.option("--resume", is_flag=True, help="Go on with the last run in --out."),
-    "seed": click.option("--seed", type=click.IntRange(0, 2**63 - 1)),
-    "threads": click.option("--threads", type=click.IntRange(1, 1024), help="Default: PyTorch's own choice."),
-    "baseline": click.option("--baseline", default="autograd", show_default=True, help="What speed-ups are against."),
-    "margin": click.option("--margin", type=Finite(min=0), default=0.02, show_default=True),
-    "budget": click.option(
-        "--budget", type=Finite(min=0, min_open=True), default=5.0, show_default=True,
-        metavar="SECONDS", help="Timing budget a case.",
-    ),
-    "as_json": click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout."),
-}  # fmt: skip
-
-
-def options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The shared options of those names, in that order."""
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        return functools.reduce(lambda decorated, name: OPTIONS[name](decorated), reversed(names), command)
-
-    return decorate
-
-
 AXES = ("size", "rank", "density", "ratings_dtype", "data", "seed")
 
 
@@ -144,7 +99,11 @@ AXES = ("size", "rank", "density", "ratings_dtype", "data", "seed")
 )  # fmt: skip
 @click.option("--time-limit", type=Finite(min=0, min_open=True), default=300.0, show_default=True,
               metavar="SECONDS", help="A single answer of a provider may take so long.")  # fmt: skip
-@click.option("--against", metavar="REV", help="Compare with another revision of this checkout, in the same rounds.")
+@click.option(
+    "--against",
+    metavar="REV",
+    help="Compare with another revision of this checkout, or of a provider's file, in the same rounds.",
+)
 def run(suite: str, device: str | None, provider: list[str] | None, out: Path, resume: bool, threads: int | None,
         baseline: str, margin: float, budget: float, as_json: bool, time_limit: float,
         against: str | None, **axes: Any) -> int:  # fmt: skip
@@ -162,7 +121,7 @@ def run(suite: str, device: str | None, provider: list[str] | None, out: Path, r
     )
     command_run.show(records, as_json)
     if interrupted:
-        return 130
+        return INTERRUPTED
     return int(any(record.status in ("wrong", "crashed", "timeout", "error") for record in records))
 
 
@@ -249,11 +208,11 @@ def train(**given: Any) -> int:
 
 
 @cli.command()
-@click.option("--target", callback=_comma, metavar="A,B", help="sm_90, gfx942, ...; default: all.")
-@click.option("--rank", callback=_comma, metavar="K,L", help="Default: 30.")
-@click.option("--precision", callback=_comma, metavar="A,B", help="Default: all.")
-@click.option("--encoding", callback=_comma, metavar="A,B", help="Default: float32+uint8.")
-@click.option("--mode", callback=_comma, metavar="A,B", help="fast (the default), deterministic.")
+@click.option("--target", callback=comma_separated, metavar="A,B", help="sm_90, gfx942, ...; default: all.")
+@click.option("--rank", callback=comma_separated, metavar="K,L", help="Default: 30.")
+@click.option("--precision", callback=comma_separated, metavar="A,B", help="Default: all.")
+@click.option("--encoding", callback=comma_separated, metavar="A,B", help="Default: float32+uint8.")
+@click.option("--mode", callback=comma_separated, metavar="A,B", help="fast (the default), deterministic.")
 @click.option("--all", "everything", is_flag=True, help="Every shipped build, where no other option says which.")
 @click.option("--jobs", type=click.IntRange(1, 1024), help="Compile in so many processes; default: one a CPU.")
 @click.option("--compare", "other", metavar="OTHER.json", type=click.Path(path_type=Path),

@@ -8,7 +8,7 @@ by a multiple of eps * |x|'|y|). So a bound holds at any scale of the data, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +45,16 @@ class Correctness(NamedTuple):
     def explanation(self) -> str:
         """The hint as the end of a sentence."""
         return f" (it {self.hint})" if self.hint else ""
+
+
+def complaints(verdicts: Mapping[str, Correctness], flaws: Sequence[str]) -> list[str]:
+    """What is wrong, in words: flaws of the form, which may be the cause, then the outputs that are off."""
+    misshapen = {flaw.partition(" has shape ")[0] for flaw in flaws}
+    return list(flaws) + [
+        f"{output} is off by {verdict.error:.2g}, allowed {verdict.bound:.2g}{verdict.explanation}"
+        for output, verdict in verdicts.items()
+        if not verdict.ok and output not in misshapen
+    ]
 
 
 class Standard(NamedTuple):

@@ -18,6 +18,7 @@ from mfbench.records import Status
 START_LIMIT_S = 120.0
 DEATH_LIMIT_S = 10.0  # of a process that closed its pipe
 START = "import sys; sys.path[:0] = sys.argv[6:]; from mfbench.worker import main; main()"
+START_HARNESS_FIRST = "import sys; from mfbench.worker import main; sys.path[:0] = sys.argv[6:]; main()"
 MESSAGE_BYTES = 2000  # of what a worker wrote before it died
 
 
@@ -33,14 +34,16 @@ class ProviderFailure(Exception):
 class WorkerProcess:
     """One provider in a process of its own; started again after it died.
 
-    What lies in `folder` is imported before anything else of the name.
+    What lies in `folder` is imported before anything else of the name; with `harness_first`, after the harness.
     """
 
     def __init__(
-        self, provider: str, device: str, threads: int | None, time_limit_s: float, folder: Path | None = None
-    ) -> None:
+        self, provider: str, device: str, threads: int | None, time_limit_s: float, folder: Path | None = None,
+        harness_first: bool = False,
+    ) -> None:  # fmt: skip
         self.provider, self.device, self.threads, self.time_limit_s = provider, device, threads, time_limit_s
         self.folder = folder
+        self._start = START_HARNESS_FIRST if harness_first else START
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -57,7 +60,7 @@ class WorkerProcess:
         answers_read, answers_write = os.pipe()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 (closed in stop)
         self._process = subprocess.Popen(
-            [sys.executable, "-c", START, str(requests_read), str(answers_write), self.provider, self.device,
+            [sys.executable, "-c", self._start, str(requests_read), str(answers_write), self.provider, self.device,
              str(self.threads or 0), *([str(self.folder)] if self.folder else [])],
             pass_fds=(requests_read, answers_write),
             stdin=subprocess.DEVNULL,
@@ -82,7 +85,7 @@ class WorkerProcess:
             try:
                 self._receive(self._greeting, START_LIMIT_S)
             except ProviderFailure as failure:
-                raise UsageError(failure.reason.removeprefix("UsageError: ")) from None
+                raise UsageError(failure.reason) from None
             self._greeting = None
 
     def request(self, method: str, *arguments: Any) -> Any:

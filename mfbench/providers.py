@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -17,6 +18,7 @@ from kernels.loss import PRECISIONS
 from mfbench.cases import nearest
 from mfbench.errors import UsageError
 from mfbench.inputs import Inputs
+from mfbench.reasons import reason
 from reference.autograd import notebook_loss, notebook_operands
 
 Outputs = tuple[Any, Any]  # loss, gradients in parameter order
@@ -56,6 +58,8 @@ def check(name: str) -> None:
     if colon:
         if not Path(f"{path}.py").is_file():
             raise UsageError(f"--provider: no file {path}.py")
+    elif name.endswith(".py"):
+        raise UsageError(f"--provider: expected a function of {name}, as {name}:FUNCTION")
     elif name not in names():
         raise UsageError(f"--provider: no provider {name!r}, nor path/to/file.py:function{nearest(name, names())}")
 
@@ -101,12 +105,14 @@ def _function_from_file(name: str) -> Callable[..., Outputs]:
     assert spec is not None  # a .py file always has a spec and a loader
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.path.append(str(Path(path).resolve().parent))  # what lies beside the file can be imported
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise UsageError(f"--provider: {path} cannot be imported: {type(error).__name__}: {error}") from error
+        raise UsageError(f"--provider: {path} cannot be imported: {reason(error)}") from error
     if not callable(getattr(module, function, None)):
-        raise UsageError(f"--provider: {path} has no function {function!r}")
+        functions = [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]
+        raise UsageError(f"--provider: {path} has no function {function!r}{nearest(function, functions)}")
     return getattr(module, function)
 
 

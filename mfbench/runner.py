@@ -65,7 +65,11 @@ def _worker(plan: Plan, name: str) -> WorkerProcess:
     elsewhere = plan.against.provider(name) if plan.against else None
     if plan.against is None or elsewhere is None:
         return WorkerProcess(name, plan.device, plan.threads, plan.time_limit_s)
-    return WorkerProcess(elsewhere, plan.device, plan.threads, plan.time_limit_s, plan.against.folder)
+    other = plan.against
+    return WorkerProcess(
+        other.location(elsewhere), plan.device, plan.threads, plan.time_limit_s, other.folder,
+        harness_first=other.repository is not None,
+    )  # fmt: skip
 
 
 def _wait_for(worker: WorkerProcess, plan: Plan) -> None:

@@ -2,46 +2,72 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from mfbench.records import Record, Speedup
 
 WIDEST = 1000.0  # an interval whose ends are farther apart says nothing
-LONGEST_NAME = 16  # wider names are folded where the terminal is narrow
+NARROW_NAME, NARROW_RATIO = 12, 16  # characters: what is longer takes two lines where the console is narrow
 VERDICT_STYLE = {"faster": "green", "slower": "red", "same": "cyan", "inconclusive": "yellow"}
 
 
+class Fitted:
+    """The first of two forms where the console is wide enough for it, else the second."""
+
+    def __init__(self, wide: RenderableType, narrow: RenderableType) -> None:
+        self.wide, self.narrow = wide, narrow
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[RenderableType]:
+        needed = Measurement.get(console, options.update(width=sys.maxsize), self.wide).maximum
+        yield self.wide if needed <= options.max_width else self.narrow
+
+
 def table(records: Sequence[Record]) -> RenderableType:
-    """One block a case: what was compared, then a line a provider."""
+    """One block a case: what was compared, then a line a provider, or two where the console is narrow."""
     by_case = [list(group) for _, group in groupby(records, key=lambda record: (record.case, record.device))]
-    names = max((len(short(record.provider)) for record in records), default=0)
-    return Group(*(part for group in by_case for part in _block(group, names)))
+    return Fitted(*(_blocks(by_case, stacked) for stacked in (False, True)))
 
 
-def _block(records: Sequence[Record], name_width: int) -> Iterable[RenderableType]:
+def _blocks(by_case: Sequence[Sequence[Record]], stacked: bool) -> RenderableType:
+    names = [_name(record.provider, stacked) for group in by_case for record in group]
+    width = max((len(line) for name in names for line in name.split("\n")), default=0)
+    return Group(*(part for group in by_case for part in _block(group, width, stacked)))
+
+
+def _name(provider: str, stacked: bool) -> str:
+    """A provider's name; a long one of a file has its function on a line of its own where it is stacked."""
+    name = short(provider)
+    return name.replace(".py:", ".py\n:") if stacked and len(name) > NARROW_NAME else name
+
+
+def _block(records: Sequence[Record], name_width: int, stacked: bool) -> Iterable[RenderableType]:
     first = records[0]
     baselines = {record.speedup.baseline for record in records if record.speedup}
     yield Text(f"\n{first.case.label} · {first.device}", style="bold")
     grid = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    grid.add_column("provider", min_width=min(name_width, LONGEST_NAME), overflow="fold")
+    grid.add_column("provider", min_width=min(name_width, NARROW_NAME) if stacked else name_width, overflow="fold")
     grid.add_column("median", justify="right", min_width=8, no_wrap=True)
     grid.add_column("±", justify="right", min_width=4, no_wrap=True)
-    grid.add_column(f"× {', '.join(sorted(baselines))}", justify="right", min_width=18, no_wrap=True)
+    grid.add_column(
+        _baselines(baselines, stacked), justify="right", min_width=NARROW_RATIO if stacked else 18, no_wrap=True
+    )
     grid.add_column("verdict", min_width=12, no_wrap=True)
     grid.add_column("error", justify="right", no_wrap=True)
     grid.add_column("peak", justify="right", min_width=7, no_wrap=True)
     grid.add_column("GEMM", justify="right", min_width=5, no_wrap=True)
     problems = []
     for record in records:
-        name = short(record.provider)
+        name = Text(_name(record.provider, stacked))
         if record.status != "ok":
             grid.add_row(name, Text(record.status, style="yellow" if record.status in ("skipped", "oom") else "red"))
-            problems.append(f"  {name}: {record.reason}")
+            problems.append(f"  {short(record.provider)}: {record.reason}")
             continue
         assert record.timing is not None
         half, error = half_width(record), error_over_bound(record)
@@ -49,7 +75,7 @@ def _block(records: Sequence[Record], name_width: int) -> Iterable[RenderableTyp
             name,
             seconds(record.timing.median_s),
             "" if half is None else _percent(half),
-            *_speedup(record.provider, record.speedup),
+            *_speedup(record.provider, record.speedup, stacked),
             "" if error is None else f"{error:.2f}",
             size(record.peak_bytes),
             _gemm(record),
@@ -137,18 +163,27 @@ def size(value: int | None) -> str:
 
 
 def _percent(fraction: float) -> str:
+    if fraction > 9.99:
+        return ">999%"
     return f"{fraction:.1%}" if fraction < 0.0995 else f"{fraction:.0%}"
 
 
-def _speedup(provider: str, speedup: Speedup | None) -> tuple[str, RenderableType]:
+def _baselines(names: Iterable[str], stacked: bool) -> Text:
+    separator = ",\n" if stacked else ", "
+    return Text(f"× {separator.join(_name(name, stacked) for name in sorted(names))}")
+
+
+def _speedup(provider: str, speedup: Speedup | None, stacked: bool) -> tuple[str, RenderableType]:
     if speedup is None:
         return "", ""
     if speedup.baseline == provider:
         return "1", Text("baseline", style="dim")
     low, high = speedup.ci95
     told = low is not None and high is not None and high < WIDEST * low
-    interval = f" [{low:.3g}, {high:.3g}]" if told else ""
-    return f"{speedup.ratio:.3g}{interval}", Text(speedup.verdict, style=VERDICT_STYLE[speedup.verdict])
+    ratio = f"{speedup.ratio:.3g} [{low:.3g}, {high:.3g}]" if told else f"{speedup.ratio:.3g}"
+    if stacked and len(ratio) > NARROW_RATIO:
+        ratio = ratio.replace(" [", "\n[")
+    return ratio, Text(speedup.verdict, style=VERDICT_STYLE[speedup.verdict])
 
 
 def gemm_fraction(record: Record) -> float | None:

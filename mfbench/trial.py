@@ -112,13 +112,7 @@ class Trial:
     def _judge(self, name: str, standard: gate.Standard, evaluated: Evaluated, when: str = "") -> None:
         verdicts = standard.judge(evaluated.outputs)
         self.correctness[name] = results.correctness(verdicts)
-        reasons = [
-            f"{output} is off by {verdict.error:.2g}, allowed {verdict.bound:.2g}{verdict.explanation}"
-            for output, verdict in verdicts.items()
-            if not verdict.ok
-        ]
-        reasons += evaluated.flaws
-        if reasons:
+        if reasons := gate.complaints(verdicts, evaluated.flaws):
             self._fail(name, "wrong", when + "; ".join(reasons))
 
     def _time(self, timed: _Draw, baseline: str, budget_s: float) -> Timing | None:

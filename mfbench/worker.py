@@ -22,8 +22,10 @@ from mfbench import memory, pipe, providers
 from mfbench.cases import Case
 from mfbench.cpu import CpuDevice, clock
 from mfbench.device import Device, Reading
+from mfbench.errors import UsageError
 from mfbench.inputs import Fingerprints, Inputs, draw, fingerprints, moved, on_device, redraw_parameters
 from mfbench.outputs import WrongOutputs, flaws, tensors
+from mfbench.reasons import reason
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 METHODS = ("prepare", "place", "sample", "evaluate_anew", "changing_and_same", "release")
@@ -222,8 +224,8 @@ def _end_with_parent() -> None:
 
 
 def _failure(error: BaseException) -> tuple[str, str]:
-    text = f"{type(error).__name__}: {error}".strip().splitlines()
-    reason = text[0] if text else type(error).__name__
-    if memory.exhausted(error):
-        return "oom", reason
-    return ("wrong" if isinstance(error, WrongOutputs) else "error"), reason
+    if isinstance(error, WrongOutputs):
+        return "wrong", str(error)
+    if isinstance(error, UsageError):
+        return "error", str(error)
+    return ("oom" if memory.exhausted(error) else "error"), reason(error)

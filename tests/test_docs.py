@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import re
@@ -14,8 +15,10 @@ from pathlib import Path
 import click
 import pytest
 
-from mfbench.cli import DEFAULT_OUT, cli
-from tests.mfbench.commands import mfbench_here
+import mfbench.api
+from mfbench.cli import cli
+from mfbench.options import DEFAULT_OUT
+from tests.mfbench.commands import mfbench_here, tiny_suite
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -48,6 +51,8 @@ def faster(arguments: list[str]) -> list[str]:
         missing = [option for option in SMALLER if option not in arguments]
         if "--data" in arguments:
             missing.remove("--size")
+        if "--suite" not in arguments:
+            arguments += ["--suite", "tiny.toml"]  # `quick` has three kinds of problems
         arguments += [part for option in missing for part in (option, SMALLER[option])]
     if arguments[0] == "train":
         arguments += ["--epochs", "3", "--every", "1"]
@@ -60,6 +65,7 @@ def faster(arguments: list[str]) -> list[str]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with what the pages speak of."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    tiny_suite(tmp_path)
     compiled = ROOT / "examples" / "own_kernels" / "compiled.py"
     eager = compiled.read_text().replace("torch.compile(closed_form, dynamic=False)", "closed_form")
     for path in ("my_kernel.py", "head/my_kernel.py", "base/my_kernel.py"):
@@ -89,6 +95,7 @@ def reason_to_skip(arguments: list[str]) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_command_runs(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
     pytest.importorskip("matplotlib", reason="needs the extra `report`")
+    monkeypatch.setattr("mfbench.run", functools.partial(mfbench.api.run, "tiny.toml", budget=0.1))
     for language, text in blocks(page):
         if language == "python" and "import mfbench" in text:
             exec(compile(text, str(page), "exec"), {})
@@ -114,10 +121,12 @@ def test_every_command_and_option_exists(page: Path) -> None:
 
 
 def test_the_workflow_calls_commands_that_exist() -> None:
-    text = (ROOT / "examples" / "benchmark.yml").read_text().replace("\\\n", " ")
+    text = (ROOT / "examples" / "benchmark.yml").read_text()
+    settings = dict(re.findall(r"^  (PROVIDER|OPTIONS): (.*)$", text, re.MULTILINE))
     found = re.findall(r"mfbench ((?:run|report|compare) [^|;>\n]*)", text)
     assert len(found) == 3
     for line in found:
+        line = line.replace("$OPTIONS", settings["OPTIONS"])
         name, *arguments = shlex.split(line)
         cli.commands[name].make_context(name, arguments)
 

@@ -37,7 +37,7 @@ def command(
     for name in taking_part:
         if name in against.OWN:
             raise UsageError(f"--provider: {name} is part of the harness, which is the same on both sides of --against")
-    with against.checkout(revision) as other:
+    with against.checkout(revision, taking_part) as other:
         records, interrupted = run_suite(
             suite, device, taking_part, overrides, out, resume, threads, "", margin, budget_s, time_limit_s, other
         )

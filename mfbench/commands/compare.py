@@ -18,7 +18,7 @@ from mfbench import external, messages, records
 from mfbench.comparison import Comparison, Difference, Measurement, Outcome, Pair, compare, measurement
 from mfbench.errors import NotComparable
 from mfbench.results import finite
-from mfbench.table import seconds, short
+from mfbench.table import WIDEST, seconds, short
 
 OUTCOME_STYLE: dict[Outcome, str] = {
     "faster": "green", "slower": "red", "same": "cyan", "inconclusive": "yellow", "broken": "red", "mended": "green",
@@ -197,6 +197,8 @@ def _interval(pair: Pair) -> str:
         return ""
     if not np.isfinite(pair.ratio.high):
         return f"{pair.ratio.estimate:.3g} [too few rounds]"
+    if pair.ratio.high > WIDEST * pair.ratio.low:
+        return f"{pair.ratio.estimate:.3g} [too noisy]"
     estimate, low, high = (f"{ratio:.3f}" if ratio < 10 else f"{ratio:.3g}" for ratio in pair.ratio)
     return f"{estimate} [{low}, {high}]"
 

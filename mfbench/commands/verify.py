@@ -20,8 +20,9 @@ from kernels.loss import PRECISIONS
 from mfbench import gate, messages, providers
 from mfbench.commands.run import pick_devices
 from mfbench.inputs import Inputs, fingerprints, on_device
-from mfbench.outputs import flaws, tensors
+from mfbench.outputs import WrongOutputs, flaws, tensors
 from mfbench.providers import Provider
+from mfbench.reasons import reason
 from mfbench.table import short
 
 EDGES = (1, 2, 5, 15, 16, 17, 31, 33, 47, 48, 49, 63, 64, 65, 95, 97, 127, 128, 129, 145, 193)  # about tile sizes
@@ -131,13 +132,10 @@ def check(provider: Provider, inputs: Inputs, standard: gate.Standard) -> tuple[
         with contextlib.redirect_stdout(sys.stderr):  # stdout is the result's
             outputs = tensors(provider.prepare(inputs)())
     except (Exception, SystemExit) as error:
-        return {}, f"{type(error).__name__}: {error}"
+        return {}, str(error) if isinstance(error, WrongOutputs) else reason(error)
     verdicts = standard.judge([output.detach().cpu().double().numpy() for output in outputs])
-    wrong = [
-        f"{name} off by {v.error:.2g}, allowed {v.bound:.2g}{v.explanation}" for name, v in verdicts.items() if not v.ok
-    ]
-    wrong += flaws(outputs, inputs)
-    wrong += [f"changed its input {name}" for name, bits in fingerprints(inputs).items() if bits != before[name]]
+    changed = [f"changed its input {name}" for name, bits in fingerprints(inputs).items() if bits != before[name]]
+    wrong = gate.complaints(verdicts, flaws(outputs, inputs) + changed)
     return {name: v.error / v.bound for name, v in verdicts.items()}, "; ".join(wrong) or None
 
 

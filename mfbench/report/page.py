@@ -19,6 +19,9 @@ from mfbench.report.style import Plot, inline
 from mfbench.report.tables import Row
 
 MOST_ROWS = 200  # of a table that are in the markup
+MARKDOWN = {character: f"\\{character}" for character in r"\`*_[]|#~!$"} | {
+    "&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;",
+}  # fmt: skip
 
 
 class Compared(NamedTuple):
@@ -203,8 +206,7 @@ def markdown(what: Content) -> str:
 
 def _markdown_text(text: str) -> str:
     """Text that Markdown shows as it is: no markup, no table cells, no mentions."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
-    return "".join(f"\\{character}" if character in r"\`*_[]|#~!$" else character for character in text)
+    return "".join(MARKDOWN.get(character, character) for character in " ".join(text.split()))
 
 
 def _compact(value: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 WIDTH = 9.2  # inches
@@ -44,6 +45,7 @@ VARIABLES = dict(
     zip((*PAGE[:4], *PAGE.series), ("ink", "muted", "grid", "bad", *(f"s{n}" for n in range(8))), strict=True)
 )
 MARKERS = "osD^vP*X"
+LEGEND_MARK = 5  # points
 MOST_MARKS = 60  # along a line: more make one anyway, and a browser slow
 Numbers = Mapping[str, int]  # which colour and marker a provider has, in every figure
 
@@ -90,10 +92,13 @@ def legend(made: Figure, axes: Axes, palette: Palette) -> None:
     if not labels:
         return
     unique = dict(zip(labels, handles, strict=True))
-    made.legend(
+    drawn_legend = made.legend(
         list(unique.values()), list(unique), loc="outside upper left", ncols=min(4, len(unique)),
         labelcolor=palette.ink, fontsize=8.5, handletextpad=0.4, columnspacing=1.4,
     )  # fmt: skip
+    for handle in drawn_legend.legend_handles:
+        if isinstance(handle, Line2D):  # its colour must be seen, however small the marks are that it stands for
+            handle.set(markersize=max(LEGEND_MARK, handle.get_markersize()), alpha=1)
 
 
 def plain_log(axis: Any, form: str) -> None:

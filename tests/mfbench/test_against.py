@@ -211,3 +211,16 @@ def test_what_a_checkout_holds(repository: Repository, monkeypatch) -> None:
     shutil.rmtree(repository.folder / ".git")
     with pytest.raises(UsageError, match="expected a git checkout"), against.checkout("HEAD"):
         pass
+
+
+def test_files_and_names_are_not_mixed(tmp_path: Path) -> None:
+    with (
+        pytest.raises(UsageError, match="either files or names"),
+        against.checkout("HEAD", [str(ROOT / "mfbench" / "cli.py:main"), "fused"]),
+    ):
+        pass
+
+
+def test_a_file_outside_of_any_repository_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is in no git repository"), against.checkout("HEAD", [f"{tmp_path}/a.py:f"]):
+        pass

@@ -22,7 +22,8 @@ from tests.mfbench.commands import command, mfbench_here
 from tests.mfbench.report.synthetic import suite, write
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-ANSWER_S = 5.0  # a second on a machine that has nothing else to do
+ANSWER_S = 1.0
+TRIES = 3  # the best counts: other programs may hold any one of them up
 
 
 def in_terminal(arguments: list[str], cwd: Path, **environment: str) -> str:
@@ -136,11 +137,10 @@ def test_completion(shell: str) -> None:
     assert "_MFBENCH_COMPLETE" in script
 
 
-def test_ctrl_c_is_answered_at_once(tmp_path: Path) -> None:
+def interrupted_s(folder: Path) -> float:
+    """Seconds from Ctrl-C in the middle of timing to the end of the command."""
     arguments = command("run", "--size", "200x300", "--budget", "60", "--out", "r.jsonl", "--verbose")
-    with subprocess.Popen(
-        arguments, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen(arguments, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
             if line.rstrip().endswith("timing"):
                 break
@@ -149,5 +149,25 @@ def test_ctrl_c_is_answered_at_once(tmp_path: Path) -> None:
         start = time.perf_counter()
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert time.perf_counter() - start < ANSWER_S
     assert "Traceback" not in err
+    return time.perf_counter() - start
+
+
+def test_ctrl_c_is_answered_at_once(tmp_path: Path) -> None:
+    assert any(interrupted_s(tmp_path) < ANSWER_S for _ in range(TRIES))
+
+
+def completed(*words: str) -> list[str]:
+    """What a shell is told, in a process that may not import torch."""
+    code = "import sys; sys.argv = ['mfbench']; sys.modules['torch'] = None; from mfbench.cli import main; main()"
+    settings = os.environ | {"_MFBENCH_COMPLETE": "zsh_complete", "COMP_WORDS": " ".join(("mfbench", *words)),
+                             "COMP_CWORD": str(len(words))}  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True, check=False)
+    return done.stdout.split("\n")[1::3]
+
+
+@pytest.mark.parametrize(("words", "expected"), [
+    (("run", "--suite", "s"), {"seed", "square"}), (("run", "--device", "c"), {"cpu", "cuda"}), (("ins",), {"inspect"}),
+])  # fmt: skip
+def test_values_are_completed_without_torch(words: tuple[str, ...], expected: set[str]) -> None:
+    assert set(completed(*words)) == expected

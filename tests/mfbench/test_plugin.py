@@ -57,7 +57,9 @@ def test_a_users_suite_holds_its_kernel_against_the_gate(tmp_path: Path) -> None
     assert "7 failed, 7 passed" in out
     assert out.count("FAILED test_mine.py::test_wrong[") == 6
     assert "(it is off by a factor of 0.5 everywhere)" in out
-    assert "65×40 rank 4, 0.7 observed, float32 + uint8 mask: on other parameters in the same tensors: loss off" in out
+    assert (
+        "65×40 rank 4, 0.7 observed, float32 + uint8 mask: on other parameters in the same tensors: loss is off" in out
+    )
 
 
 def test_a_wrong_axis_is_named(tmp_path: Path) -> None:

@@ -68,6 +68,18 @@ def test_a_fraction_beyond_the_ceiling_is_marked_in_the_table() -> None:
     assert "%!" in output.getvalue()
 
 
+def test_80_columns_hold_the_name_of_a_file_and_a_wide_interval() -> None:
+    slow = record(rounds())
+    wide = slow.speedup.model_copy(update={"ratio": 0.00715, "ci95": (0.00382, 0.0151), "verdict": "inconclusive"})
+    slow = slow.model_copy(update={"provider": "src/my_compiled[1].py:step", "speedup": wide})
+    output = io.StringIO()
+    Console(file=output, width=80).print(table.table([slow]))
+    printed = output.getvalue()
+    for part in ("my_compiled[1]", ":step", "[0.00382, 0.0151]", "inconclusive", "GEMM"):
+        assert part in printed
+    assert max(map(len, printed.splitlines())) <= 80
+
+
 def _correct():
     from mfbench.records import Correctness
 

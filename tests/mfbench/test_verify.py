@@ -50,15 +50,15 @@ def raises(*arguments):
 """
 
 NAMED = {
-    "zero_loss": "loss off by",
-    "double_user_factors": "user_factors off by",
-    "zero_item_factors": "item_factors off by",
-    "missing_user_bias": "user_bias off by",
-    "halved_item_bias": "item_bias off by",
-    "negated_global_bias": "global_bias off by",
-    "half_precision": "item_factors off by",
+    "zero_loss": "loss is off by",
+    "double_user_factors": "user_factors is off by",
+    "zero_item_factors": "item_factors is off by",
+    "missing_user_bias": "user_bias is off by",
+    "halved_item_bias": "item_bias is off by",
+    "negated_global_bias": "global_bias is off by",
+    "half_precision": "item_factors is off by",
     "wrong_dtype": "user_bias is float64, expected float32",
-    "mask_ignored_at_a_tile_edge": "item_bias off by",
+    "mask_ignored_at_a_tile_edge": "item_bias is off by",
     "raises": "RuntimeError: out of order",
 }
 

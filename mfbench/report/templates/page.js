@@ -79,7 +79,7 @@ function interactive(table, content) {
     if (more) more.hidden = found.length <= most;
   };
   input?.addEventListener("input", show);
-  more?.addEventListener("click", () => { most = Infinity; show(); });
+  more?.querySelector("button").addEventListener("click", () => { most = Infinity; show(); });
   headings.forEach((heading, column) => heading.firstChild.addEventListener("click", () => {
     const down = heading.getAttribute("aria-sort") === "ascending";
     for (const other of headings) other.setAttribute("aria-sort", "none");

@@ -17,7 +17,7 @@ CHROMIUM = os.environ.get("MFBENCH_CHROMIUM") or next(
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on PATH nor in MFBENCH_CHROMIUM")
 
 INTERACTIVE_S = 3.0
-DESKTOP, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
+DESKTOP, PHONE, PAPER = ({"width": width, "height": 900} for width in (1200, 390, 690))
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +155,19 @@ def test_the_page_does_not_scroll_sideways(browser, report, tmp_path: Path, size
     if keep := os.environ.get("MFBENCH_SCREENSHOTS"):
         (Path(keep) / f"report-{size['width']}-{scheme}.png").write_bytes(image)
     assert len(image) > 20_000
+
+
+def test_paper_has_headings_and_no_controls(browser, report) -> None:
+    path = report([ok(case(m=50 + number, n=64)) for number in range(201)])
+    visit = Visit(browser, path, viewport=PAPER)
+    assert visit.page.get_by_text("Show all rows").is_visible()
+    visit.page.emulate_media(media="print")
+    assert visit.page.locator("#results th").all_inner_texts()[:4] == ["case", "provider", "status", "median"]
+    controls = visit.page.locator("header button, th button, input, [data-more] button")
+    assert controls.count() > 10
+    assert not any(control.is_visible() for control in controls.all())
+    assert visit.page.get_by_text("More rows are in the page than on paper").is_visible()
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= PAPER["width"]
 
 
 @pytest.mark.parametrize("records", ["history", "cases"])

@@ -1,0 +1,35 @@
+"""An exception as a reason of one line: what, and where in the user's own code."""
+
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from pathlib import Path
+
+LONGEST = 300  # characters of a line: a compiler's command line says little
+HOUSE = Path(__file__).resolve().parent.parent
+OTHERS = tuple(
+    f"{folder}/"
+    for folder in (*(HOUSE / name for name in ("kernels", "mfbench", "reference")), *sysconfig.get_paths().values())
+)
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error, of a longer one also the line that tells most, and the line of the user's code."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    parts = [_cut(": ".join([type(error).__name__, *lines[:1]]))]
+    by_compiler = (line for line in lines[1:] if " error: " in line)
+    by_python = (line for line in reversed(lines[1:]) if "Error" in line)
+    if telling := next(by_compiler, "") or next(by_python, ""):
+        parts.append(_cut(telling))
+    return " … ".join(parts) + _where(error)
+
+
+def _where(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith((*OTHERS, "<"))]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}…"
