@@ -132,14 +132,16 @@ def factor_columns(rank: int) -> tuple[int, bool]:
 
 
 def pick(
-    target: Target, rank: int, precision: str, deterministic: bool, parameter_bytes: int = 4, aligned: bool = True
-) -> Config:
+    target: Target, rank: int, precision: str, deterministic: bool, parameter_bytes: int = 4, aligned: bool = True,
+    packed: bool = False,
+) -> Config:  # fmt: skip
     """The build for a target.
 
     Args:
         deterministic: each group of programs has a dB of its own, which takes more registers.
         aligned: ratings and mask can be loaded in vectors; loads one by one take registers for their addresses.
             Then the tile is the more frugal one, halved.
+        packed: the mask is packed in bits.
 
     Raises:
         NotShipped: there is no clean build; the message says why.
@@ -154,9 +156,11 @@ def pick(
     width = f"{BK}s" if sums else f"{BK}"
     tile = table[precision].split()[WIDTHS.index(width if rank <= WIDEST else "wide")]
     atomics = target.name not in WITHOUT_ATOMICS
-    tile, exclusive, single = (tile + "||").split("|")[:3]
+    tile, exclusive, single, bits = (tile + "|||").split("|")[:4]
     if deterministic or not atomics or not aligned:
         tile = exclusive or tile
+    if packed:
+        tile = bits or tile
     halved = not aligned and not single
     if not aligned:
         tile = single or tile
