@@ -185,6 +185,7 @@ def _number(pattern: str, text: str) -> int:
     return int(match[1])
 
 
+@functools.lru_cache(maxsize=8)
 def _on_cubin(tool: str, cubin: bytes, option: str) -> str:
     """What one of the CUDA tools in Triton's wheel says of a cubin."""
     from triton import knobs

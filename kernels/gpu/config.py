@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from kernels.gpu.tiles import INTERPRETED, TILES, WIDEST, WIDTHS
@@ -10,6 +11,7 @@ MAX_RANK = 1024
 WORKSPACE_BYTES = 64 << 20  # bound on the slices of partial gradients, beyond one slice of each side
 WITHOUT_ATOMICS = ("gfx90a",)  # float32 atomics compile to compare-and-swap loops
 PROGRAMS_PER_MULTIPROCESSOR = 4
+TILE = re.compile(r"(\d+)x(\d+)x(\d+)(?:/(\d+))?(?:@(\d+))?(~?)")  # as in the table
 DETERMINISTIC_PROGRAMS = 256  # fixed, so that the result does not depend on the number of multiprocessors
 
 
@@ -85,6 +87,8 @@ class Config:
     num_warps: int
     backend: str = "interpreter"
     atomics: bool = True  # False: each program adds into a dB of its own, since atomics would be loops
+    resident: int = 0  # programs that ptxas keeps registers free for on a multiprocessor; 0: as it sees fit
+    frugal: bool = False  # ptxas leaves out what takes more registers
 
     @property
     def lanes(self) -> int:
@@ -96,11 +100,15 @@ class Config:
         return self.BN if self.arithmetic.input_precision == "ieee" and not self.arithmetic.split else 16
 
     @property
-    def options(self) -> dict[str, int]:
+    def options(self) -> dict[str, int | str]:
         """The compiler's. On AMD a second stage would hold the next ratings in registers, which spill."""
         if self.backend == "hip":
             return {"num_warps": self.num_warps, "num_stages": 1, "matrix_instr_nonkdim": 16}
-        return {"num_warps": self.num_warps, "num_stages": 2}
+        options: dict[str, int | str] = {"num_warps": self.num_warps, "num_stages": 2}
+        ptxas = [f"--minnctapersm {self.resident}"] * bool(self.resident) + ["--register-usage-level 0"] * self.frugal
+        if ptxas and self.backend == "cuda":
+            options["ptx_options"] = " ".join(ptxas)
+        return options
 
 
 @dataclass(frozen=True)
@@ -124,14 +132,16 @@ def factor_columns(rank: int) -> tuple[int, bool]:
 
 
 def pick(
-    target: Target, rank: int, precision: str, deterministic: bool, parameter_bytes: int = 4, aligned: bool = True
-) -> Config:
+    target: Target, rank: int, precision: str, deterministic: bool, parameter_bytes: int = 4, aligned: bool = True,
+    packed: bool = False,
+) -> Config:  # fmt: skip
     """The build for a target.
 
     Args:
         deterministic: each group of programs has a dB of its own, which takes more registers.
         aligned: ratings and mask can be loaded in vectors; loads one by one take registers for their addresses.
-            Then the tile is the more frugal one, of half the items.
+            Then the tile is the more frugal one, halved.
+        packed: the mask is packed in bits.
 
     Raises:
         NotShipped: there is no clean build; the message says why.
@@ -145,18 +155,26 @@ def pick(
     BK, sums = factor_columns(rank)
     width = f"{BK}s" if sums else f"{BK}"
     tile = table[precision].split()[WIDTHS.index(width if rank <= WIDEST else "wide")]
-    fast, _, exclusive = tile.partition("|")
     atomics = target.name not in WITHOUT_ATOMICS
-    tile = exclusive or fast if deterministic or not atomics or not aligned else fast
+    tile, exclusive, single, bits = (tile + "|||").split("|")[:4]
+    if deterministic or not atomics or not aligned:
+        tile = exclusive or tile
+    if packed:
+        tile = bits or tile
+    halved = not aligned and not single
+    if not aligned:
+        tile = single or tile
     if tile == "-":
         raise NotShipped(f"rank {rank} at precision {precision}: every tile that was tried spills registers")
-    sizes, _, chunk = tile.partition("/")
-    BM, BN, num_warps = map(int, sizes.split("x"))
+    *numbers, frugal = TILE.fullmatch(tile).groups("0")  # type: ignore[union-attr]
+    BM, BN, num_warps, chunk, resident = map(int, numbers)
     if chunk:
-        BK, sums = -(-rank // int(chunk)) * int(chunk), True
-    if not aligned:
-        BN = max(16, BN // 2)
-    return Config(ARITHMETIC[precision], BM, BN, BK, sums, int(chunk or 0), num_warps, target.backend, atomics)
+        BK, sums = -(-rank // chunk) * chunk, True
+    if halved:
+        BM, BN = (BM, BN // 2) if BN > 16 else (max(16, BM // 2), BN)
+    return Config(
+        ARITHMETIC[precision], BM, BN, BK, sums, chunk, num_warps, target.backend, atomics, resident, frugal == "~"
+    )
 
 
 def _table(target: Target) -> dict[str, str]:

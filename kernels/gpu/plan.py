@@ -138,7 +138,8 @@ def choose(problem: Problem, target: Target, precision: str, deterministic: bool
     loaded = [problem.ratings] if problem.mask is None or problem.packed else [problem.ratings, problem.mask]
     multiples = [number for t in loaded for number in (t.stride(0), t.shape[1], t.data_ptr())]
     aligned = all(t.stride(1) == 1 for t in loaded) and not any(number % 16 for number in multiples)
-    return pick(target, problem.shape[2], precision, deterministic, problem.user_factors.element_size(), aligned)
+    parameter_bytes = problem.user_factors.element_size()
+    return pick(target, problem.shape[2], precision, deterministic, parameter_bytes, aligned, problem.packed)
 
 
 def _transposed(problem: Problem) -> Problem:

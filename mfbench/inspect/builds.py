@@ -65,20 +65,32 @@ def specs(targets: Iterable[str], ranks: Iterable[int], precisions: Iterable[str
 
 
 def examine_all(wanted: list[Spec], jobs: int, done: Callable[[], object]) -> Iterator[Build | NotBuilt]:
-    """The builds in the order of `wanted`, compiled by `jobs` processes; `done` is called as each ends."""
+    """The builds in the order of `wanted`, compiled by `jobs` processes; `done` is called as each ends.
+
+    Ranks of one width have the same kernel: a process takes all ranks, and compiles it once.
+    """
     if jobs == 1:
         for spec in wanted:
             yield examine(spec)
             done()
         return
+    groups: dict[Spec, list[Spec]] = {}
+    for spec in wanted:
+        groups.setdefault(spec._replace(rank=0), []).append(spec)
     pool = ProcessPoolExecutor(jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
+    found: dict[Spec, Build | NotBuilt] = {}
     try:
-        futures = [pool.submit(examine, spec) for spec in wanted]
-        for _ in as_completed(futures):
-            done()
-        yield from (future.result() for future in futures)
+        for future in as_completed([pool.submit(_examine_each, group) for group in groups.values()]):
+            for build in future.result():
+                found[build.spec] = build
+                done()
+        yield from (found[spec] for spec in wanted)
     finally:  # also where the user has had enough
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _examine_each(group: list[Spec]) -> list[Build | NotBuilt]:
+    return [examine(spec) for spec in group]
 
 
 def examine(spec: Spec) -> Build | NotBuilt:

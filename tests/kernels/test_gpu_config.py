@@ -102,9 +102,47 @@ def test_a_build_or_a_reason(name, precision, deterministic):
         assert rank + (0 if build.sums else 2) <= build.BK
         assert all(size >= 16 and size & (size - 1) == 0 for size in (build.BM, build.BN, build.chunk or build.BK))
         assert build.options["num_warps"] in (1, 2, 4, 8)
-        frugal = pick(TARGETS[name], rank, precision, True, parameter_bytes)
-        odd = pick(TARGETS[name], rank, precision, deterministic, parameter_bytes, aligned=False)
-        assert (frugal.BM, max(16, frugal.BN // 2), frugal.num_warps) == (odd.BM, odd.BN, odd.num_warps)
+
+
+@pytest.mark.parametrize(
+    ("cell", "choice", "expected"),
+    [
+        ("64x32x4", {}, (64, 32, 4)),
+        ("64x32x4", {"deterministic": True}, (64, 32, 4)),
+        ("64x32x4", {"aligned": False}, (64, 16, 4)),
+        ("64x16x4", {"aligned": False}, (32, 16, 4)),
+        ("64x32x4|32x32x8", {"deterministic": True}, (32, 32, 8)),
+        ("64x32x4|32x32x8", {"aligned": False}, (32, 16, 8)),
+        ("64x32x4|32x32x8|16x32x4", {"aligned": False}, (16, 32, 4)),
+        ("64x32x4||16x32x4", {"deterministic": True, "aligned": False}, (16, 32, 4)),
+        ("64x32x4||16x32x4", {"packed": True}, (64, 32, 4)),
+        ("64x32x4|||32x64x4", {"packed": True}, (32, 64, 4)),
+        ("64x32x4|||32x64x4", {"packed": True, "aligned": False}, (32, 32, 4)),
+        ("64x32x4||16x32x4|32x64x4", {"packed": True, "aligned": False}, (16, 32, 4)),
+    ],
+)
+def test_a_cell_has_tiles_for_four_cases(monkeypatch, cell, choice, expected):
+    monkeypatch.setitem(TILES, "sm_90", {"tf32": " ".join([cell] * len(WIDTHS))})
+    build = pick(TARGETS["sm_90"], 30, "tf32", **({"deterministic": False} | choice))
+    assert (build.BM, build.BN, build.num_warps) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("", None),
+        ("@3", "--minnctapersm 3"),
+        ("~", "--register-usage-level 0"),
+        ("@2~", "--minnctapersm 2 --register-usage-level 0"),
+    ],
+)
+@pytest.mark.parametrize("tile", ["64x32x4", "64x32x8/32"])
+def test_what_the_assembler_is_told(monkeypatch, tile, words, told):
+    monkeypatch.setitem(TILES, "sm_86", {"ieee": " ".join([tile + words] * len(WIDTHS))})
+    for name in ("sm_86", "xpu"):  # which takes that table, and has another assembler
+        build = pick(Target(name, 8, 99 << 10), 200, "ieee", False)
+        assert (build.BM, build.BN, build.num_warps) == (64, 32, int(tile.split("/")[0].split("x")[2]))
+        assert build.options.get("ptx_options") == (told if name == "sm_86" else None)
 
 
 @pytest.mark.parametrize(
@@ -158,4 +196,4 @@ def test_wide_factors_are_chunked_everywhere():
     """A tile that holds all columns would not compile alike at every width above 128."""
     for target, precisions in TILES.items():
         for precision, row in precisions.items():
-            assert all(tile == "-" or "/" in tile for tile in row.split()[-1].split("|")), (target, precision)
+            assert all(tile in ("", "-") or "/" in tile for tile in row.split()[-1].split("|")), (target, precision)
