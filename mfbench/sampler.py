@@ -13,7 +13,7 @@ from mfbench.gate import Standard
 from mfbench.isolation import ProviderFailure, WorkerProcess
 
 SETTLE_S = 5e-3  # before a sample: the threads of the provider that ran last spin on for a while
-CLOCK_S = 0.04  # a sample so long shows whether the worker's clock is right
+CLOCK_S = 0.04  # a sample so long shows whether the worker's clock is right; each try is of twice as long a one
 CLOCK_TRIES = 4
 CLOCK_FACTOR, CLOCK_SLACK_S = 1.3, 5e-3  # what a request may take beyond the evaluations that its worker tells of
 QUEUE_SLACK_S = 1.0  # the same on a GPU, where caches are cleared and the stream is blocked outside the sample
@@ -43,9 +43,9 @@ class Sampler:
 
     def clock_flaw(self, median_s: float) -> str | None:
         """What is wrong with the worker's clock, if every request takes longer than the worker says."""
-        loops = math.ceil(CLOCK_S / median_s)
         unseen = []
-        for _ in range(CLOCK_TRIES):
+        for attempt in range(CLOCK_TRIES):
+            loops = math.ceil(2**attempt * CLOCK_S / median_s)
             start = time.perf_counter()
             reading = self(loops)
             elapsed = time.perf_counter() - start - SETTLE_S
