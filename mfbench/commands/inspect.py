@@ -18,7 +18,7 @@ from rich.text import Text
 from kernels.gpu.config import TARGETS
 from mfbench.errors import UsageError
 from mfbench.inspect import difference
-from mfbench.inspect.builds import ENCODINGS, MODES, PRECISIONS, RANKS, examine_all, specs
+from mfbench.inspect.builds import ENCODINGS, MODES, PRECISIONS, RANKS, examine_all, specs, telling
 from mfbench.inspect.devices import DEVICES
 from mfbench.inspect.document import Build, Inspection, Spec  # fmt: skip
 
@@ -76,7 +76,8 @@ def _specs(chosen: dict[str, list[str] | None], everything: bool) -> list[Spec]:
     if given is not None and not all(rank.isdecimal() and int(rank) for rank in given):
         raise UsageError(f"--rank: expected whole numbers from 1 up, got {','.join(given)!r}")
     ranks = [int(rank) for rank in given] if given else RANKS if everything else DEFAULT_RANKS
-    return specs(axes["target"], ranks, axes["precision"], axes["encoding"], axes["mode"])
+    wanted = specs(axes["target"], ranks, axes["precision"], axes["encoding"], axes["mode"])
+    return telling(wanted) if everything and not (chosen["encoding"] or chosen["mode"]) else wanted
 
 
 def _read(path: Path) -> Inspection:

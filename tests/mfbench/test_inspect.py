@@ -13,8 +13,9 @@ from tests.mfbench.commands import mfbench, mfbench_here
 
 pytest.importorskip("triton", reason="Triton is not installed")
 from kernels.gpu import config
+from kernels.gpu.config import TARGETS
 from kernels.gpu.tiles import TILES, WIDTHS
-from mfbench.inspect.builds import ENCODINGS, MODES, _faults, _traffic, examine
+from mfbench.inspect.builds import ENCODINGS, MODES, PRECISIONS, RANKS, _faults, _traffic, examine, examine_all, specs
 from mfbench.inspect.document import Build, NotBuilt, Spec
 
 SASS = """
@@ -260,3 +261,24 @@ def test_a_shipped_build_that_fails_is_exit_code_1(monkeypatch, capsys):
     chosen = {"target": ["sm_80"], "rank": None, "precision": ["ieee"], "encoding": None, "mode": None}
     assert command.command(chosen, False, 1, None, as_json=False) == 1
     assert "failed: sm_80 30 ieee float32+uint8 fast: fused_step spills" in capsys.readouterr().out
+
+
+def test_all_leaves_out_the_fast_mode_of_odd_rows_alone():
+    from mfbench.commands import inspect as command
+
+    chosen = dict.fromkeys(("target", "rank", "precision", "encoding", "mode"))
+    every = set(specs(TARGETS, RANKS, PRECISIONS, ENCODINGS, MODES))
+    left_out = every - set(command._specs(chosen, True))
+    assert left_out == {spec for spec in every if spec.encoding.startswith("odd-") and spec.mode == "fast"}
+    fast = command._specs({**chosen, "mode": ["fast"]}, True)
+    assert set(fast) == {spec for spec in every if spec.mode == "fast"}
+
+
+def test_builds_come_in_the_order_they_were_wanted():
+    """Ranks of one width are compiled together."""
+    wanted = specs(["sm_80"], [16, 30], ["tf32"], ["float32+uint8", "float32-nan"], ["fast"])
+    ended: list[int] = []
+    found = list(examine_all(wanted, 2, lambda: ended.append(1)))
+    assert [build.spec for build in found] == wanted
+    assert len(ended) == len(wanted)
+    assert found[0].mix == found[2].mix != found[1].mix
