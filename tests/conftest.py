@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import torch
 
 from mfbench.environment import usable_cpus
 
 MOST_PROCESSES = 4  # a test may have two threads of its own
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a script's background; commands would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
