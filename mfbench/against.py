@@ -80,7 +80,7 @@ def checkout(revision: str, providers: Sequence[str] = ()) -> Iterator[Checkout]
 
     Raises:
         UsageError: this is no git checkout, it has no such revision, or files and named providers are mixed.
-        NotComparable: the revision has no kernels to measure.
+        NotComparable: the revision has no kernels to measure, or a file is not in it.
     """
     repository = _repository_of([name.rpartition(":")[0] for name in providers if ".py:" in name])
     if repository and not all(".py:" in name for name in providers):
@@ -98,7 +98,11 @@ def checkout(revision: str, providers: Sequence[str] = ()) -> Iterator[Checkout]
     with tempfile.TemporaryDirectory(prefix="mfbench-against-") as folder:
         with zipfile.ZipFile(io.BytesIO(packed.stdout)) as archive:
             archive.extractall(folder)
-        yield Checkout(revision[:DIGITS] if revision == commit else revision, commit, Path(folder), repository)
+        other = Checkout(revision[:DIGITS] if revision == commit else revision, commit, Path(folder), repository)
+        for name in providers if repository else ():
+            if not Path(other.location(name).rpartition(":")[0]).is_file():
+                raise NotComparable(f"--against: {revision} has no {name.rpartition(':')[0]}")
+        yield other
 
 
 def _repository_of(files: Sequence[str]) -> Path | None:

@@ -213,7 +213,7 @@ def train(**given: Any) -> int:
 @click.option("--precision", callback=comma_separated, metavar="A,B", help="Default: all.")
 @click.option("--encoding", callback=comma_separated, metavar="A,B", help="Default: float32+uint8.")
 @click.option("--mode", callback=comma_separated, metavar="A,B", help="fast (the default), deterministic.")
-@click.option("--all", "everything", is_flag=True, help="Every shipped build, where no other option says which.")
+@click.option("--all", "everything", is_flag=True, help="Every tile that is shipped, where no other option says which.")
 @click.option("--jobs", type=click.IntRange(1, 1024), help="Compile in so many processes; default: one a CPU.")
 @click.option("--compare", "other", metavar="OTHER.json", type=click.Path(path_type=Path),
               help="Show what changed since an earlier --json.")  # fmt: skip

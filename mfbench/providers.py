@@ -105,7 +105,7 @@ def _function_from_file(name: str) -> Callable[..., Outputs]:
     assert spec is not None  # a .py file always has a spec and a loader
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.path.append(str(Path(path).resolve().parent))  # what lies beside the file can be imported
+    sys.path.insert(0, str(Path(path).resolve().parent))  # what lies beside the file can be imported
     try:
         spec.loader.exec_module(module)
     except Exception as error:

@@ -8,10 +8,8 @@ from pathlib import Path
 
 LONGEST = 300  # characters of a line: a compiler's command line says little
 HOUSE = Path(__file__).resolve().parent.parent
-OTHERS = tuple(
-    f"{folder}/"
-    for folder in (*(HOUSE / name for name in ("kernels", "mfbench", "reference")), *sysconfig.get_paths().values())
-)
+LIBRARIES = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+OTHERS = tuple(f"{folder}/" for folder in (*(HOUSE / name for name in ("kernels", "mfbench", "reference")), *LIBRARIES))
 
 
 def reason(error: BaseException) -> str:

@@ -76,6 +76,7 @@ def timed(
     seconds = rounds.samples[provider]
     median = stats.median_interval(seconds)
     work, floor = roofline.work(case), roofline.floor(case, observed, ceilings)
+    watched = origin.device == "cpu"  # whether other programs were looked for
     timing = Timing(
         samples_s=seconds.tolist(),
         median_s=median.estimate,
@@ -86,9 +87,9 @@ def timed(
         cold_cache=rounds.cold[provider],
         placements=rounds.placements,
         throttled=rounds.throttled,
-        disturbed=rounds.disturbed,
+        disturbed=rounds.disturbed if watched else None,
         dropped=rounds.dropped,
-        foreign_cores=float(rounds.foreign.mean()) if rounds.foreign.size else None,
+        foreign_cores=float(rounds.foreign.mean()) if watched and rounds.foreign.size else None,
     )
     parts: dict[str, Any] = {
         "timing": timing,

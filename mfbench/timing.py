@@ -126,13 +126,12 @@ class _Rounds:
         What the others do does not depend on the samples, so the intervals keep their coverage.
         """
         disturbed = sum(load > DISTURBED for load in self.foreign)
-        if not disturbed or 2 * disturbed >= len(self.foreign):
+        planned = len(self.foreign)
+        if not disturbed or 2 * disturbed >= planned or self.hands.clock() > self.until:
             return
         self.take(disturbed)
         calm = [at for at, load in enumerate(self.foreign) if load <= DISTURBED]
-        if len(calm) < PLACEMENTS[0]:
-            return
-        kept = calm[: _evenly(len(calm))]
+        kept = calm[: _evenly(len(calm))] if len(calm) >= PLACEMENTS[0] else range(planned)
         rounds = [self.rounds[at * stats.BLOCK_ROUNDS + turn] for at in kept for turn in range(stats.BLOCK_ROUNDS)]
         self.dropped = len(self.rounds) - len(rounds)
         self.rounds, self.foreign = rounds, [self.foreign[at] for at in kept]

@@ -54,9 +54,9 @@ class Trial:
         records = dict(self.failed)
         honest = [name for name in self.workers if name not in records]
         if rounds and honest:
-            ceilings = roofline.measure(self.case, self.origin.device)
+            ceilings, observed = roofline.measure(self.case, self.origin.device), inputs.observed
             for name in honest:
-                parts = results.timed(self.origin, name, rounds, baseline, margin, family, ceilings, inputs.observed)
+                parts = results.timed(self.origin, name, rounds, baseline, margin, family, ceilings, observed)
                 prepared = self.prepared[name]
                 records[name] = self.origin.record(
                     name,

@@ -6,7 +6,7 @@ without b or d it is a or b, without c half of that; `-`: nothing fits. Two thin
 that registers need not suffice for more than n programs a multiprocessor, for more of which it spills some; `~`, not
 to spend registers on speed.
 
-Of the tiles that fit the one with the least modelled time; `mfbench inspect --all` compiles and checks all of it.
+Of the tiles that fit the one with the least modelled time; `mfbench inspect --all` compiles and checks every one.
 """
 
 WIDTHS = ("16", "32", "64", "64s", "128", "128s", "wide")  # columns; s: bias gradients by sums; wide: above WIDEST

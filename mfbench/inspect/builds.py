@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kernels import EncodedRatings
 from kernels.aot import Launch, plan_step
-from kernels.gpu.config import ARITHMETIC, TARGETS
+from kernels.gpu.config import ARITHMETIC, TARGETS, factor_columns
 from kernels.loss import unwrap
 from kernels.problem import check_problem, packed_words
 from mfbench.inspect.devices import DEVICES
@@ -72,16 +72,16 @@ def telling(wanted: list[Spec]) -> list[Spec]:
 def examine_all(wanted: list[Spec], jobs: int, done: Callable[[], object]) -> Iterator[Build | NotBuilt]:
     """The builds in the order of `wanted`, compiled by `jobs` processes; `done` is called as each ends.
 
-    Ranks of one width have the same kernel: a process takes all ranks, and compiles it once.
+    Ranks of one width have the same kernel: one process takes them, and compiles it once.
     """
     if jobs == 1:
         for spec in wanted:
             yield examine(spec)
             done()
         return
-    groups: dict[Spec, list[Spec]] = {}
+    groups: dict[object, list[Spec]] = {}
     for spec in wanted:
-        groups.setdefault(spec._replace(rank=0), []).append(spec)
+        groups.setdefault((spec._replace(rank=0), factor_columns(spec.rank)), []).append(spec)
     pool = ProcessPoolExecutor(jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
     found: dict[Spec, Build | NotBuilt] = {}
     try:
@@ -90,7 +90,11 @@ def examine_all(wanted: list[Spec], jobs: int, done: Callable[[], object]) -> It
                 found[build.spec] = build
                 done()
         yield from (found[spec] for spec in wanted)
-    finally:  # also where the user has had enough
+    except BaseException:  # the user has had enough: nobody waits for what is being compiled
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        raise
+    finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -18,6 +18,7 @@ from mfbench import against
 from mfbench.errors import NotComparable, UsageError
 from mfbench.records import read
 from tests.mfbench.commands import command, mfbench_here
+from tests.mfbench.commands import mfbench as mfbench_command
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -224,3 +225,25 @@ def test_files_and_names_are_not_mixed(tmp_path: Path) -> None:
 def test_a_file_outside_of_any_repository_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is in no git repository"), against.checkout("HEAD", [f"{tmp_path}/a.py:f"]):
         pass
+
+
+def test_a_users_file_is_measured_with_what_lay_beside_it(tmp_path: Path) -> None:
+    folder = tmp_path / "theirs"
+    (folder / "src").mkdir(parents=True)
+    (folder / "src" / "my_kernel.py").write_text("from helper import step\n")
+    (folder / "src" / "helper.py").write_text(
+        "from kernels import mf_loss_and_grads\n" + PLANTS["wrong"] + "step = mf_loss_and_grads\n"
+    )
+    name = ("-c", "user.name=test", "-c", "user.email=test@test", "-c", "commit.gpgsign=false")
+    for arguments in (["init", "--quiet"], ["add", "."], [*name, "commit", "--quiet", "-m", "a revision"]):
+        subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True)
+    (folder / "src" / "helper.py").write_text("from kernels import mf_loss_and_grads as step\n")
+    (folder / "src" / "new.py").write_text("from helper import step\n")
+    options = ("run", *OPTIONS, "--against", "HEAD")
+    done = mfbench_command(*options, "--provider", "my_kernel.py:step", cwd=folder / "src")
+    assert done.returncode == 4, done.stderr
+    statuses = {record.provider: record.status for record in read(folder / "src" / "out.jsonl")[0]}
+    assert statuses == {"my_kernel.py:step@HEAD": "wrong", "my_kernel.py:step": "ok"}
+    done = mfbench_command(*options, "--provider", "new.py:step", cwd=folder / "src")
+    assert done.returncode == 4
+    assert done.stderr == "mfbench: not comparable: --against: HEAD has no new.py\n"

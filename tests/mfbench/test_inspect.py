@@ -2,14 +2,18 @@
 
 import json
 import re
+import signal
+import subprocess
+import time
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from mfbench.inspect.devices import DEVICES
 from mfbench.inspect.machine_code import Mix, compare_and_swap, main_loop
 from mfbench.inspect.model import Tile, modelled, resident_blocks
-from tests.mfbench.commands import mfbench, mfbench_here
+from tests.mfbench.commands import command, mfbench, mfbench_here
 
 pytest.importorskip("triton", reason="Triton is not installed")
 from kernels.gpu import config
@@ -240,6 +244,20 @@ def test_command(tmp_path):
     assert f"registers {before['registers']} → {before['registers'] - 7}\n" in compared.stdout
 
 
+def test_ctrl_c_ends_what_compiles(tmp_path):
+    options = ["inspect", "--target", "sm_80,sm_90", "--rank", "8,256", "--jobs", "2"]
+    process = subprocess.Popen(command(*options), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end, compiling = time.monotonic() + 60, []
+    while len(compiling) < 3:  # two processes, and one that watches over what they share
+        assert time.monotonic() < end
+        time.sleep(0.1)
+        compiling = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    _, left = psutil.wait_procs(compiling, timeout=10)
+    assert left == []
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -255,22 +273,22 @@ def test_usage_errors(options, message, monkeypatch, capsys):
 
 
 def test_a_shipped_build_that_fails_is_exit_code_1(monkeypatch, capsys):
-    from mfbench.commands import inspect as command
+    from mfbench.commands import inspect
 
     with_tile(monkeypatch, "sm_80", "ieee", "128x64x4")
     chosen = {"target": ["sm_80"], "rank": None, "precision": ["ieee"], "encoding": None, "mode": None}
-    assert command.command(chosen, False, 1, None, as_json=False) == 1
+    assert inspect.command(chosen, False, 1, None, as_json=False) == 1
     assert "failed: sm_80 30 ieee float32+uint8 fast: fused_step spills" in capsys.readouterr().out
 
 
 def test_all_leaves_out_the_fast_mode_of_odd_rows_alone():
-    from mfbench.commands import inspect as command
+    from mfbench.commands.inspect import _specs
 
     chosen = dict.fromkeys(("target", "rank", "precision", "encoding", "mode"))
     every = set(specs(TARGETS, RANKS, PRECISIONS, ENCODINGS, MODES))
-    left_out = every - set(command._specs(chosen, True))
+    left_out = every - set(_specs(chosen, True))
     assert left_out == {spec for spec in every if spec.encoding.startswith("odd-") and spec.mode == "fast"}
-    fast = command._specs({**chosen, "mode": ["fast"]}, True)
+    fast = _specs({**chosen, "mode": ["fast"]}, True)
     assert set(fast) == {spec for spec in every if spec.mode == "fast"}
 
 
