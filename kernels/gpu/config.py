@@ -166,7 +166,9 @@ def pick(
         tile = single or tile
     if tile == "-":
         raise NotShipped(f"rank {rank} at precision {precision}: every tile that was tried spills registers")
-    *numbers, frugal = TILE.fullmatch(tile).groups("0")  # type: ignore[union-attr]
+    parts = TILE.fullmatch(tile)
+    assert parts is not None  # the table's are all of that form
+    *numbers, frugal = parts.groups("0")
     BM, BN, num_warps, chunk, resident = map(int, numbers)
     if chunk:
         BK, sums = -(-rank // chunk) * chunk, True

@@ -2,7 +2,7 @@
 
 Candidates are compiled, those that spill whatever the assembler is told are dropped, and of the clean ones the least
 modelled time wins; a program that is alone on its multiprocessor hides no latency and is taken to need half as long
-again. The third tile of a cell, for ratings that are loaded one by one, is left to `mfbench inspect --encoding`.
+again. A cell's tiles for ratings loaded one by one and for packed masks are left to `mfbench inspect --encoding`.
 """
 
 from __future__ import annotations
