@@ -26,6 +26,7 @@ class Reading(NamedTuple):
     gaps: bool = False  # the device may have waited for the host in between
     throttled: bool = False  # the device was held back, or ran at a lower clock than it had shown
     before: float = 0.0  # seconds of the evaluations that went before and do not count
+    core: int | None = None  # of the host, on which the calling thread was at the end
 
 
 class Device(Protocol):

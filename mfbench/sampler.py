@@ -12,7 +12,6 @@ from mfbench.device import Reading
 from mfbench.gate import Standard
 from mfbench.isolation import ProviderFailure, WorkerProcess
 
-SETTLE_S = 5e-3  # before a sample: the threads of the provider that ran last spin on for a while
 CLOCK_S = 0.04  # a sample so long shows whether the worker's clock is right; each try is of twice as long a one
 CLOCK_TRIES = 4
 CLOCK_FACTOR, CLOCK_SLACK_S = 1.3, 5e-3  # what a request may take beyond the evaluations that its worker tells of
@@ -28,9 +27,14 @@ class Sampler:
         self.slack_s = CLOCK_SLACK_S if device == "cpu" else QUEUE_SLACK_S
         self.failed = False
 
-    def __call__(self, loops: int) -> Reading:
-        time.sleep(SETTLE_S)
-        reading, sums = self._request("sample", loops)
+    def __call__(self, loops: int, core: int | None = None) -> Reading:
+        """A sample that begins on that core of the host; after it the worker is at rest."""
+        reading = self._sample(loops, core)
+        self._request("rest")
+        return reading
+
+    def _sample(self, loops: int, core: int | None = None) -> Reading:
+        reading, sums = self._request("sample", loops, core)
         wrong = self.standard.wrong_sums(sums)
         if wrong:
             self.failed = True
@@ -40,6 +44,7 @@ class Sampler:
     def place(self) -> None:
         """Draw anew where the data lies."""
         self._request("place", self.case, self.draw_number)
+        self._request("rest")
 
     def clock_flaw(self, median_s: float) -> str | None:
         """What is wrong with the worker's clock, if every request takes longer than the worker says."""
@@ -47,8 +52,8 @@ class Sampler:
         for attempt in range(CLOCK_TRIES):
             loops = math.ceil(2**attempt * CLOCK_S / median_s)
             start = time.perf_counter()
-            reading = self(loops)
-            elapsed = time.perf_counter() - start - SETTLE_S
+            reading = self._sample(loops)
+            elapsed = time.perf_counter() - start
             told = reading.seconds + min(reading.before, WARM_S + reading.seconds / loops)
             if elapsed <= CLOCK_FACTOR * told + self.slack_s:
                 return None

@@ -9,16 +9,18 @@ import contextlib
 import ctypes
 import functools
 import gc
+import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from mfbench import memory, pipe, providers
+from mfbench import cores, memory, pipe, providers
 from mfbench.cases import Case
 from mfbench.cpu import CpuDevice, clock
 from mfbench.device import Device, Reading
@@ -28,7 +30,9 @@ from mfbench.outputs import WrongOutputs, flaws, tensors
 from mfbench.reasons import reason
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
-METHODS = ("prepare", "place", "sample", "evaluate_anew", "changing_and_same", "release")
+REST_S, LOOK_S = 0.03, 3e-4  # how long to wait for a rest, at most, and between two looks
+AT_REST = 0.5  # cores in use; looking costs a tenth
+METHODS = ("prepare", "place", "sample", "rest", "evaluate_anew", "changing_and_same", "release")
 
 
 class Evaluated(NamedTuple):
@@ -98,14 +102,25 @@ class Worker:
         for step in self.steps[:-1]:  # a sample evaluates the last one before its clock starts
             step()
 
-    def sample(self, loops: int) -> tuple[Reading, list[float]]:
+    def sample(self, loops: int, core: int | None = None) -> tuple[Reading, list[float]]:
         """Time `loops` evaluations, to completion, and give the sums over the last one's outputs."""
+        if core is not None:
+            cores.move_to(core)
         gc.disable()
         reading, outputs = self.where.sample(self.steps, loops)
         gc.enable()
         sums = [float(_array(tensor).sum(dtype=np.float64)) for tensor in tensors(outputs)]
         _poison(outputs)
-        return reading, sums
+        return reading._replace(core=cores.current()), sums
+
+    def rest(self) -> None:
+        """Wait until threads sleep that spin on after their work, as OpenMP's do for 10 ms; others would feel them."""
+        until = clock() + REST_S
+        busy_s = math.inf
+        while busy_s > AT_REST * LOOK_S and clock() < until:
+            before = time.process_time()
+            time.sleep(LOOK_S)
+            busy_s = time.process_time() - before
 
     def evaluate_anew(self, case: Case, draw_number: int) -> Evaluated:
         """Evaluate once after other parameters were written into the same tensors."""

@@ -27,7 +27,6 @@ from mfbench.results import Origin
 from mfbench.trial import Trial
 
 SLOWED = Path(__file__).with_name("slowed.py")
-OTHER = {0: None, 3: f"{SLOWED}:slower_by_3_percent", 5: f"{SLOWED}:slower_by_5_percent"}
 FALSE = {"faster", "slower"}
 
 
@@ -55,7 +54,9 @@ class Count(NamedTuple):
 def comparisons(count: Count, first: int) -> Iterator[tuple[Record, Record]]:
     """Records of the provider and of the other one, for one case after another from the number `first` on."""
     for start in range(first, count.comparisons, count.suite_of):
-        names = {"base": count.provider, "new": OTHER[count.slowdown] or count.provider}
+        names = {"base": count.provider, "new": count.provider}
+        if count.slowdown:
+            names = {"base": f"{SLOWED}:fused", "new": f"{SLOWED}:slower_by_{count.slowdown}_percent"}
         workers = {side: WorkerProcess(name, "cpu", count.threads, 300.0) for side, name in names.items()}
         try:
             for worker in workers.values():

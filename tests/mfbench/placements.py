@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 import secrets
-import time
 
 import click
 import numpy as np
@@ -18,7 +17,6 @@ import numpy as np
 from mfbench import stats
 from mfbench.cases import Case, parse_size
 from mfbench.isolation import WorkerProcess
-from mfbench.sampler import SETTLE_S
 from mfbench.timing import SAMPLE_S
 
 SIDES = ("base", "new")
@@ -55,10 +53,11 @@ class Pair:
         """Logarithms of new / base, (rounds,)."""
         logs = []
         for _ in range(rounds):
-            seconds = {}
+            seconds, core = {}, None
             for side in random.sample(SIDES, 2):
-                time.sleep(SETTLE_S)
-                seconds[side] = self.workers[side].request("sample", self.loops)[0].seconds
+                reading = self.workers[side].request("sample", self.loops, core)[0]
+                self.workers[side].request("rest")
+                seconds[side], core = reading.seconds, reading.core
             logs.append(np.log(seconds["new"] / seconds["base"]))
         return np.array(logs)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from mfbench.device import Clocks, Reading, Step
 from mfbench.queued import Sampler
-from mfbench.timing import Hands
+from mfbench.timing import Hands, Sample
 
 BOOST_MHZ = 1980.0
 
@@ -146,8 +146,8 @@ def hands(
 ) -> Hands:
     """Timing's view of the devices; `see` is shown every reading."""
 
-    def sampler(device: SimulatedDevice) -> Callable[[int], Reading]:
-        def sample(loops: int) -> Reading:
+    def sampler(device: SimulatedDevice) -> Sample:
+        def sample(loops: int, core: int | None = None) -> Reading:
             reading, _ = device.sample([device.step], loops)
             see(device, reading)
             return reading

@@ -128,7 +128,7 @@ def patches_the_timers(*arguments, real=time.perf_counter):
 def patches_the_worker(*arguments):
     from mfbench.device import Reading
     from mfbench.worker import Worker
-    Worker.sample = lambda self, loops: (Reading(1e-6 * loops), [0.0] * 6)
+    Worker.sample = lambda self, loops, core=None: (Reading(1e-6 * loops), [0.0] * 6)
     Worker.evaluate_anew = Worker.prepare
     return honest(*arguments)
 

@@ -19,7 +19,7 @@ class Machine:
         self.now, self.calls, self.random, self.jitter = 0.0, [], random.Random(seed), jitter
 
     def provider(self, name: str, seconds: float):
-        def sample(loops: int) -> Reading:
+        def sample(loops: int, core: int | None = None) -> Reading:
             self.calls.append((name, loops))
             drift = 1 + 0.5 * min(1.0, self.now / 5)
             elapsed = loops * seconds * drift * (1 + self.random.expovariate(1 / self.jitter))
@@ -48,8 +48,11 @@ def test_finds_the_ratio_on_a_machine_that_drifts() -> None:
 def test_every_round_has_everyone_once_in_changing_order() -> None:
     machine = Machine()
     run(machine, {"a": 3e-3, "b": 3e-3, "c": 3e-3})
-    last = [name for name, _ in machine.calls if name != "place"][-45:]
-    rounds = [tuple(last[i : i + 3]) for i in range(0, 45, 3)]
+    *_, last = [index for index, (name, _) in enumerate(machine.calls) if name == "place"]
+    names = [name for name, _ in machine.calls]
+    placement = 2 + 3 * stats.BLOCK_ROUNDS  # the data moves, and a sample wakes the cores
+    starts = [last - placement * back + 2 + 3 * turn for back in range(5) for turn in range(stats.BLOCK_ROUNDS)]
+    rounds = [tuple(names[start : start + 3]) for start in starts]
     assert all(sorted(order) == ["a", "b", "c"] for order in rounds)
     assert len(set(rounds)) > 3
 
@@ -57,13 +60,30 @@ def test_every_round_has_everyone_once_in_changing_order() -> None:
 def test_data_is_placed_anew_before_every_block_of_rounds() -> None:
     machine = Machine()
     result = run(machine, {"a": 3e-3, "b": 3e-3})
-    tail = machine.calls[-result.placements * (2 * stats.BLOCK_ROUNDS + 1) :]
-    blocks = [tail[i : i + 2 * stats.BLOCK_ROUNDS + 1] for i in range(0, len(tail), 2 * stats.BLOCK_ROUNDS + 1)]
-    assert all([call[0] == "place" for call in block] == [True] + [False] * 6 for block in blocks)
+    size = 2 + 2 * stats.BLOCK_ROUNDS
+    tail = machine.calls[-result.placements * size :]
+    blocks = [tail[i : i + size] for i in range(0, len(tail), size)]
+    assert all([call[0] == "place" for call in block] == [True] + [False] * (size - 1) for block in blocks)
     assert len(result.samples["a"]) == stats.BLOCK_ROUNDS * result.placements
 
 
-@pytest.mark.parametrize("placements", [6, 30, 31, 59, 91, 132])
+def test_everyone_in_a_round_begins_where_the_first_one_ran() -> None:
+    machine, cores, asked = Machine(), itertools.count(), []
+
+    def provider(loops: int, core: int | None = None) -> Reading:
+        asked.append(core)
+        machine.now += 5e-3
+        return Reading(5e-3, core=next(cores) if core is None else core)
+
+    timing.time_in_rounds(machine.hands({"a": provider, "b": provider}), "b", 1.0, 1, {"a": 5e-3, "b": 5e-3})
+    size = 1 + 2 * stats.BLOCK_ROUNDS  # a sample wakes the cores first
+    for start in range(len(asked) - 5 * size, len(asked), size):
+        pairs = [asked[at : at + 2] for at in range(start + 1, start + size, 2)]
+        assert all(first is None and second is not None for first, second in pairs)
+        assert len({second for _, second in pairs}) == stats.BLOCK_ROUNDS
+
+
+@pytest.mark.parametrize("placements", [6, 30, 31, 59, 91, 132, 300])
 def test_no_block_of_an_interval_ends_within_a_placement(placements: int) -> None:
     rounds = stats.BLOCK_ROUNDS * timing._evenly(placements)
     assert rounds % stats._block_count(rounds) == 0
@@ -74,7 +94,7 @@ def test_a_round_in_which_the_device_was_held_back_is_timed_again() -> None:
     machine = Machine(jitter=0.001)
     calls = itertools.count()
 
-    def hot(loops: int) -> Reading:
+    def hot(loops: int, core: int | None = None) -> Reading:
         throttled = next(calls) % 5 == 0
         machine.now += 5e-3
         return Reading(8e-3 if throttled else 5e-3, throttled=throttled)
@@ -89,7 +109,7 @@ def test_a_round_in_which_the_device_was_held_back_is_timed_again() -> None:
 def test_a_device_that_is_always_held_back_is_timed_all_the_same() -> None:
     machine = Machine(jitter=0.001)
 
-    def hot(loops: int) -> Reading:
+    def hot(loops: int, core: int | None = None) -> Reading:
         machine.now += 5e-3
         return Reading(5e-3, throttled=True)
 
@@ -142,7 +162,7 @@ def test_a_machine_that_warms_up_is_waited_for() -> None:
     machine = Machine()
     calls = itertools.count()
 
-    def cold_start(loops: int) -> Reading:
+    def cold_start(loops: int, core: int | None = None) -> Reading:
         elapsed = loops * 5e-3 * (3 if next(calls) < 9 else 1)
         machine.now += elapsed
         return Reading(elapsed)

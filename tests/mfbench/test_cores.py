@@ -1,0 +1,75 @@
+"""Where a thread runs, and when a worker's threads sleep."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+
+import pytest
+
+from mfbench import cores, worker
+from mfbench.worker import Worker
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells where a thread runs")
+
+
+@linux
+def test_a_thread_moves_and_stays_free() -> None:
+    allowed = os.sched_getaffinity(0)
+    for core in sorted(allowed):
+        cores.move_to(core)
+        assert os.sched_getaffinity(0) == allowed
+        assert cores.current() in allowed
+
+
+@linux
+@pytest.mark.skipif(os.cpu_count() == 1, reason="one core")
+def test_it_is_on_that_core_right_after(monkeypatch) -> None:
+    allowed, seen = os.sched_getaffinity(0), []
+    bind = os.sched_setaffinity
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, to: (seen.append(cores.current()), bind(pid, to)))
+    for core in sorted(allowed):
+        cores.move_to(core)
+    assert seen[1::2] == sorted(allowed)
+
+
+@linux
+def test_a_core_that_is_not_allowed_is_ignored() -> None:
+    allowed = os.sched_getaffinity(0)
+    cores.move_to(max(allowed) + 1000)
+    assert os.sched_getaffinity(0) == allowed
+
+
+def test_where_the_system_does_not_tell_nothing_happens(monkeypatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    cores.move_to(0)
+    assert cores.current() is None
+
+
+def spin(seconds: float) -> threading.Thread:
+    def run() -> None:
+        until = time.thread_time() + seconds
+        while time.thread_time() < until:
+            pass
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def test_a_worker_rests_once_its_threads_sleep() -> None:
+    resting = Worker("closed-form", "cpu", 1)
+    thread = spin(0.01)
+    resting.rest()
+    assert not thread.is_alive()
+
+
+def test_a_thread_that_never_sleeps_is_not_waited_for(monkeypatch) -> None:
+    monkeypatch.setattr(worker, "REST_S", 0.02)
+    resting = Worker("closed-form", "cpu", 1)
+    thread = spin(0.3)
+    resting.rest()
+    assert thread.is_alive()
+    thread.join()
