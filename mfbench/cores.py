@@ -6,6 +6,7 @@ computes, a laptop has fast and slow ones. Two like providers on two of them wou
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -23,7 +24,8 @@ def move_to(core: int) -> None:
     """Go on there, where the thread may run there; it is free to leave at any time."""
     if sys.platform != "linux":
         return
-    allowed = os.sched_getaffinity(0)
-    if core in allowed and len(allowed) > 1:
-        os.sched_setaffinity(0, {core})
-        os.sched_setaffinity(0, allowed)
+    with contextlib.suppress(OSError):  # a sandbox may forbid it
+        allowed = os.sched_getaffinity(0)
+        if core in allowed and len(allowed) > 1:
+            os.sched_setaffinity(0, {core})
+            os.sched_setaffinity(0, allowed)

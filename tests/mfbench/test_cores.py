@@ -42,6 +42,15 @@ def test_a_core_that_is_not_allowed_is_ignored() -> None:
     assert os.sched_getaffinity(0) == allowed
 
 
+@linux
+def test_a_sandbox_that_forbids_it_is_no_failure(monkeypatch) -> None:
+    def forbidden(pid: int, allowed: set[int]) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setaffinity", forbidden)
+    cores.move_to(min(os.sched_getaffinity(0)))
+
+
 def test_where_the_system_does_not_tell_nothing_happens(monkeypatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     cores.move_to(0)
