@@ -19,6 +19,7 @@ from mfbench import stats
 from mfbench.device import Reading
 
 SAMPLE_S = 5e-3  # a sample is at least so long, so that the clock and the pipe do not count
+ALIKE = 1.5  # factor between providers whose samples have as many evaluations
 PILOT_PLACEMENTS = 4  # at most; one alone where a second would take a quarter of the budget
 MAX_PILOTS = 4
 PLACEMENTS = (6, 300)  # fewest and most, of `stats.BLOCK_ROUNDS` rounds each
@@ -94,7 +95,7 @@ def time_in_rounds(
         if not any(_warming_up(values) for values in pilot.samples().values()):
             break
     left = start + budget_s - hands.clock()
-    rounds = _Rounds(hands, loops, random.Random(seed), start + OVERRUN * budget_s)
+    rounds = _Rounds(hands, _loops(pilot.samples(), baseline), random.Random(seed), start + OVERRUN * budget_s)
     rounds.take(_evenly(min(_placements_needed(pilot.samples(), baseline), max(fewest, int(left / each)), most)))
     rounds.replace_disturbed()
     return rounds.timing(pilot_rounds)
@@ -203,8 +204,20 @@ def _evenly(placements: int) -> int:
     return placements
 
 
+def _loops(pilot: Mapping[str, stats.Samples], baseline: str) -> dict[str, int]:
+    """How many evaluations a sample of each provider needs to last, going by the pilot.
+
+    Those about as fast as the baseline get as many as it does. The first ones of a sample are slower than the others,
+    so of two like providers the one with more of them would look faster by a per cent.
+    """
+    seconds = {name: float(np.median(values)) for name, values in pilot.items()}
+    alike = [name for name, value in seconds.items() if 1 / ALIKE < value / seconds[baseline] < ALIKE]
+    fastest = min(seconds[name] for name in alike)
+    return {name: math.ceil(SAMPLE_S / (fastest if name in alike else seconds[name])) for name in seconds}
+
+
 def _calibrate(sample: Sample, estimate_s: float) -> int:
-    """Warm up, and find how many evaluations a sample needs to last."""
+    """Warm up, and find roughly how many evaluations a sample needs to last."""
     loops = max(1, math.ceil(SAMPLE_S / max(estimate_s, 1e-7)))
     while loops > 1 or estimate_s < SAMPLE_S:
         elapsed = sample(loops).seconds

@@ -149,6 +149,13 @@ def test_samples_of_a_fast_provider_last_long_enough() -> None:
     assert result.loops["fast"] * 2e-6 >= 0.8 * timing.SAMPLE_S
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_providers_about_as_fast_as_the_baseline_get_as_many_evaluations_a_sample(seed: int) -> None:
+    result = run(Machine(seed, jitter=0.2), {"base": 2e-4, "like": 2e-4, "near": 1.6e-4, "far": 4e-5}, budget=1.0)
+    assert result.loops["base"] == result.loops["like"] == result.loops["near"]
+    assert result.loops["far"] > 3 * result.loops["base"]
+
+
 def test_noise_asks_for_rounds_and_the_budget_limits_them() -> None:
     calm = run(Machine(jitter=0.001), {"a": 0.01, "b": 0.01})
     noisy = run(Machine(jitter=0.05), {"a": 0.01, "b": 0.01})
