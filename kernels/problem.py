@@ -73,19 +73,21 @@ def check_problem(
     """
     parameters = (user_factors, item_factors, user_bias, item_bias, global_bias)
     problem = Problem(*parameters, ratings, mask, reg, grid, packed, occupied)
-    for name, parameter in zip(Problem._fields[:5], problem[:5], strict=True):
+    for name, parameter in zip(Grads._fields, parameters, strict=True):
         _check_tensor(name, parameter)
     check_ratings(ratings, mask)
-    if user_factors.dtype not in PARAMETER_DTYPES:
-        raise TypeError(f"user_factors: expected float32 or float64, got {user_factors.dtype}")
-    for name, parameter in zip(Problem._fields[1:5], problem[1:5], strict=True):
-        if parameter.dtype != user_factors.dtype:
-            raise TypeError(f"{name}: expected {user_factors.dtype} as user_factors, got {parameter.dtype}")
+    dtype, device = user_factors.dtype, user_factors.device
+    if dtype not in PARAMETER_DTYPES:
+        raise TypeError(f"user_factors: expected float32 or float64, got {dtype}")
+    for name, parameter in zip(Grads._fields, parameters, strict=True):
+        if parameter.dtype is not dtype:
+            raise TypeError(f"{name}: expected {dtype} as user_factors, got {parameter.dtype}")
 
     for name, factors in (("user_factors", user_factors), ("item_factors", item_factors)):
         if factors.dim() != 2:
             raise ValueError(f"{name}: expected 2 dimensions, got shape {tuple(factors.shape)}")
-    m, n, rank = problem.shape
+    m, rank = user_factors.shape
+    n = item_factors.shape[0]
     _check_shape("item_factors", item_factors, (n, rank))
     _check_shape("user_bias", user_bias, (m,), (m, 1))
     _check_shape("item_bias", item_bias, (n,), (n, 1))
@@ -98,9 +100,9 @@ def check_problem(
     if occupied is not None:
         _check_shape("ratings.occupied", occupied, (-(-m // OCCUPIED_BLOCK), -(-n // OCCUPIED_BLOCK)))
 
-    for name, tensor in zip(Problem._fields[1:], problem[1:], strict=True):
-        if isinstance(tensor, Tensor) and tensor.device != user_factors.device:
-            raise ValueError(f"{name}: expected device {user_factors.device} as user_factors, got {tensor.device}")
+    for name, tensor in zip(Problem._fields, problem, strict=True):
+        if isinstance(tensor, Tensor) and tensor.device != device:
+            raise ValueError(f"{name}: expected device {device} as user_factors, got {tensor.device}")
     if not isinstance(reg, (float, Real, torch.SymFloat, torch.SymInt)):
         raise TypeError(f"reg: expected a finite number, got {reg!r}")
     if not math.isfinite(reg):

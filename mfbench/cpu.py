@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from mfbench.device import Clocks, Reading, Step
+from mfbench.memory import page_faults
 
 clock = time.perf_counter  # taken before a provider's code runs
 WARM_S = 3e-3  # so long after a pause cores run slower
+CALM_S = 0.03  # so long, at most, until no pages are new any more
 LONG_S = 0.1  # an evaluation that takes so long does not need another one before it
 
 
@@ -18,6 +20,7 @@ class CpuDevice:
 
     def __init__(self) -> None:
         self._evaluation_s = 0.0  # of the last sample
+        self._always_faults = False
 
     def synchronize(self) -> None:
         pass
@@ -35,13 +38,21 @@ class CpuDevice:
         """The evaluations before wake the threads, fill the caches and bring the cores to their speed.
 
         Without them a sample of few loops would be a cold one, and two like providers of which one takes a loop more
-        would differ by a quarter. Where an evaluation is long, what it costs to start cold is little beside it.
+        would differ by a quarter. They go on until `WARM_S` passed without a page fault: after data moved, one of two
+        like processes may have twice as many pages to touch anew. Steps that always fault, since they allocate much,
+        are not waited for. Where an evaluation is long, what it costs to start cold is little beside it.
         """
         (step,) = steps
-        begin = start = clock()
-        while start - begin < WARM_S and self._evaluation_s < LONG_S:
-            step()
+        begin = start = calm = clock()
+        faults = page_faults()
+        most = WARM_S if self._always_faults else CALM_S
+        while start - calm < WARM_S and start - begin < most and self._evaluation_s < LONG_S:
+            outputs = step()  # and kept, as below: the next one's lie elsewhere
             start = clock()
+            before, faults = faults, page_faults()
+            if faults != before:
+                calm = start
+        self._always_faults = start - calm < WARM_S
         for _ in range(loops):
             outputs = step()
         elapsed = clock() - start

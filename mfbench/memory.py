@@ -13,16 +13,21 @@ from typing import Any
 import psutil
 import torch
 
+from kernels.cpu import launch
+
 ALLOCATION_FAILED = re.compile("can't allocate memory|not enough memory")
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
+
 HEADROOM = 0.05  # of the free memory is left to the rest of the system
 
 
 def limit_to_free_memory() -> None:
     """Make an allocation beyond the machine's free memory fail, rather than wake the kernel's out-of-memory killer."""
-    if sys.platform != "linux":
+    if resource is None or sys.platform != "linux":
         return
-    import resource
-
     data = int(_status("VmData") + (1 - HEADROOM) * psutil.virtual_memory().available)
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (data if hard < 0 else min(data, hard), hard))
@@ -50,13 +55,19 @@ def peak_of(call: Callable[[], Any], device: str) -> tuple[Any, int | None]:
     return result, max(0, _status("VmHWM") - before)
 
 
+def page_faults() -> int:
+    """How many this process has had; 0 where the system does not tell."""
+    return 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
 def exhausted(error: BaseException) -> bool:
     """Whether an error says that memory ran out; PyTorch's CPU allocator raises a RuntimeError."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(ALLOCATION_FAILED.search(str(error)))
 
 
 def return_free_memory() -> None:
-    """Freed memory that the C library keeps would hide an allocation of the same size."""
+    """What the CPU kernel and the C library keep for later would hide an allocation of the same size."""
+    getattr(launch, "release_memory", lambda: None)()  # the kernels of an older revision have none
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
 

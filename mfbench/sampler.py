@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from mfbench.cases import Case
-from mfbench.cpu import WARM_S
+from mfbench.cpu import CALM_S
 from mfbench.device import Reading
 from mfbench.gate import Standard
 from mfbench.isolation import ProviderFailure, WorkerProcess
@@ -54,7 +54,7 @@ class Sampler:
             start = time.perf_counter()
             reading = self._sample(loops)
             elapsed = time.perf_counter() - start
-            told = reading.seconds + min(reading.before, WARM_S + reading.seconds / loops)
+            told = reading.seconds + min(reading.before, CALM_S + reading.seconds / loops)
             if elapsed <= CLOCK_FACTOR * told + self.slack_s:
                 return None
             unseen.append(elapsed - told)

@@ -96,7 +96,7 @@ def legend(records: Sequence[Record]) -> str:
     gemm = f"{roofline.gemm_flops_per_s / 1e9:.0f} GFLOP/s, measured"
     return (
         "\n±: 95 % interval of the median. error: the largest of the outputs' errors, 1 = its bound. peak: memory "
-        "beyond inputs, outputs and what is kept from case to case. GEMM: 6 m n k operations over the median, as a "
+        "beyond inputs and outputs. GEMM: 6 m n k operations over the median, as a "
         f"fraction of this machine's rate in a square product ({gemm}); more where unobserved ratings are skipped."
         f"{_verdicts(ok)}{_troubles(ok)} {machine}"
     )

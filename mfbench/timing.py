@@ -115,13 +115,13 @@ class _Rounds:
         most_again = placements * stats.BLOCK_ROUNDS  # a device that is always held back is timed as it is
         for _ in range(placements):
             self.hands.place()
-            self._wake_cores()
+            self._round(dict.fromkeys(self.loops, 1))  # does not count: new pages, and other cores, slow the first one
             self.hands.foreign()
             for _ in range(stats.BLOCK_ROUNDS):
-                readings = self._round()
+                readings = self._round(self.loops)
                 while self.throttled < most_again and any(reading.throttled for reading in readings.values()):
                     self.throttled += 1
-                    readings = self._round()
+                    readings = self._round(self.loops)
                 self.rounds.append(readings)
                 if self.hands.clock() > self.until:
                     return
@@ -143,20 +143,13 @@ class _Rounds:
         self.dropped = len(self.rounds) - len(rounds)
         self.rounds, self.foreign = rounds, [self.foreign[at] for at in kept]
 
-    def _wake_cores(self) -> None:
-        """A sample that does not count: while data is moved cores idle, and what runs next is slower by a third."""
-        last = self.rounds[-1] if self.rounds else {}
-        name = min(last, key=lambda name: last[name].seconds) if last else self.order.choice(list(self.loops))
-        self.hands.sample[name](self.loops[name])
-
-    def _round(self) -> dict[str, Reading]:
+    def _round(self, loops: Mapping[str, int]) -> dict[str, Reading]:
         """All providers begin on the core on which the system put the first: what it is worth is in no ratio then."""
-        names = list(self.loops)
-        self.order.shuffle(names)
+        names = self.order.sample(list(loops), len(loops))
         readings: dict[str, Reading] = {}
         core = None
         for name in names:
-            readings[name] = self.hands.sample[name](self.loops[name], core)
+            readings[name] = self.hands.sample[name](loops[name], core)
             core = readings[name].core if core is None else core
         return readings
 

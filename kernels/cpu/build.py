@@ -61,6 +61,7 @@ def _load(library: Path) -> ctypes.CDLL:
     kernel = ctypes.CDLL(str(library))
     kernel.mf_step.argtypes = [ctypes.c_char_p]
     kernel.mf_step.restype = ctypes.c_int
+    kernel.mf_release.restype = None
     return kernel
 
 

@@ -365,11 +365,12 @@ template <class T> void run(const Call &call, Arena &arena) {
     Step<T>(call, users, items, ratings, mask).run(arena);
 }
 
+thread_local Arena arena;
+
 }  // namespace
 
 // One step; returns 0, or 1 where memory ran out.
 extern "C" __attribute__((visibility("default"))) int mf_step(const Call *call) {
-    static thread_local Arena arena;
     try {
         if (call->double_parameters) run<double>(*call, arena);
         else run<float>(*call, arena);
@@ -378,3 +379,6 @@ extern "C" __attribute__((visibility("default"))) int mf_step(const Call *call) 
     }
     return 0;
 }
+
+// Frees what the calling thread's steps keep for the next one.
+extern "C" __attribute__((visibility("default"))) void mf_release() { arena.release(); }

@@ -83,11 +83,6 @@ def _threads() -> int:
     return min(torch.get_num_threads(), _cpu_quota())
 
 
-def _empty(like: Tensor) -> Tensor:
-    """A contiguous tensor; naming the format costs a fifth more than keeping it."""
-    return torch.empty_like(like) if like.is_contiguous() else torch.empty(like.shape, dtype=like.dtype)
-
-
 def step(problem: Problem, precision: str, deterministic: bool, gradients: bool) -> tuple[Tensor, Grads | None]:
     """Loss (0-d float64) and, where asked for, the gradients of one step.
 
@@ -101,7 +96,7 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     grads = None
     d_pointers: tuple[int, ...] = (0, 0, 0, 0, 0)
     if gradients:
-        grads = Grads(*[_empty(p) for p in (P, Q, bu, bi, mu)])
+        grads = Grads(*[torch.empty_like(p, memory_format=torch.contiguous_format) for p in (P, Q, bu, bi, mu)])
         d_pointers = tuple([d.data_ptr() for d in grads])
     dP, dQ, dbu, dbi, dmu = d_pointers
     rating_kind = RATING_KINDS[ratings.dtype] if grid is None else CODES
@@ -121,3 +116,9 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     if load_kernel().mf_step(arguments):
         raise MemoryError(f"no memory for the buffers of a step of {m} users, {n} items, rank {rank}")
     return loss, grads
+
+
+def release_memory() -> None:
+    """Free the buffers that the calling thread's steps keep for the next one, which will allocate them anew."""
+    if load_kernel.cache_info().currsize:  # else there has been no step
+        load_kernel().mf_release()

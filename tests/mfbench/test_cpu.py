@@ -30,6 +30,23 @@ def test_a_sample_is_of_the_loops_alone(monkeypatch, seconds: float, loops: int,
     assert (reading.cold, reading.gaps, reading.throttled) == (False, False, False)
 
 
+@pytest.mark.parametrize(("faulty", "evaluations"), [(0, 3), (5, 8), (10**6, 30)])
+def test_the_evaluations_before_go_on_while_pages_are_new(monkeypatch, faulty: int, evaluations: int) -> None:
+    calls = 0
+
+    def step() -> None:
+        nonlocal calls
+        calls += 1
+
+    monkeypatch.setattr(cpu, "clock", lambda: calls * 1e-3)
+    monkeypatch.setattr(cpu, "page_faults", lambda: min(calls, faulty))
+    device = cpu.CpuDevice()
+    reading, _ = device.sample([step], 2)
+    assert reading.before == pytest.approx(evaluations * 1e-3, abs=1.1e-3)
+    before, _ = device.sample([step], 2)  # what always faults is waited for once
+    assert before.before == pytest.approx(3e-3, abs=1.1e-3)
+
+
 def test_a_cpu_does_not_claim_to_clear_its_cache() -> None:
     device = cpu.CpuDevice()
     assert not device.clear_cache()

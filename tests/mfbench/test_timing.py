@@ -50,8 +50,8 @@ def test_every_round_has_everyone_once_in_changing_order() -> None:
     run(machine, {"a": 3e-3, "b": 3e-3, "c": 3e-3})
     *_, last = [index for index, (name, _) in enumerate(machine.calls) if name == "place"]
     names = [name for name, _ in machine.calls]
-    placement = 2 + 3 * stats.BLOCK_ROUNDS  # the data moves, and a sample wakes the cores
-    starts = [last - placement * back + 2 + 3 * turn for back in range(5) for turn in range(stats.BLOCK_ROUNDS)]
+    placement = 1 + 3 * (1 + stats.BLOCK_ROUNDS)  # the data moves, and a round that does not count goes before
+    starts = [last - placement * back + 1 + 3 * turn for back in range(5) for turn in range(1 + stats.BLOCK_ROUNDS)]
     rounds = [tuple(names[start : start + 3]) for start in starts]
     assert all(sorted(order) == ["a", "b", "c"] for order in rounds)
     assert len(set(rounds)) > 3
@@ -60,7 +60,7 @@ def test_every_round_has_everyone_once_in_changing_order() -> None:
 def test_data_is_placed_anew_before_every_block_of_rounds() -> None:
     machine = Machine()
     result = run(machine, {"a": 3e-3, "b": 3e-3})
-    size = 2 + 2 * stats.BLOCK_ROUNDS
+    size = 1 + 2 * (1 + stats.BLOCK_ROUNDS)
     tail = machine.calls[-result.placements * size :]
     blocks = [tail[i : i + size] for i in range(0, len(tail), size)]
     assert all([call[0] == "place" for call in block] == [True] + [False] * (size - 1) for block in blocks)
@@ -76,11 +76,9 @@ def test_everyone_in_a_round_begins_where_the_first_one_ran() -> None:
         return Reading(5e-3, core=next(cores) if core is None else core)
 
     timing.time_in_rounds(machine.hands({"a": provider, "b": provider}), "b", 1.0, 1, {"a": 5e-3, "b": 5e-3})
-    size = 1 + 2 * stats.BLOCK_ROUNDS  # a sample wakes the cores first
-    for start in range(len(asked) - 5 * size, len(asked), size):
-        pairs = [asked[at : at + 2] for at in range(start + 1, start + size, 2)]
-        assert all(first is None and second is not None for first, second in pairs)
-        assert len({second for _, second in pairs}) == stats.BLOCK_ROUNDS
+    pairs = [asked[at : at + 2] for at in range(len(asked) - 40, len(asked), 2)]
+    assert all(first is None and second is not None for first, second in pairs)
+    assert len({second for _, second in pairs}) == len(pairs)
 
 
 @pytest.mark.parametrize("placements", [6, 30, 31, 59, 91, 132, 300])
@@ -153,7 +151,7 @@ def test_samples_of_a_fast_provider_last_long_enough() -> None:
 def test_providers_about_as_fast_as_the_baseline_get_as_many_evaluations_a_sample(seed: int) -> None:
     result = run(Machine(seed, jitter=0.2), {"base": 2e-4, "like": 2e-4, "near": 1.6e-4, "far": 4e-5}, budget=1.0)
     assert result.loops["base"] == result.loops["like"] == result.loops["near"]
-    assert result.loops["far"] > 3 * result.loops["base"]
+    assert result.loops["far"] > 2 * result.loops["base"]
 
 
 def test_noise_asks_for_rounds_and_the_budget_limits_them() -> None:
