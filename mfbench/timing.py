@@ -115,7 +115,7 @@ class _Rounds:
         most_again = placements * stats.BLOCK_ROUNDS  # a device that is always held back is timed as it is
         for _ in range(placements):
             self.hands.place()
-            self._round(dict.fromkeys(self.loops, 1))  # does not count: new pages, and other cores, slow the first one
+            self._round({name: 1 for name, loops in self.loops.items() if loops > 1})  # does not count: pages are new
             self.hands.foreign()
             for _ in range(stats.BLOCK_ROUNDS):
                 readings = self._round(self.loops)
