@@ -16,18 +16,15 @@ import torch
 from kernels.cpu import launch
 
 ALLOCATION_FAILED = re.compile("can't allocate memory|not enough memory")
-try:
-    import resource
-except ImportError:  # not on Windows
-    resource = None  # type: ignore[assignment]
-
 HEADROOM = 0.05  # of the free memory is left to the rest of the system
 
 
 def limit_to_free_memory() -> None:
     """Make an allocation beyond the machine's free memory fail, rather than wake the kernel's out-of-memory killer."""
-    if resource is None or sys.platform != "linux":
+    if sys.platform != "linux":
         return
+    import resource
+
     data = int(_status("VmData") + (1 - HEADROOM) * psutil.virtual_memory().available)
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (data if hard < 0 else min(data, hard), hard))
@@ -57,7 +54,11 @@ def peak_of(call: Callable[[], Any], device: str) -> tuple[Any, int | None]:
 
 def page_faults() -> int:
     """How many this process has had; 0 where the system does not tell."""
-    return 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def exhausted(error: BaseException) -> bool:

@@ -43,8 +43,8 @@ def test_the_evaluations_before_go_on_while_pages_are_new(monkeypatch, faulty: i
     device = cpu.CpuDevice()
     reading, _ = device.sample([step], 2)
     assert reading.before == pytest.approx(evaluations * 1e-3, abs=1.1e-3)
-    before, _ = device.sample([step], 2)  # what always faults is waited for once
-    assert before.before == pytest.approx(3e-3, abs=1.1e-3)
+    again, _ = device.sample([step], 2)  # what always faults is waited for once
+    assert again.before == pytest.approx(3e-3, abs=1.1e-3)
 
 
 def test_a_cpu_does_not_claim_to_clear_its_cache() -> None:
