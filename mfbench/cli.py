@@ -1,4 +1,4 @@
-"""The command line. Only click is imported here; a command imports what it needs when it runs."""
+"""The command line. Little is imported here; a command imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
-from mfbench import foreign_packages, messages
+from mfbench import foreign_packages, forkserver, messages
 from mfbench.errors import DataUnavailable, NotComparable, UsageError
 from mfbench.options import Finite, comma_separated, options
 
@@ -114,6 +114,8 @@ def run(suite: str, device: str | None, provider: list[str] | None, out: Path, r
     if against is not None:
         return _run_against(against, suite, device, provider, _overrides(axes), out, resume, threads, margin, budget,
                             time_limit, as_json)  # fmt: skip
+    if device != "cuda":
+        forkserver.warm_up()
     from mfbench.commands import run as command_run
 
     records, interrupted = command_run.run_suite(

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mfbench import pipe
+from mfbench import forkserver, pipe
 from mfbench.errors import UsageError
 from mfbench.records import Status
 
@@ -35,16 +35,18 @@ class WorkerProcess:
     """One provider in a process of its own; started again after it died.
 
     What lies in `folder` is imported before anything else of the name; with `harness_first`, after the harness.
+    Processes are forked from one that has imported the libraries where `forked`, the device and the system allow it.
     """
 
     def __init__(
         self, provider: str, device: str, threads: int | None, time_limit_s: float, folder: Path | None = None,
-        harness_first: bool = False,
+        harness_first: bool = False, forked: bool = True,
     ) -> None:  # fmt: skip
         self.provider, self.device, self.threads, self.time_limit_s = provider, device, threads, time_limit_s
         self.folder = folder
-        self._start = START_HARNESS_FIRST if harness_first else START
-        self._process: subprocess.Popen[bytes] | None = None
+        self._code = START_HARNESS_FIRST if harness_first else START
+        self._forked = forked and forkserver.AVAILABLE and device == "cpu"
+        self._process: subprocess.Popen[bytes] | forkserver.Forked | None = None
 
     @property
     def pid(self) -> int | None:
@@ -59,15 +61,19 @@ class WorkerProcess:
         requests_read, requests_write = os.pipe()
         answers_read, answers_write = os.pipe()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 (closed in stop)
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", self._start, str(requests_read), str(answers_write), self.provider, self.device,
-             str(self.threads or 0), *([str(self.folder)] if self.folder else [])],
-            pass_fds=(requests_read, answers_write),
-            stdin=subprocess.DEVNULL,
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches the harness alone, which then ends the workers
-        )  # fmt: skip
+        arguments = [self.provider, self.device, str(self.threads or 0)]
+        if self._forked:
+            self._process = forkserver.start(requests_read, answers_write, self._output.fileno(), arguments)
+        else:
+            folder = [str(self.folder)] if self.folder else []
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", self._code, str(requests_read), str(answers_write), *arguments, *folder],
+                pass_fds=(requests_read, answers_write),
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches the harness alone, which then ends the workers
+            )
         os.close(requests_read)
         os.close(answers_write)
         self._requests, self._answers = requests_write, answers_read

@@ -207,7 +207,7 @@ def main() -> None:
 
     The first one loads the provider.
     """
-    _end_with_parent()
+    end_with_parent()
     requests, answers, provider, device, threads = sys.argv[1:6]
     receive, answer = functools.partial(pipe.receive, int(requests)), functools.partial(pipe.send, int(answers))
     calls = {name: getattr(Worker, name) for name in METHODS}  # as they are before a provider's code runs
@@ -232,7 +232,7 @@ def main() -> None:
             answer(token, result)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """A harness that is killed cannot end a provider that hangs."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
