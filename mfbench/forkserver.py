@@ -1,14 +1,17 @@
 """Worker processes forked from one that has imported PyTorch: a start takes milliseconds rather than seconds.
 
-The server imports what a worker needs, runs none of it, and forks on request; no thread of OpenMP or of the autograd
-engine exists that a fork would lose. Workers of one server have the same addresses, too, so two like providers differ
-by less. Every worker has a guardian between itself and the server, which waits for it and tells its exit code.
+The server imports what others wrote and a worker needs, runs none of it, and forks on request; no thread of OpenMP or
+of the autograd engine exists that a fork would lose. What is measured is imported in the worker, which may take it from
+another folder. Workers of one server have the same addresses, too, so two like providers differ by less. Every worker
+has a guardian between itself and the server, which waits for it and tells its exit code.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
+import importlib
 import json
 import os
 import signal
@@ -21,8 +24,11 @@ from typing import NoReturn
 
 AVAILABLE = sys.platform == "linux"  # elsewhere system libraries do not survive a fork, or there is none
 REQUEST_BYTES = 1 << 16
+PR_SET_PDEATHSIG = 1  # prctl(2)
 NUMBER = struct.Struct("<i")  # of a process, and its exit code
 CHANGING = "PYTEST_CURRENT_TEST"  # no library looks at it, and it is another in every test
+PRELOADED = ("torch", "psutil", "mfbench.cases", "mfbench.pipe")
+MEASURED = {"kernels", "reference"}
 SERVE = "import sys; from mfbench.forkserver import serve; serve(int(sys.argv[1]))"
 
 
@@ -106,18 +112,18 @@ def warm_up() -> None:
         _present()
 
 
-def start(requests: int, answers: int, output: int, arguments: list[str]) -> Forked:
-    """Fork a worker that serves `requests`; does not wait for it.
+def start(code: str, requests: int, answers: int, output: int, arguments: list[str]) -> Forked:
+    """Fork a worker that runs `code`; does not wait for it.
 
     Args:
-        requests, answers: ends of pipes, as `mfbench.worker.main` takes them. They stay open here.
+        code: finds the two ends' numbers in `sys.argv`, and `arguments` after them.
+        requests, answers: ends of pipes, which stay open here.
         output: file that its stdout and stderr go to.
-        arguments: the rest of what `mfbench.worker.main` takes.
     """
     server = _present()
     status, told = os.pipe()
     try:
-        server.fork({"arguments": arguments, "folder": os.getcwd()}, [requests, answers, output, told])
+        server.fork({"code": code, "arguments": arguments, "folder": os.getcwd()}, [requests, answers, output, told])
     finally:
         os.close(told)
     return Forked(status)
@@ -130,10 +136,17 @@ def _present() -> _Server:
     return _servers[environment]
 
 
-def serve(descriptor: int) -> None:
-    """Fork workers until the harness hangs up. Returns in the workers, too, once they have ended."""
-    from mfbench import worker
+def end_with_parent() -> None:
+    """A harness that is killed cannot end a provider that hangs."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
+
+def serve(descriptor: int) -> None:
+    """Fork workers until the harness hangs up. Returns in the workers, too, when they are done."""
+    for name in PRELOADED:
+        importlib.import_module(name)
+    assert not MEASURED & sys.modules.keys()
     gc.collect()
     gc.freeze()  # a collection in a worker would write to, and so copy, what they share
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the guardians
@@ -149,7 +162,7 @@ def serve(descriptor: int) -> None:
     connection.close()
     *pipes, output, status = files
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    worker.end_with_parent()
+    end_with_parent()
     if pid := os.fork():
         for file in (*pipes, output):
             os.close(file)
@@ -161,7 +174,7 @@ def serve(descriptor: int) -> None:
     for stream in (1, 2):
         os.dup2(output, stream)
     sys.argv[1:] = [*map(str, pipes), *request["arguments"]]
-    worker.main()
+    exec(request["code"], {"__name__": "__main__"})
 
 
 def _guard(pid: int, status: int) -> NoReturn:

@@ -35,17 +35,17 @@ class WorkerProcess:
     """One provider in a process of its own; started again after it died.
 
     What lies in `folder` is imported before anything else of the name; with `harness_first`, after the harness.
-    Processes are forked from one that has imported the libraries where `forked`, the device and the system allow it.
+    On a CPU the process is forked from one that has imported the libraries, where the system allows it.
     """
 
     def __init__(
         self, provider: str, device: str, threads: int | None, time_limit_s: float, folder: Path | None = None,
-        harness_first: bool = False, forked: bool = True,
+        harness_first: bool = False,
     ) -> None:  # fmt: skip
         self.provider, self.device, self.threads, self.time_limit_s = provider, device, threads, time_limit_s
         self.folder = folder
         self._code = START_HARNESS_FIRST if harness_first else START
-        self._forked = forked and forkserver.AVAILABLE and device == "cpu"
+        self._forked = forkserver.AVAILABLE and device == "cpu"
         self._process: subprocess.Popen[bytes] | forkserver.Forked | None = None
 
     @property
@@ -61,13 +61,13 @@ class WorkerProcess:
         requests_read, requests_write = os.pipe()
         answers_read, answers_write = os.pipe()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 (closed in stop)
-        arguments = [self.provider, self.device, str(self.threads or 0)]
+        arguments = [self.provider, self.device, str(self.threads or 0), *([str(self.folder)] if self.folder else [])]
         if self._forked:
-            self._process = forkserver.start(requests_read, answers_write, self._output.fileno(), arguments)
+            output = self._output.fileno()
+            self._process = forkserver.start(self._code, requests_read, answers_write, output, arguments)
         else:
-            folder = [str(self.folder)] if self.folder else []
             self._process = subprocess.Popen(
-                [sys.executable, "-c", self._code, str(requests_read), str(answers_write), *arguments, *folder],
+                [sys.executable, "-c", self._code, str(requests_read), str(answers_write), *arguments],
                 pass_fds=(requests_read, answers_write),
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,

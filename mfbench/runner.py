@@ -64,11 +64,11 @@ def run(plan: Plan, progress: Callable[[Case, str], None]) -> Iterable[list[Reco
 def _worker(plan: Plan, name: str) -> WorkerProcess:
     elsewhere = plan.against.provider(name) if plan.against else None
     if plan.against is None or elsewhere is None:
-        return WorkerProcess(name, plan.device, plan.threads, plan.time_limit_s, forked=plan.against is None)
+        return WorkerProcess(name, plan.device, plan.threads, plan.time_limit_s)
     other = plan.against
     return WorkerProcess(
         other.location(elsewhere), plan.device, plan.threads, plan.time_limit_s, other.folder,
-        harness_first=other.repository is not None, forked=False,
+        harness_first=other.repository is not None,
     )  # fmt: skip
 
 

@@ -6,12 +6,10 @@ A provider that crashes, hangs or eats all memory takes down this process only.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import gc
 import math
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -25,11 +23,11 @@ from mfbench.cases import Case
 from mfbench.cpu import CpuDevice, clock
 from mfbench.device import Device, Reading
 from mfbench.errors import UsageError
+from mfbench.forkserver import end_with_parent
 from mfbench.inputs import Fingerprints, Inputs, draw, fingerprints, moved, on_device, redraw_parameters
 from mfbench.outputs import WrongOutputs, flaws, tensors
 from mfbench.reasons import reason
 
-PR_SET_PDEATHSIG = 1  # prctl(2)
 REST_S, LOOK_S = 0.03, 3e-4  # how long to wait for a rest, at most, and between two looks
 AT_REST = 0.5  # cores in use; looking costs a tenth
 METHODS = ("prepare", "place", "sample", "rest", "evaluate_anew", "changing_and_same", "release")
@@ -230,12 +228,6 @@ def main() -> None:
             if os.getpid() != process:
                 os._exit(0)  # a child that the provider forked has nothing to say here
             answer(token, result)
-
-
-def end_with_parent() -> None:
-    """A harness that is killed cannot end a provider that hangs."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _failure(error: BaseException) -> tuple[str, str]:

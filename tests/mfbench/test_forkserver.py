@@ -33,11 +33,12 @@ def step(*_): ...
 def load(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator:
     """Load a provider from its source in a worker."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(forkserver, "AVAILABLE", request.param)
     workers = []
 
     def loaded(source: str) -> WorkerProcess:
         Path("provider.py").write_text(source)
-        workers.append(WorkerProcess("provider.py:step", "cpu", None, 20.0, forked=request.param))
+        workers.append(WorkerProcess("provider.py:step", "cpu", None, 20.0))
         workers[-1].ready()
         return workers[-1]
 
