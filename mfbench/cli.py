@@ -111,11 +111,11 @@ def run(suite: str, device: str | None, provider: list[str] | None, out: Path, r
 
     Exit code: 0; 1 a gate failed; 2 usage; 130 interrupted (finished records are kept); with --against as `compare`.
     """
+    if device != "cuda":
+        forkserver.warm_up()
     if against is not None:
         return _run_against(against, suite, device, provider, _overrides(axes), out, resume, threads, margin, budget,
                             time_limit, as_json)  # fmt: skip
-    if device != "cuda":
-        forkserver.warm_up()
     from mfbench.commands import run as command_run
 
     records, interrupted = command_run.run_suite(

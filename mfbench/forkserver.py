@@ -109,7 +109,7 @@ _servers: dict[frozenset[tuple[str, str]], _Server] = {}  # by environment, whic
 def warm_up() -> None:
     """Let the server import its libraries while this process imports its own."""
     if AVAILABLE:
-        _present()
+        _server()
 
 
 def start(code: str, requests: int, answers: int, output: int, arguments: list[str]) -> Forked:
@@ -120,7 +120,7 @@ def start(code: str, requests: int, answers: int, output: int, arguments: list[s
         requests, answers: ends of pipes, which stay open here.
         output: file that its stdout and stderr go to.
     """
-    server = _present()
+    server = _server()
     status, told = os.pipe()
     try:
         server.fork({"code": code, "arguments": arguments, "folder": os.getcwd()}, [requests, answers, output, told])
@@ -129,7 +129,7 @@ def start(code: str, requests: int, answers: int, output: int, arguments: list[s
     return Forked(status)
 
 
-def _present() -> _Server:
+def _server() -> _Server:
     environment = frozenset((name, value) for name, value in os.environ.items() if name != CHANGING)
     if environment not in _servers or not _servers[environment].alive():
         _servers[environment] = _Server()

@@ -20,11 +20,12 @@ from mfbench.device import Reading
 
 SAMPLE_S = 5e-3  # a sample is at least so long, so that the clock and the pipe do not count
 ALIKE = 1.5  # factor between providers whose samples have as many evaluations
-PILOT_PLACEMENTS = 4  # at most; one alone where a second would take a quarter of the budget
+PILOT_PLACEMENTS = 16  # at most, in an eighth of the budget; one alone where a second would take a quarter
 MAX_PILOTS = 4
 PLACEMENTS = (6, 300)  # fewest and most, of `stats.BLOCK_ROUNDS` rounds each
 TARGET = 0.005  # half width of the ratios' intervals that the number of rounds aims at
 CAUTION = 1.6  # a pilot sees too little noise as often as too much
+LEAST_SHARE = 4  # at least a quarter of the placements that the budget allows, since noise may come after the pilot
 OVERRUN = 10  # times the budget, at most, for the least number of rounds
 DISTURBED = 0.25  # cores that other programs keep busy in a placement that is timed again, or marked
 
@@ -96,7 +97,9 @@ def time_in_rounds(
             break
     left = start + budget_s - hands.clock()
     rounds = _Rounds(hands, _loops(pilot.samples(), baseline), random.Random(seed), start + OVERRUN * budget_s)
-    rounds.take(_evenly(min(_placements_needed(pilot.samples(), baseline), max(fewest, int(left / each)), most)))
+    affordable = max(fewest, int(left / each))
+    wanted = max(_placements_needed(pilot.samples(), baseline), affordable // LEAST_SHARE)
+    rounds.take(_evenly(min(wanted, affordable, most)))
     rounds.replace_disturbed()
     return rounds.timing(pilot_rounds)
 
@@ -185,9 +188,16 @@ def _warming_up(values: stats.Samples) -> bool:
 def _placements_needed(pilot: Mapping[str, stats.Samples], baseline: str) -> int:
     """After so many the intervals of all ratios should be as narrow as `TARGET`, going by the pilot's noise."""
     logs = [np.log(pilot[baseline]) - np.log(values) for name, values in pilot.items() if name != baseline]
-    noise = CAUTION * max((stats.spread(ratios) for ratios in logs), default=0.0)
+    noise = CAUTION * max(map(_placement_noise, logs), default=0.0)
     fewest, most = PLACEMENTS
-    return min(max(math.ceil((2 * noise / TARGET) ** 2 / stats.BLOCK_ROUNDS), fewest), most)
+    return min(max(math.ceil((2 * noise / TARGET) ** 2), fewest), most)
+
+
+def _placement_noise(ratios: stats.Samples) -> float:
+    """By which the mean over a placement's rounds varies: within placements or between them, whichever says more."""
+    placements = np.array_split(ratios, math.ceil(len(ratios) / stats.BLOCK_ROUNDS))
+    within = stats.spread(ratios) / math.sqrt(stats.BLOCK_ROUNDS)
+    return max(within, stats.spread(np.array([np.median(rounds) for rounds in placements])))
 
 
 def _evenly(placements: int) -> int:

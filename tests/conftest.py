@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import pytest
 import torch
 
 from mfbench.environment import usable_cpus
 
+FOLDER = Path(__file__).parent
 MOST_PROCESSES = 4  # a test may have two threads of its own
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a script's background; commands would inherit it
@@ -22,6 +24,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.parent != FOLDER)  # whole pages and notebooks first: they take longest
     if torch.cuda.is_available() or torch.xpu.is_available():
         return
     skip = pytest.mark.skip(reason="no CUDA, ROCm or XPU device")

@@ -163,7 +163,7 @@ def test_a_revision_that_this_harness_cannot_run(repository: Repository, plant: 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_leave_no_folder_and_keep_finished_records(repository: Repository, number: int, code: int) -> None:
-    process = repository.start("--against", "HEAD", "--size", "40x30", "--size", "2048x2048", "--budget", 20)
+    process = repository.start("--against", "HEAD", "--size", "40x30", "--size", "2048x2048", "--budget", 2)
     out, end = repository.folder / "out.jsonl", time.monotonic() + 120
     while not (out.exists() and out.read_bytes().count(b"\n") == 2):
         assert time.monotonic() < end

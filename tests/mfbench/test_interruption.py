@@ -78,7 +78,7 @@ def small_disk(tmp_path: Path):
 
 def test_a_full_disk_is_told_at_once_and_loses_nothing(tmp_path: Path, small_disk: Path) -> None:
     out, filler = small_disk / "out.jsonl", small_disk / "filler"
-    filler.write_bytes(bytes(40 << 10))
+    filler.write_bytes(bytes(48 << 10))
     options = ("--suite", tiny_suite(tmp_path), "--out", out, "--threads", 1, "--budget", 0.2, "--provider",
                "fused,autograd,closed-form")  # fmt: skip
     while True:  # until the records of a case do not fit any more
@@ -128,14 +128,13 @@ def test_a_killed_run_takes_its_workers_with_it(tmp_path: Path) -> None:
         time.sleep(0.05)
 
 
-def test_resume_measures_only_what_is_missing_in_a_case(tmp_path: Path) -> None:
+def test_resume_measures_only_what_is_missing_in_a_case(tmp_path: Path, monkeypatch) -> None:
     out = tmp_path / "out.jsonl"
-    mfbench("run", "--suite", tiny_suite(tmp_path), "--out", out, "--threads", 1, "--budget", 0.2, cwd=tmp_path)
+    options = ("--suite", tiny_suite(tmp_path), "--out", out, "--threads", 1, "--budget", 0.2)
+    assert mfbench_here(monkeypatch, "run", *options) == 0
     lines = out.read_bytes().splitlines(keepends=True)
     out.write_bytes(b"".join(lines[:3]) + lines[3][:100])  # the second case lost its baseline, the third is missing
-    mfbench(
-        "run", "--suite", tiny_suite(tmp_path), "--out", out, "--threads", 1, "--budget", 0.2, "--resume", cwd=tmp_path
-    )
+    assert mfbench_here(monkeypatch, "run", *options, "--resume") == 0
     after, notes = read(out)
     assert notes == []
     assert keys(after) == WHOLE
@@ -154,7 +153,7 @@ def test_resume_refuses_a_run_of_other_cases(tmp_path: Path, monkeypatch, capsys
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_keep_finished_records(tmp_path: Path, number: int, code: int) -> None:
     out = tmp_path / "out.jsonl"
-    process = start(tmp_path, out, "--budget", 5)
+    process = start(tmp_path, out, "--budget", 2)
     wait_for_records(out, 2)
     asked = time.monotonic()
     process.send_signal(number)

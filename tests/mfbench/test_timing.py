@@ -113,7 +113,7 @@ def test_a_device_that_is_always_held_back_is_timed_all_the_same() -> None:
 
     result = timing.time_in_rounds(machine.hands({"a": hot, "b": machine.provider("b", 5e-3)}), "b", 5.0, 1,
                                    {"a": 5e-3, "b": 5e-3})  # fmt: skip
-    assert result.placements == timing.PLACEMENTS[0]
+    assert result.placements >= timing.PLACEMENTS[0]
     assert result.throttled == stats.BLOCK_ROUNDS * result.placements
 
 
@@ -158,8 +158,7 @@ def test_noise_asks_for_rounds_and_the_budget_limits_them() -> None:
     calm = run(Machine(jitter=0.001), {"a": 0.01, "b": 0.01})
     noisy = run(Machine(jitter=0.05), {"a": 0.01, "b": 0.01})
     hurried = run(Machine(jitter=0.05), {"a": 0.01, "b": 0.01}, budget=1.0)
-    assert calm.placements == timing.PLACEMENTS[0]
-    assert noisy.placements > 3 * timing.PLACEMENTS[0]
+    assert timing.PLACEMENTS[0] <= calm.placements < noisy.placements / 2
     assert timing.PLACEMENTS[0] <= hurried.placements < noisy.placements
 
 
