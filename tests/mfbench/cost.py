@@ -17,14 +17,14 @@ from unittest import mock
 
 import click
 
-from mfbench import gate, inputs, isolation, records, roofline, runner, sampler, trial
+from mfbench import gate, inputs, isolation, records, roofline, runner, trial
 from mfbench.commands.run import run_suite, show
 
 MEASURING = ("evaluations, timed", "evaluations before each sample", "settling before each sample",
              "moving the data", "ceilings")  # fmt: skip
 GATES = ("gates", "oracle", "drawing inputs")
 REQUESTS = {"place": "moving the data", "prepare": "gates", "evaluate_anew": "gates", "changing_and_same": "gates",
-            "release": "gates"}  # fmt: skip
+            "release": "gates", "rest": "settling before each sample"}  # fmt: skip
 
 
 class Ledger:
@@ -76,7 +76,6 @@ def watched(ledger: Ledger) -> Iterator[Any]:
         (isolation.WorkerProcess, "start", "process starts"),
         (isolation.WorkerProcess, "ready", "process starts"),
         (isolation.WorkerProcess, "stop", "process starts"),
-        (sampler.time, "sleep", "settling before each sample"),
         (roofline, "measure", "ceilings"),
         (gate, "standard", "oracle"),
         (gate.Standard, "moved_to", "oracle"),
