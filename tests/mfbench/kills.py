@@ -28,7 +28,7 @@ size = ["5x7", "30x40", "41x29", "64x64", "33x65", "128x8"]
 rank = [3, 8]
 """
 CASES = 12
-SECONDS = (0.5, 14.0)  # between the start of a run and its end by a kill
+SECONDS = (0.5, 8.0)  # between the start of a run and its end by a kill
 LOOK_S = 0.02
 
 
