@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,22 @@ def limit_to_free_memory() -> None:
     data = int(_status("VmData") + (1 - HEADROOM) * psutil.virtual_memory().available)
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (data if hard < 0 else min(data, hard), hard))
+
+
+@contextlib.contextmanager
+def limited_to_free_memory() -> Iterator[None]:
+    """The same for a while: a process that is not ours alone, and what it starts, must not stay limited."""
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    limit_to_free_memory()
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 def peak_of(call: Callable[[], Any], device: str) -> tuple[Any, int | None]:

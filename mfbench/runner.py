@@ -99,8 +99,8 @@ def _run_case(
     taking_part = list(dict.fromkeys([plan.baseline, *wanted]))  # the ratios need the baseline, measured again or not
     trial = Trial(origin, {name: workers[name] for name in taking_part}, lambda what: progress(case, what))
     try:
-        memory.limit_to_free_memory()
-        records = trial.run(plan.baseline, plan.margin, plan.budget_s, plan.family)
+        with memory.limited_to_free_memory():
+            records = trial.run(plan.baseline, plan.margin, plan.budget_s, plan.family)
     except (MemoryError, RuntimeError) as error:
         if not memory.exhausted(error):
             raise
