@@ -1,4 +1,4 @@
-"""Worker processes forked from one that has imported PyTorch: a start takes milliseconds rather than seconds.
+"""Worker processes forked from one that has imported PyTorch: a start takes a tenth of a second rather than seconds.
 
 The server imports what others wrote and a worker needs, runs none of it, and forks on request; no thread of OpenMP or
 of the autograd engine exists that a fork would lose. What is measured is imported in the worker, which may take it from
@@ -22,13 +22,14 @@ import sys
 from multiprocessing.connection import wait
 from typing import NoReturn
 
+from mfbench import MEASURED
+
 AVAILABLE = sys.platform == "linux"  # elsewhere system libraries do not survive a fork, or there is none
 REQUEST_BYTES = 1 << 16
 PR_SET_PDEATHSIG = 1  # prctl(2)
 NUMBER = struct.Struct("<i")  # of a process, and its exit code
 CHANGING = "PYTEST_CURRENT_TEST"  # no library looks at it, and it is another in every test
 PRELOADED = ("torch", "psutil", "mfbench.cases", "mfbench.pipe")
-MEASURED = {"kernels", "reference"}
 SERVE = "import sys; from mfbench.forkserver import serve; serve(int(sys.argv[1]))"
 
 
@@ -146,7 +147,7 @@ def serve(descriptor: int) -> None:
     """Fork workers until the harness hangs up. Returns in the workers, too, when they are done."""
     for name in PRELOADED:
         importlib.import_module(name)
-    assert not MEASURED & sys.modules.keys()
+    assert not sys.modules.keys() & MEASURED
     gc.collect()
     gc.freeze()  # a collection in a worker would write to, and so copy, what they share
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the guardians
