@@ -13,7 +13,7 @@ from scipy.special import stdtrit  # Student's t quantile; scipy.stats would tak
 CONFIDENCE = 0.95
 BLOCK_ROUNDS = 3  # a placement (see `timing`); medians of so many rounds are nearly normal whatever the noise's tails
 BLOCKS = (5, 30)  # fewest and most
-MAX_CORRELATION = 0.9
+CORRELATION = (-0.1, 0.9)  # of neighbouring blocks, as far as it is believed
 BUSY_MARGIN = 1.0  # a thread that shares its core with another program's runs at half its speed
 LARGEST = 700.0  # logarithm of a ratio, about
 
@@ -109,10 +109,10 @@ def quartile_location(median: float, interquartile_range: float, count: int) -> 
     """Where the logarithms of samples lie of which only the median and the quartiles were kept.
 
     The error of a median of normal noise is 1.25 standard deviations / sqrt(n), and the interquartile range is 1.35
-    standard deviations. How the samples were correlated cannot be seen any more: the most that `MAX_CORRELATION`
-    allows for is assumed.
+    standard deviations. How the samples were correlated cannot be seen any more: the most that is believed is
+    assumed.
     """
-    independent = _independent(count, MAX_CORRELATION)
+    independent = _independent(count, CORRELATION[1])
     error = math.sqrt(math.pi / 2 / independent) * interquartile_range / 1.349 / median
     return Location(math.log(median), math.log(median), error, independent - 1 if count >= BLOCKS[0] else 0.0)
 
@@ -121,7 +121,9 @@ def _location(values: Samples, count: int | None = None) -> Location:
     """From medians of blocks of consecutive values, with an error that is widened for the correlation between them.
 
     r is the lag-1 correlation of the blocks, with Kendall's correction of its bias, r + (1 + 4 r) / b. Where there are
-    more blocks than needed, neighbours are averaged first, so that correlation over a longer time is seen too.
+    more blocks than needed, neighbours are averaged first, so that correlation over a longer time is seen too. An r
+    below 0 is mostly chance; all of it believed, intervals are too narrow, and none of it, too wide: chance would
+    widen and never narrow them.
     """
     median = float(np.median(values))
     fewest, most = BLOCKS
@@ -134,9 +136,10 @@ def _location(values: Samples, count: int | None = None) -> Location:
     deviations = blocks - mean
     squares = float(deviations @ deviations)
     correlation = float(deviations[1:] @ deviations[:-1]) / squares if squares > 0 else 0.0
-    correlation = min(max(correlation + (1 + 4 * correlation) / len(blocks), 0.0), MAX_CORRELATION)
-    independent = _independent(len(blocks), correlation)
-    return Location(median, mean, math.sqrt(squares / (len(blocks) - 1) / independent), independent - 1)
+    correlation += (1 + 4 * correlation) / len(blocks)
+    independent = _independent(len(blocks), float(np.clip(correlation, *CORRELATION)))
+    error = math.sqrt(squares / (len(blocks) - 1) / independent)
+    return Location(median, mean, error, min(independent, len(blocks)) - 1)
 
 
 def _block_count(count: int) -> int:

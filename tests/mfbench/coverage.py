@@ -1,6 +1,6 @@
 """Timings of a simulated device: do the intervals cover the truth, are throttled and cold samples told from others?
 
-    python -m tests.mfbench.coverage --timings 2000
+    python -m tests.mfbench.coverage --timings 8000
 
 Each timing is the harness's own: pilot, placements, rounds, intervals. The machine drifts by 30 %, has correlated
 noise of heavy tails and a coarse clock, launches lag behind, data lies differently after each move.
@@ -101,7 +101,7 @@ def lines(kinds: dict[str, Seen]) -> Iterator[str]:
 
 
 @click.command(help=__doc__)
-@click.option("--timings", type=click.IntRange(min=1), default=2000, show_default=True, help="Over all kinds.")
+@click.option("--timings", type=click.IntRange(min=1), default=8000, show_default=True, help="Over all kinds.")
 @click.option("--seed", default=1, show_default=True)
 def main(timings: int, seed: int) -> None:
     each = max(1, timings // len(KINDS))

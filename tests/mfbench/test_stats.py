@@ -39,7 +39,8 @@ def test_intervals_cover_the_truth(correlation: float, tails: str, rounds: int) 
         base, new = (noise(rng, rounds, correlation, tails) for _ in range(2))
         ratio = stats.ratio_interval(3e-3 * np.exp(base), 1e-3 * np.exp(new))
         covered += ratio.low <= 3 <= ratio.high
-    assert (0.9 if correlation == 0.8 and rounds == 30 else 0.93) <= covered / 500 <= 0.99
+    least = 0.9 if correlation and rounds == 30 else 0.93  # ten blocks are too few to see it in full
+    assert least <= covered / 500 <= 0.985
 
 
 def test_too_few_samples_say_nothing() -> None:
