@@ -39,7 +39,8 @@ struct Call {  // laid out as launch.py packs it
 template <class T> struct Block : Simd<T> {
     // A cell is the grain of the gradient products: whole register tiles, and whole groups of product rows.
     static constexpr int CELL_USERS = ACCUMULATORS, CELL_ITEMS = 3 * Simd<T>::NR;
-    static constexpr int USERS = 96, ITEMS = CELL_ITEMS * (CELL_ITEMS < 96 ? 96 / CELL_ITEMS : 1);
+    // Ratings are read in runs of 1.5 KiB, long enough for the hardware to fetch ahead; the errors stay in L2.
+    static constexpr int USERS = 96, ITEMS = CELL_ITEMS * (1536 / int(sizeof(T)) / CELL_ITEMS);
     static constexpr int USER_CELLS = USERS / CELL_USERS, TILES = ITEMS / Simd<T>::NR;
     static_assert(USERS % CELL_USERS == 0 && CELL_USERS % MR == 0 && CELL_ITEMS % ACCUMULATORS == 0);
 
@@ -229,9 +230,11 @@ template <class T> class Step {
         }
         sse[unit] = 0;
         for (int64_t i = i_begin; i < i_end; i += Block<T>::USERS)
-            for (int64_t j = j_begin; j < j_end; j += Block<T>::ITEMS) {
+            for (int64_t j = j_begin, columns; j < j_end; j += columns) {
                 const int64_t rows = std::min<int64_t>(Block<T>::USERS, i_end - i);
-                const int64_t columns = std::min<int64_t>(Block<T>::ITEMS, j_end - j);
+                columns = std::min<int64_t>(Block<T>::ITEMS, j_end - j);
+                // a ragged end is read through a copy: it has a block of its own
+                if (columns % NR && columns > Block<T>::CELL_ITEMS) columns -= columns % Block<T>::CELL_ITEMS;
                 const int64_t user_at = item_range * users.padded + i, item_at = user_range * items.padded + j;
                 sse[unit] += block_errors(i, rows, j, columns, users.d_bias + user_at, block);
                 if (call.gradients && block.any) block_gradients(i, rows, j, columns, user_at, item_at, block);
@@ -249,7 +252,7 @@ template <class T> class Step {
             Strip<T> strip;
             const Region at = {i0 + i, j0, std::min<int64_t>(MR, rows - i), columns};
             const bool any = ratings.strip(at, strip, seen, block.copy);
-            const Place next = later(any ? 1 : FAR, i0, i, rows, j0);
+            const Place next = later(any ? 1 : FAR, i0, i, rows, j0, columns);
             T *E = block.E + i * Block<T>::ITEMS;
             for (int64_t j = 0; j < columns; j += NR) {
                 ratings.prefetch_words(next.i, next.j + j);
@@ -277,10 +280,10 @@ template <class T> class Step {
     };
 
     // Where a block's walk is some strips after row i: further down, or at the next block.
-    static Place later(int64_t strips, int64_t i0, int64_t i, int64_t rows, int64_t j0) {
+    static Place later(int64_t strips, int64_t i0, int64_t i, int64_t rows, int64_t j0, int64_t columns) {
         i += strips * MR;
         if (i < rows) return {i0 + i, j0};
-        return {i0 + i - round_up(rows, MR), j0 + Block<T>::ITEMS};
+        return {i0 + i - round_up(rows, MR), j0 + columns};
     }
 
     // Finds the active tiles of a block, and writes zeros where cells with one have seen nothing.
