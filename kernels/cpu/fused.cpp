@@ -11,20 +11,12 @@
 #include <cmath>
 
 #include "arena.h"
+#include "axis.h"
 #include "pool.h"
 #include "products.h"
 #include "ratings.h"
 
 namespace {
-
-struct Side {  // users or items, as the caller has them
-    int64_t count;
-    const void *factors;  // [count, rank]
-    int64_t row_stride, column_stride;
-    const void *bias;  // [count]
-    int64_t bias_stride;
-    void *d_factors, *d_bias;  // contiguous
-};
 
 struct Call {  // laid out as launch.py packs it
     Side users, items;
@@ -67,35 +59,28 @@ void for_runs(int64_t cells, int64_t size, int64_t end, Active active, Visit vis
 
 template <class T> class Step {
     static constexpr int LANES = Simd<T>::LANES, NR = Simd<T>::NR;
-    static constexpr int64_t TASK_ROWS = 2 * Block<T>::CELL_ITEMS, UNITS = 8;
+    static constexpr int64_t UNITS = 8, FINISH_NUMBERS = 1 << 13;
+    static constexpr double ROW_COST = 8;  // of a row of partial gradients, in ratings
     static constexpr int64_t FAR = 8;  // strips to look ahead where nothing is seen, since such strips are soon done
 
-    struct PackedSide {
-        Side given;
-        int64_t cell, padded, ranges;         // rows of a cell, of all cells; units along this side
-        T *factors, *bias;                    // [padded, ld], [padded]
-        T *d_factors;                         // partial, one for each unit along the other side: [.., padded, ld]
-        double *d_bias;                       // [.., padded]
+    struct Packed {  // rows of one range of an axis, and of its first row the place
+        int64_t range, first;
+        T *factors, *bias;  // [rows, ld], [rows]
+    };
 
-        int64_t begin(int64_t range) const { return begin(range, ranges); }
-        int64_t begin(int64_t range, int64_t of) const { return range * (padded / cell) / of * cell; }  // whole cells
-        int64_t end(int64_t range) const { return std::min(begin(range + 1), given.count); }
-
-        void clear(int64_t partial, int64_t range, int64_t ld) {
-            const int64_t at = partial * padded + begin(range), rows = begin(range + 1) - begin(range);
-            std::fill_n(d_factors + at * ld, rows * ld, T(0));
-            std::fill_n(d_bias + at, rows, 0.0);
-        }
+    struct Bench {  // what a thread works with
+        Packed users, items;
+        T *items_by_rank;  // [rows / NR, ld, NR]
+        Block<T> *block;
     };
 
     const Call &call;
     const int64_t rank, vectors, ld;
-    PackedSide users, items;
+    Axis<T> users, items;
     Ratings<T, Block<T>::ITEMS> ratings;
-    int64_t tasks;                    // of packing and finishing: each takes its share of both sides
+    int64_t tasks;                    // of finishing: each takes its share of both sides
     double *sse, *norms, *bias_sums;  // per unit, per task, per task
-    T *items_by_rank;                 // [padded / NR, rank, NR]
-    Block<T> *blocks;                 // one for each thread
+    Bench *benches;                   // one for each thread
 
   public:
     Step(const Call &call, const Side &user_side, const Side &item_side, const Matrix &ratings, const Matrix &mask)
@@ -105,27 +90,29 @@ template <class T> class Step {
           ratings(ratings, mask, call.scale, call.offset) {
         users.given = user_side;
         items.given = item_side;
+        users.cell = Block<T>::CELL_USERS;
+        items.cell = Block<T>::CELL_ITEMS;
+        for (Axis<T> *axis : {&users, &items}) {
+            axis->rank = rank;
+            axis->ld = ld;
+            axis->padded = round_up(axis->given.count, axis->cell);
+        }
         cut();
     }
 
     void run(Arena &arena) {
         place(arena);
         const int64_t units = users.ranges * items.ranges;
-        const T global_bias = *static_cast<const T *>(call.global_bias);
         const Pool::Lease pool(call.threads);
-        pool.parallel(call.threads, tasks, [&](int64_t task, int64_t) {
-            norms[task] = pack(users, task, global_bias) + pack(items, task, T(0));
-            for (int64_t j = items.begin(task, tasks); j < items.begin(task + 1, tasks); j += NR)
-                transpose<NR>(rank, items.factors + j * ld, ld, items_by_rank + j * rank);
+        pool.parallel(call.threads, units, [&](int64_t unit, int64_t thread) { run_unit(unit, benches[thread]); });
+        pool.parallel(call.threads, tasks, [&](int64_t task, int64_t thread) {
+            norms[task] = bias_sums[task] = 0;
+            double unused = 0;
+            finish(users, items.ranges, task, benches[thread].users, bias_sums[task]);
+            finish(items, users.ranges, task, benches[thread].items, unused);
         });
-        pool.parallel(call.threads, units, [&](int64_t unit, int64_t thread) { run_unit(unit, blocks[thread]); });
         *call.loss = sum(sse, units) + call.reg * sum(norms, tasks);
-        if (!call.gradients) return;
-        pool.parallel(call.threads, tasks, [&](int64_t task, int64_t) {
-            bias_sums[task] = finish(users, items.ranges, task);
-            finish(items, users.ranges, task);
-        });
-        *static_cast<T *>(call.d_global_bias) = T(2 * sum(bias_sums, tasks));
+        if (call.gradients) *static_cast<T *>(call.d_global_bias) = T(2 * sum(bias_sums, tasks));
     }
 
   private:
@@ -137,24 +124,39 @@ template <class T> class Step {
 
     // As many units for every thread, up to UNITS so that uneven ones even out, and none too small to be worth a task.
     void cut() {
-        const double m = double(users.given.count), n = double(items.given.count);
-        const int64_t worth = int64_t(m * n * double(rank) / (1 << 19)), threads = call.threads;
+        const double ratings = double(users.given.count) * double(items.given.count);
+        const int64_t worth = int64_t(ratings * double(rank) / (1 << 19)), threads = call.threads;
         const int64_t units = worth < threads ? std::max<int64_t>(1, worth)
                                               : threads * std::min(UNITS, 1 + worth / threads / 2);
-        users.cell = Block<T>::CELL_USERS;
-        items.cell = Block<T>::CELL_ITEMS;
-        for (PackedSide *side : {&users, &items}) side->padded = round_up(side->given.count, side->cell);
         double least = std::numeric_limits<double>::infinity();
         for (int64_t along_users = 1; along_users <= units; ++along_users) {
             if (units % along_users) continue;
-            // a unit's partial gradients have as many rows as it has users and items
-            const double rows = m / double(along_users) + n / double(units / along_users);
-            if (rows >= least) continue;
-            least = rows;
-            users.ranges = std::min(along_users, users.padded / users.cell);
-            items.ranges = std::min(units / along_users, items.padded / items.cell);
+            Axis<T> high = users, wide = items;
+            high.ranges = std::min(along_users, users.padded / users.cell);
+            wide.ranges = std::min(units / along_users, items.padded / items.cell);
+            const double cost = slowest_share(high, wide);
+            if (cost >= least) continue;
+            least = cost;
+            users.ranges = high.ranges;
+            items.ranges = wide.ranges;
         }
-        tasks = ceil_div(std::max(users.padded, items.padded), TASK_ROWS);
+        tasks = ceil_div(std::max(users.padded, items.padded) * ld, FINISH_NUMBERS);
+    }
+
+    // What the thread with most to do has to do in its own units, in ratings.
+    double slowest_share(const Axis<T> &high, const Axis<T> &wide) const {
+        const int64_t units = high.ranges * wide.ranges;
+        double most = 0;
+        for (int64_t thread = 0; thread < call.threads; ++thread) {
+            double share = 0;
+            for (int64_t unit = thread * units / call.threads; unit < (thread + 1) * units / call.threads; ++unit) {
+                const double rows = double(high.length(unit / wide.ranges));
+                const double columns = double(wide.length(unit % wide.ranges));
+                share += rows * columns + ROW_COST * (rows + columns);
+            }
+            most = std::max(most, share);
+        }
+        return most;
     }
 
     void place(Arena &arena) {
@@ -165,109 +167,103 @@ template <class T> class Step {
                 if (measured) pointer = reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(base + used);
                 used += round_up(count * int64_t(sizeof *pointer), 64);
             };
-            for (PackedSide *side : {&users, &items}) {
-                const int64_t partials = call.gradients ? (side == &users ? items : users).ranges : 0;
-                place(side->factors, side->padded * ld);
-                place(side->bias, side->padded);
-                place(side->d_factors, partials * side->padded * ld);
-                place(side->d_bias, partials * side->padded);
+            for (Axis<T> *axis : {&users, &items}) {
+                const int64_t partials = call.gradients ? (axis == &users ? items : users).ranges : 0;
+                place(axis->d_factors, partials * axis->padded * ld);
+                place(axis->d_bias, partials * axis->padded);
             }
-            place(items_by_rank, items.padded * rank);
             place(sse, users.ranges * items.ranges);
             place(norms, tasks);
             place(bias_sums, tasks);
-            place(blocks, call.threads);
+            place(benches, call.threads);
+            for (int64_t thread = 0; thread < call.threads; ++thread) {
+                Bench unplaced, &bench = measured ? benches[thread] : unplaced;
+                bench.users.range = bench.items.range = -1;
+                place(bench.users.factors, users.longest() * ld);
+                place(bench.users.bias, users.longest());
+                place(bench.items.factors, items.longest() * ld);
+                place(bench.items.bias, items.longest());
+                place(bench.items_by_rank, items.longest() * ld);
+                place(bench.block, 1);
+            }
             if (!measured) base = arena.reserve(used);
         }
     }
 
-    // Copies a task's share of the rows into padded buffers; returns the sum of their squares.
-    double pack(PackedSide &side, int64_t task, T global_bias) {
-        const Side &given = side.given;
-        const int64_t begin = side.begin(task, tasks), end = side.begin(task + 1, tasks);
-        double norm = 0;
-        for (int64_t i = begin; i < end; ++i) {
-            T bias = 0, *row = side.factors + i * ld;
-            if (i < given.count) {
-                copy_row(static_cast<const T *>(given.factors) + i * given.row_stride, given.column_stride, row);
-                bias = static_cast<const T *>(given.bias)[i * given.bias_stride];
-            } else {
-                std::fill_n(row, ld, T(0));
-            }
-            side.bias[i] = bias + global_bias;
-            norm += double(bias) * double(bias);
-        }
-        for (int64_t i = begin; i < end; ++i) norm += squared_norm(side.factors + i * ld);
-        return norm;
-    }
-
-    void copy_row(const T *from, int64_t stride, T *row) const {
-        using V = typename Simd<T>::Vector;
-        int64_t k = 0;
-        if (stride == 1)
-            for (; k + LANES <= rank; k += LANES) store(row + k, load<V>(from + k));
-        for (; k < rank; ++k) row[k] = from[k * stride];
-        for (; k < ld; ++k) row[k] = 0;
-    }
-
-    double squared_norm(const T *row) const {  // in float64 throughout
-        using Doubles = typename Simd<double>::Vector;
-        Doubles squares = {};
-        for (int64_t k = 0; k < ld; k += Simd<double>::LANES) {
-            const Doubles values = load_doubles(row + k);
-            squares += values * values;
-        }
-        return sum_lanes<double>(squares);
-    }
-
-    void run_unit(int64_t unit, Block<T> &block) {
+    void run_unit(int64_t unit, Bench &bench) {
         const int64_t user_range = unit / items.ranges, item_range = unit % items.ranges;
-        const int64_t i_begin = users.begin(user_range), i_end = users.end(user_range);
-        const int64_t j_begin = items.begin(item_range), j_end = items.end(item_range);
+        pack(user_range, item_range, bench);
         if (call.gradients) {
-            users.clear(item_range, user_range, ld);
-            items.clear(user_range, item_range, ld);
+            users.clear(item_range, user_range);
+            items.clear(user_range, item_range);
         }
         sse[unit] = 0;
-        for (int64_t i = i_begin; i < i_end; i += Block<T>::USERS)
-            for (int64_t j = j_begin, columns; j < j_end; j += columns) {
-                const int64_t rows = std::min<int64_t>(Block<T>::USERS, i_end - i);
+        const int64_t i_end = users.end(user_range), j_end = items.end(item_range);
+        for (int64_t i = users.begin(user_range); i < i_end; i += Block<T>::USERS)
+            for (int64_t j = items.begin(item_range), columns; j < j_end; j += columns) {
                 columns = std::min<int64_t>(Block<T>::ITEMS, j_end - j);
                 // a ragged end is read through a copy: it has a block of its own
                 if (columns % NR && columns > Block<T>::CELL_ITEMS) columns -= columns % Block<T>::CELL_ITEMS;
-                const int64_t user_at = item_range * users.padded + i, item_at = user_range * items.padded + j;
-                sse[unit] += block_errors(i, rows, j, columns, users.d_bias + user_at, block);
-                if (call.gradients && block.any) block_gradients(i, rows, j, columns, user_at, item_at, block);
+                const Region at = {i, j, std::min<int64_t>(Block<T>::USERS, i_end - i), columns};
+                sse[unit] += block_errors(at, users.d_bias + item_range * users.padded + i, bench);
+                if (call.gradients && bench.block->any) block_gradients(at, user_range, item_range, bench);
             }
     }
 
+    // Every thread packs for itself, what its last unit has not: no core waits for what another one wrote.
+    void pack(int64_t user_range, int64_t item_range, Bench &bench) const {
+        const auto pack = [](const Axis<T> &axis, int64_t range, T extra, Packed &packed) {
+            if (packed.range == range) return false;
+            packed.range = range;
+            packed.first = axis.begin(range);
+            axis.pack(packed.first, axis.begin(range + 1), extra, packed.factors, packed.bias);
+            return true;
+        };
+        pack(users, user_range, *static_cast<const T *>(call.global_bias), bench.users);
+        if (!pack(items, item_range, T(0), bench.items)) return;
+        for (int64_t j = 0; j < items.begin(item_range + 1) - items.begin(item_range); j += NR)
+            transpose<NR>(rank, bench.items.factors + j * ld, ld, bench.items_by_rank + j * ld);
+    }
+
+    // A task's share of an axis: its squared norm and, where asked for, its gradients.
+    void finish(const Axis<T> &axis, int64_t partials, int64_t task, const Packed &packed, double &bias_sum) {
+        const int64_t end = axis.begin(task + 1, tasks);
+        for (int64_t i = axis.begin(task, tasks); i < end; i += axis.cell) {
+            axis.pack(i, i + axis.cell, T(0), packed.factors, packed.bias);
+            norms[task] += squared_norm(axis.cell * ld, packed.factors);
+            for (int64_t r = 0; r < axis.cell; ++r) norms[task] += double(packed.bias[r]) * double(packed.bias[r]);
+            if (call.gradients)
+                axis.finish(i, i + axis.cell, partials, call.reg, packed.factors, packed.bias, bias_sum);
+        }
+    }
+
     // The errors of a block, their row sums added to d_user_bias; returns the sum of their squares.
-    double block_errors(int64_t i0, int64_t rows, int64_t j0, int64_t columns, double *d_user_bias, Block<T> &block) {
+    double block_errors(const Region &at, double *d_user_bias, Bench &bench) {
+        const T *P = bench.users.factors + (at.i - bench.users.first) * ld;
+        const T *Qt = bench.items_by_rank + (at.j - bench.items.first) * ld;
+        const T *bu = bench.users.bias + (at.i - bench.users.first), *bi = bench.items.bias + (at.j - bench.items.first);
+        Block<T> &block = *bench.block;
         double squares = 0;
         std::fill_n(block.column_sums, Block<T>::ITEMS, T(0));
         std::memset(block.seen, 0, sizeof block.seen);
         block.any = false;
-        for (int64_t i = 0; i < rows; i += MR) {
+        for (int64_t i = 0; i < at.rows; i += MR) {
             bool *seen = block.seen[i / MR];
             Strip<T> strip;
-            const Region at = {i0 + i, j0, std::min<int64_t>(MR, rows - i), columns};
-            const bool any = ratings.strip(at, strip, seen, block.copy);
-            const Place next = later(any ? 1 : FAR, i0, i, rows, j0, columns);
+            const bool any = ratings.strip({at.i + i, at.j, std::min<int64_t>(MR, at.rows - i), at.columns}, strip,
+                                           seen, block.copy);
+            const Place next = later(any ? 1 : FAR, i, at);
             T *E = block.E + i * Block<T>::ITEMS;
-            for (int64_t j = 0; j < columns; j += NR) {
+            for (int64_t j = 0; j < at.columns; j += NR) {
                 ratings.prefetch_words(next.i, next.j + j);
                 if (seen[j / NR] || ratings.by_nan()) ratings.prefetch_ratings(next.i, next.j + j);
-                if (seen[j / NR])
-                    predict(rank, users.factors + (i0 + i) * ld, ld, items_by_rank + (j0 + j) * rank, E + j,
-                            Block<T>::ITEMS);
+                if (seen[j / NR]) predict(rank, P + i * ld, ld, Qt + j * ld, E + j, Block<T>::ITEMS);
             }
             if (!any) continue;
             block.any = true;
             StripErrors<T> errors = {E, Block<T>::ITEMS, block.column_sums, {}, 0};
-            for_runs(ceil_div(columns, NR), NR, strip.columns, [&](int64_t tile) { return seen[tile]; },
-                     [&](int64_t j, int64_t length) {
-                         ratings.errors(strip, j, j + length, users.bias + i0 + i, items.bias + j0, errors);
-                     });
+            for_runs(ceil_div(at.columns, NR), NR, strip.columns, [&](int64_t tile) { return seen[tile]; },
+                     [&](int64_t j, int64_t length) { ratings.errors(strip, j, j + length, bu + i, bi, errors); });
             squares += errors.squares;
             if (!call.gradients) continue;
             for (int64_t r = 0; r < strip.rows; ++r) d_user_bias[i + r] += errors.row_sums[r];
@@ -280,10 +276,10 @@ template <class T> class Step {
     };
 
     // Where a block's walk is some strips after row i: further down, or at the next block.
-    static Place later(int64_t strips, int64_t i0, int64_t i, int64_t rows, int64_t j0, int64_t columns) {
+    static Place later(int64_t strips, int64_t i, const Region &at) {
         i += strips * MR;
-        if (i < rows) return {i0 + i, j0};
-        return {i0 + i - round_up(rows, MR), j0 + columns};
+        if (i < at.rows) return {at.i + i, at.j};
+        return {at.i + i - round_up(at.rows, MR), at.j + at.columns};
     }
 
     // Finds the active tiles of a block, and writes zeros where cells with one have seen nothing.
@@ -302,56 +298,35 @@ template <class T> class Step {
     }
 
     // The gradient products of a block, over runs of active tiles.
-    void block_gradients(int64_t i0, int64_t rows, int64_t j0, int64_t columns, int64_t user_at, int64_t item_at,
-                         Block<T> &block) {
+    void block_gradients(const Region &at, int64_t user_range, int64_t item_range, Bench &bench) {
         using B = Block<T>;
+        B &block = *bench.block;
         activate(block);
-        const T *P = users.factors + i0 * ld, *Q = items.factors + j0 * ld;
-        T *dP = users.d_factors + user_at * ld, *dQ = items.d_factors + item_at * ld;
-        for (int64_t j = 0; j < columns; ++j) items.d_bias[item_at + j] += double(block.column_sums[j]);
-        for (int64_t i = 0; i < rows; i += B::CELL_USERS) {
+        const T *P = bench.users.factors + (at.i - bench.users.first) * ld;
+        const T *Q = bench.items.factors + (at.j - bench.items.first) * ld;
+        T *dP = users.d_factors + (item_range * users.padded + at.i) * ld;
+        T *dQ = items.d_factors + (user_range * items.padded + at.j) * ld;
+        double *d_item_bias = items.d_bias + user_range * items.padded + at.j;
+        for (int64_t j = 0; j < at.columns; ++j) d_item_bias[j] += double(block.column_sums[j]);
+        for (int64_t i = 0; i < at.rows; i += B::CELL_USERS) {
             const bool *active = block.active[i / B::CELL_USERS];
-            for_runs(B::TILES, NR, columns, [&](int64_t tile) { return active[tile]; },
+            for_runs(B::TILES, NR, at.columns, [&](int64_t tile) { return active[tile]; },
                      [&](int64_t j, int64_t depth) {
-                         product<T, B::ITEMS, 1>(std::min<int64_t>(B::CELL_USERS, rows - i), vectors, depth,
+                         product<T, B::ITEMS, 1>(std::min<int64_t>(B::CELL_USERS, at.rows - i), vectors, depth,
                                                  block.E + i * B::ITEMS + j, Q + j * ld, dP + i * ld, ld);
                      });
         }
-        for (int64_t j = 0; j < columns; j += ACCUMULATORS) {  // rows of all tiles that they reach into
+        for (int64_t j = 0; j < at.columns; j += ACCUMULATORS) {  // rows of all tiles that they reach into
             const int64_t first = j / NR, last = (j + ACCUMULATORS - 1) / NR;
             const auto active = [&](int64_t cell) {
                 const bool *tiles = block.active[cell];
                 return std::any_of(tiles + first, tiles + last + 1, [](bool active) { return active; });
             };
-            for_runs(B::USER_CELLS, B::CELL_USERS, rows, active, [&](int64_t i, int64_t depth) {
-                product<T, 1, B::ITEMS>(std::min<int64_t>(ACCUMULATORS, columns - j), vectors, depth,
+            for_runs(B::USER_CELLS, B::CELL_USERS, at.rows, active, [&](int64_t i, int64_t depth) {
+                product<T, 1, B::ITEMS>(std::min<int64_t>(ACCUMULATORS, at.columns - j), vectors, depth,
                                         block.E + i * B::ITEMS + j, P + i * ld, dQ + j * ld, ld);
             });
         }
-    }
-
-    // Sums the partial gradients in a fixed order, regularises and doubles; returns the sum of the bias partials.
-    double finish(PackedSide &side, int64_t partials, int64_t task) {
-        const Side &given = side.given;
-        const T reg = T(call.reg);
-        double bias_sum = 0;
-        const int64_t end = std::min(side.begin(task + 1, tasks), given.count);
-        for (int64_t i = side.begin(task, tasks); i < end; ++i) {
-            const T *row = side.factors + i * ld;
-            T *to = static_cast<T *>(given.d_factors) + i * rank;
-            double d_bias = 0;
-            for (int64_t k = 0; k < rank; ++k) to[k] = reg * row[k];
-            for (int64_t partial = 0; partial < partials; ++partial) {
-                const int64_t at = partial * side.padded + i;
-                for (int64_t k = 0; k < rank; ++k) to[k] += side.d_factors[at * ld + k];
-                d_bias += side.d_bias[at];
-            }
-            for (int64_t k = 0; k < rank; ++k) to[k] *= 2;
-            const T bias = static_cast<const T *>(given.bias)[i * given.bias_stride];
-            static_cast<T *>(given.d_bias)[i] = T(2 * (d_bias + call.reg * double(bias)));
-            bias_sum += d_bias;
-        }
-        return bias_sum;
     }
 };
 

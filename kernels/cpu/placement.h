@@ -1,44 +1,37 @@
-// Which core a helping thread runs on.
+// Which cores helping threads run on.
 
 #pragma once
 
+#include <thread>
+#include <vector>
+
 #ifdef __linux__
+#include <pthread.h>
 #include <sched.h>
 #endif
 
-// The core that the calling thread runs on; -1 where that cannot be told.
-inline int this_core() {
-#ifdef __linux__
-    return sched_getcpu();
-#else
-    return -1;
-#endif
-}
-
-// Keeps the thread that owns it off another one's core. Schedulers that save power put threads that often sleep on one
-// core, where the helper would wait for the very thread that it is to help.
+// Keeps helpers on the cores that their caller may use, and off the one that it is on. Schedulers put threads that
+// often sleep on one core, to save power, and callers move; the helper would then wait for the thread it is to help.
 class Placement {
   public:
 #ifdef __linux__
-    Placement() {
-        CPU_ZERO(&allowed_);
-        sched_getaffinity(0, sizeof allowed_, &allowed_);
-        chosen_ = allowed_;
-    }
-
-    void avoid(int core) {
-        if (core < 0 || core >= CPU_SETSIZE || this_core() != core) return;
-        cpu_set_t now;
-        if (sched_getaffinity(0, sizeof now, &now)) return;
-        if (!CPU_EQUAL(&now, &chosen_)) allowed_ = now;  // the user has chosen anew
-        cpu_set_t others = allowed_;
-        CPU_CLR(core, &others);
-        if (CPU_COUNT(&others) && !sched_setaffinity(0, sizeof others, &others)) chosen_ = others;
+    void keep_off_caller(const std::vector<std::thread::native_handle_type> &helpers) {
+        cpu_set_t allowed;
+        const int core = sched_getcpu();
+        if (core < 0 || core >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed, &allowed)) return;
+        if (core == core_ && helpers.size() == helpers_ && CPU_EQUAL(&allowed, &allowed_)) return;
+        core_ = core;
+        helpers_ = helpers.size();
+        allowed_ = allowed;
+        if (CPU_COUNT(&allowed) > 1) CPU_CLR(core, &allowed);
+        for (const auto helper : helpers) pthread_setaffinity_np(helper, sizeof allowed, &allowed);
     }
 
   private:
-    cpu_set_t allowed_, chosen_;
+    int core_ = -1;  // this and the others: as of the last change
+    std::size_t helpers_ = 0;
+    cpu_set_t allowed_ = {};
 #else
-    void avoid(int) {}
+    void keep_off_caller(const std::vector<std::thread::native_handle_type> &) {}
 #endif
 };

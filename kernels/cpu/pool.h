@@ -71,7 +71,6 @@ class Pool {
         };
 
         const int64_t threads;
-        const int core = this_core();  // of the caller
         const void *const task;
         void (*const call)(const void *task, int64_t index, int64_t thread);
         Share shares[MOST_THREADS];
@@ -101,7 +100,9 @@ class Pool {
     std::mutex taken_, mutex_;
     std::condition_variable posted_;
     const int64_t cores_ = std::thread::hardware_concurrency();  // that this process may use
-    int64_t hired_ = 0, sleeping_ = 0;                           // sleeping_: under mutex_
+    std::vector<std::thread::native_handle_type> helpers_;
+    Placement placement_;
+    int64_t sleeping_ = 0;  // under mutex_
     std::atomic<bool> any_asleep_{false};
     std::atomic<std::uint64_t> state_{0};
     std::atomic<Job *> job_{nullptr};
@@ -128,12 +129,18 @@ class Pool {
     void hire(int64_t helpers) {
         helpers = std::min(helpers, cores_ - 1);
         try {
-            for (; hired_ < helpers; ++hired_) std::thread(&Pool::help, this, hired_ + 1).detach();
+            for (auto hired = int64_t(helpers_.size()); hired < helpers; ++hired) {
+                helpers_.reserve(helpers_.size() + 1);
+                std::thread helper(&Pool::help, this, hired + 1);
+                helpers_.push_back(helper.native_handle());
+                helper.detach();
+            }
         } catch (const std::system_error &) {  // no more threads to be had: those there are will do
         }
     }
 
     void run(Job &job) {
+        placement_.keep_off_caller(helpers_);
         job_.store(&job, std::memory_order_relaxed);
         const std::uint64_t number = state_.load(std::memory_order_relaxed) + NEXT_JOB;
         state_.store(number | OPEN);  // sequentially consistent, as are the flag below and what a helper does to sleep
@@ -150,15 +157,11 @@ class Pool {
     }
 
     void help(int64_t thread) {
-        Placement placement;
         for (std::uint64_t done = 0;;) {
             std::uint64_t state = await(done);
             if (!state_.compare_exchange_weak(state, state + 1, std::memory_order_acquire)) continue;
             Job &job = *job_.load(std::memory_order_relaxed);  // stays until this helper has left it
-            if (thread < job.threads) {
-                placement.avoid(job.core);
-                job.work(thread);
-            }
+            if (thread < job.threads) job.work(thread);
             state_.fetch_sub(1, std::memory_order_release);
             done = state / NEXT_JOB;
         }

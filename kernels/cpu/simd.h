@@ -53,7 +53,13 @@ template <class V> inline void store(void *to, V v) { std::memcpy(to, &v, sizeof
 
 // The sum of a vector's lanes, added up in float64.
 template <class T> inline double sum_lanes(typename Simd<T>::Vector v) {
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(__AVX512F__)
+    __m512d sums;  // GCC converts lane by lane
+    if constexpr (sizeof(T) == 8) sums = (__m512d)v;
+    else sums = _mm512_cvtps_pd(_mm512_castps512_ps256((__m512)v)) +
+                _mm512_cvtps_pd(_mm256_castpd_ps(_mm512_extractf64x4_pd((__m512d)v, 1)));
+    return _mm512_reduce_add_pd(sums);
+#elif defined(__AVX2__)
     __m256d sums;  // GCC converts by quarters
     if constexpr (sizeof(T) == 8) sums = (__m256d)v;
     else sums = _mm256_cvtps_pd(_mm256_castps256_ps128((__m256)v)) +
@@ -68,7 +74,9 @@ template <class T> inline double sum_lanes(typename Simd<T>::Vector v) {
 }
 
 template <class T> inline typename Simd<T>::Vector join(typename Simd<T>::Half low, typename Simd<T>::Half high) {
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(__AVX512F__)
+    return (typename Simd<T>::Vector)_mm512_insertf64x4(_mm512_castpd256_pd512((__m256d)low), (__m256d)high, 1);
+#elif defined(__AVX2__)
     if constexpr (sizeof(T) == 4) return (typename Simd<T>::Vector)_mm256_set_m128((__m128)high, (__m128)low);
 #endif
     const typename Simd<T>::Half halves[2] = {low, high};
@@ -135,8 +143,46 @@ template <class T> inline typename Simd<T>::Vector from_small(typename Simd<T>::
     return (V)(integers | (Lanes)base) - base;
 }
 
-// to[k, r] = from[r, k], for ROWS rows of `from` that lie ld apart.
+// Exchanges two blocks of BY lanes in every group of 2 BY: the upper one of `low` and the lower one of `high`.
+template <class T, int BY> ALWAYS_INLINE void exchange(typename Simd<T>::Vector &low, typename Simd<T>::Vector &high) {
+    using V = typename Simd<T>::Vector;
+#if defined(__clang__)
+    const V old = low;
+    for (int lane = 0; lane < Simd<T>::LANES; ++lane) {
+        low[lane] = lane & BY ? high[lane - BY] : old[lane];
+        if (!(lane & BY)) high[lane] = old[lane + BY];
+    }
+#else  // GCC would move the lanes one by one
+    typename Simd<T>::Lanes lower = {}, upper = {};
+    for (int lane = 0; lane < Simd<T>::LANES; ++lane) {
+        lower[lane] = lane & BY ? Simd<T>::LANES + lane - BY : lane;
+        upper[lane] = lane & BY ? Simd<T>::LANES + lane : lane + BY;
+    }
+    const V both[2] = {__builtin_shuffle(low, high, lower), __builtin_shuffle(low, high, upper)};
+    low = both[0];
+    high = both[1];
+#endif
+}
+
+// Transposes LANES vectors, by blocks of half their length and of ever shorter ones.
+template <class T, int BY = Simd<T>::LANES / 2> ALWAYS_INLINE void transpose_square(typename Simd<T>::Vector *rows) {
+#pragma GCC unroll 16
+    for (int i = 0; i < Simd<T>::LANES; ++i)
+        if (!(i & BY)) exchange<T, BY>(rows[i], rows[i + BY]);
+    if constexpr (BY > 1) transpose_square<T, BY / 2>(rows);
+}
+
+// to[k, r] = from[r, k], for ROWS rows of `from` that lie ld apart and are padded to whole vectors; so is `to`.
 template <int ROWS, class T> inline void transpose(int64_t columns, const T *from, int64_t ld, T *to) {
-    for (int64_t k = 0; k < columns; ++k, to += ROWS)
-        for (int r = 0; r < ROWS; ++r) to[r] = from[r * ld + k];
+    using V = typename Simd<T>::Vector;
+    constexpr int LANES = Simd<T>::LANES;
+    for (int64_t k = 0; k < columns; k += LANES)
+        for (int r = 0; r < ROWS; r += LANES) {
+            V square[LANES];
+#pragma GCC unroll 16
+            for (int i = 0; i < LANES; ++i) square[i] = load<V>(from + (r + i) * ld + k);
+            transpose_square<T>(square);
+#pragma GCC unroll 16
+            for (int i = 0; i < LANES; ++i) store(to + (k + i) * ROWS + r, square[i]);
+        }
 }

@@ -1,0 +1,103 @@
+// Users or items: packed for the units that read them, and their gradients put together from what the units wrote.
+
+#pragma once
+
+#include <algorithm>
+
+#include "simd.h"
+
+struct Side {  // as the caller has it
+    int64_t count;
+    const void *factors;  // [count, rank]
+    int64_t row_stride, column_stride;
+    const void *bias;  // [count]
+    int64_t bias_stride;
+    void *d_factors, *d_bias;  // contiguous
+};
+
+// A side of the matrix, cut into ranges of whole cells.
+template <class T> class Axis {
+    static constexpr int LANES = Simd<T>::LANES;
+    using V = typename Simd<T>::Vector;
+
+  public:
+    Side given;
+    int64_t rank, ld;              // ld: from row to row, of a multiple of LANES, zeros behind the rank
+    int64_t cell, padded, ranges;  // rows of a cell, of all cells; units along this side
+    T *d_factors;                  // partial, one for each unit along the other side: [.., padded, ld]
+    double *d_bias;                // [.., padded]
+
+    int64_t begin(int64_t range) const { return begin(range, ranges); }
+    int64_t begin(int64_t range, int64_t of) const { return range * (padded / cell) / of * cell; }
+    int64_t end(int64_t range) const { return std::min(begin(range + 1), given.count); }
+    int64_t length(int64_t range) const { return end(range) - begin(range); }
+    int64_t longest() const { return ceil_div(padded / cell, ranges) * cell; }
+
+    void clear(int64_t partial, int64_t range) const {
+        const int64_t at = partial * padded + begin(range), rows = begin(range + 1) - begin(range);
+        std::fill_n(d_factors + at * ld, rows * ld, T(0));
+        std::fill_n(d_bias + at, rows, 0.0);
+    }
+
+    // Copies rows and adds `extra` to their biases; rows beyond the last one are zeros. factors: [.., ld]; bias: [..].
+    void pack(int64_t begin, int64_t end, T extra, T *factors, T *bias) const {
+        const int64_t there = std::min(end, given.count);
+        const T *from = static_cast<const T *>(given.factors) + begin * given.row_stride;
+        for (int64_t i = begin; i < there; ++i, from += given.row_stride, factors += ld) {
+            copy_row(from, factors);
+            *bias++ = static_cast<const T *>(given.bias)[i * given.bias_stride] + extra;
+        }
+        std::fill_n(factors, (end - there) * ld, T(0));
+        std::fill_n(bias, end - there, extra);
+    }
+
+    // Sums the partial gradients of rows in a fixed order, regularises and doubles; adds up the bias partials.
+    // factors, bias: the rows as `pack` leaves them, without an extra.
+    void finish(int64_t begin, int64_t end, int64_t partials, double reg, const T *factors, const T *bias,
+                double &bias_sum) const {
+        for (int64_t i = begin; i < std::min(end, given.count); ++i, factors += ld, ++bias) {
+            const T *d_row = d_factors + i * ld;
+            T *to = static_cast<T *>(given.d_factors) + i * rank;
+            const auto gradient = [&](int64_t k, auto like) {
+                auto sum = T(reg) * load<decltype(like)>(factors + k);
+                for (int64_t partial = 0; partial < partials; ++partial)
+                    sum += load<decltype(like)>(d_row + partial * padded * ld + k);
+                store(to + k, sum + sum);
+            };
+            if (rank >= LANES) for_vectors([&](int64_t k) { gradient(k, V{}); });
+            else for (int64_t k = 0; k < rank; ++k) gradient(k, T(0));
+            double sum = 0;
+            for (int64_t partial = 0; partial < partials; ++partial) sum += d_bias[partial * padded + i];
+            static_cast<T *>(given.d_bias)[i] = T(2 * (sum + reg * double(*bias)));
+            bias_sum += sum;
+        }
+    }
+
+  private:
+    void copy_row(const T *from, T *row) const {
+        for (int64_t k = rank / LANES * LANES; k < ld; k += LANES) store(row + k, V{});
+        if (given.column_stride == 1 && rank >= LANES) {
+            for_vectors([&](int64_t k) { store(row + k, load<V>(from + k)); });
+        } else {
+            for (int64_t k = 0; k < rank; ++k) row[k] = from[k * given.column_stride];
+        }
+    }
+
+    // visit(k) for the vectors of a row of `rank` numbers, at least LANES of them: the last may overlap the one before.
+    template <class Visit> void for_vectors(Visit visit) const {
+        for (int64_t k = 0; k < rank; k += LANES) visit(std::min(k, rank - LANES));
+    }
+};
+
+// The sum of the squares of `count` numbers, in float64 throughout, where they are whole groups of CHAINS vectors.
+template <class T> double squared_norm(int64_t count, const T *values) {
+    using Doubles = typename Simd<double>::Vector;
+    constexpr int CHAINS = 4;  // of roundings, beside each other
+    Doubles squares[CHAINS] = {};
+    for (const T *at = values; at < values + count;)
+        for (int chain = 0; chain < CHAINS; ++chain, at += Simd<double>::LANES) {
+            const Doubles numbers = load_doubles(at);
+            squares[chain] += numbers * numbers;
+        }
+    return sum_lanes<double>((squares[0] + squares[1]) + (squares[2] + squares[3]));
+}
