@@ -102,6 +102,7 @@ def timed(
             bound=floor.bound,
             fraction=floor.seconds / median.estimate,
             gemm_flops_per_s=ceilings.gemm_flops_per_s,
+            peak_flops_per_s=ceilings.peak_flops_per_s,
             copy_bytes_per_s=ceilings.copy_bytes_per_s,
         ),
     }

@@ -9,9 +9,11 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from kernels.cpu import launch
 from mfbench.cases import Case
 
 GEMM_SIZE = 2048
+ROUNDS = 100_000  # of multiplying and adding, a millisecond or less
 BUFFER_BYTES = (1 << 16, 1 << 28)  # smallest and largest working set whose bandwidth is measured
 MEASURE_S = 0.15
 
@@ -27,7 +29,10 @@ class Work(NamedTuple):
 
 
 class Ceilings(NamedTuple):
-    gemm_flops_per_s: float
+    """What the machine reached, in the same run and with the same threads."""
+
+    gemm_flops_per_s: float  # in PyTorch's square product, which may not use the widest vectors there are
+    peak_flops_per_s: float
     copy_bytes_per_s: float
 
 
@@ -51,17 +56,17 @@ def work(case: Case, observed: int | None = None) -> Work:
 
 
 def floor(case: Case, observed: int, ceilings: Ceilings) -> Floor:
-    """The longer of computing on the observed ratings at the GEMM rate and reading them at the copy bandwidth."""
+    """The longer of computing on the observed ratings at the peak rate and reading them at the copy bandwidth."""
     flops, size = work(case, observed)
-    compute, memory = flops / ceilings.gemm_flops_per_s, size / ceilings.copy_bytes_per_s
+    compute, memory = flops / ceilings.peak_flops_per_s, size / ceilings.copy_bytes_per_s
     return Floor(max(compute, memory), "compute" if compute >= memory else "memory")
 
 
 def measure(case: Case, device: str) -> Ceilings:
-    """Ceilings for a case: float32 GEMM rate, and bandwidth of a working set of its size (it may fit a cache)."""
+    """Ceilings for a case: float32 rates, and bandwidth of a working set of its size (it may fit a cache)."""
     smallest, largest = BUFFER_BYTES
     size = 1 << (int(work(case).bytes) - 1).bit_length()
-    return Ceilings(gemm_rate(device), bandwidth(device, min(max(size, smallest), largest)))
+    return Ceilings(gemm_rate(device), peak_rate(device), bandwidth(device, min(max(size, smallest), largest)))
 
 
 @functools.cache
@@ -69,6 +74,16 @@ def gemm_rate(device: str) -> float:
     """FLOP/s of a 2048³ float32 product, the best of several."""
     a, b = (torch.randn(GEMM_SIZE, GEMM_SIZE, device=device) for _ in range(2))
     return 2.0 * GEMM_SIZE**3 / _best(lambda: torch.mm(a, b), device)
+
+
+@functools.cache
+def peak_rate(device: str) -> float:
+    """FLOP/s of float32 multiply-adds from registers, the best of several; of the GEMM where that cannot be had."""
+    gemm = gemm_rate(device)
+    if device != "cpu" or launch.unavailable():
+        return gemm
+    operations = launch.multiply_and_add(ROUNDS)
+    return max(gemm, operations / _best(lambda: launch.multiply_and_add(ROUNDS), device))
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from mfbench.records import Record, Speedup
+from mfbench.records import Record, Roofline, Speedup
 
 WIDEST = 1000.0  # an interval whose ends are farther apart says nothing
 NARROW_NAME, NARROW_RATIO = 12, 16  # characters: what is longer takes two lines where the console is narrow
@@ -97,9 +97,15 @@ def legend(records: Sequence[Record]) -> str:
     return (
         "\n±: 95 % interval of the median. error: the largest of the outputs' errors, 1 = its bound. peak: memory "
         "beyond inputs and outputs. GEMM: 6 m n k operations over the median, as a "
-        f"fraction of this machine's rate in a square product ({gemm}); more where unobserved ratings are skipped."
+        f"fraction of PyTorch's rate in a square product ({gemm}{_peak(roofline)}); it may be passed: where that "
+        "product leaves vectors unused, and where unobserved ratings are skipped."
         f"{_verdicts(ok)}{_troubles(ok)} {machine}"
     )
+
+
+def _peak(roofline: Roofline) -> str:
+    peak = roofline.peak_flops_per_s
+    return f", of {peak / 1e9:.0f} that the machine can do" if peak else ""
 
 
 def half_width(record: Record) -> float | None:

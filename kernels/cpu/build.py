@@ -62,6 +62,8 @@ def _load(library: Path) -> ctypes.CDLL:
     kernel.mf_step.argtypes = [ctypes.c_char_p]
     kernel.mf_step.restype = ctypes.c_int
     kernel.mf_release.restype = None
+    kernel.mf_multiply_and_add.argtypes = [ctypes.c_int64, ctypes.c_int64]
+    kernel.mf_multiply_and_add.restype = ctypes.c_double
     return kernel
 
 

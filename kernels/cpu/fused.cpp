@@ -358,5 +358,16 @@ extern "C" __attribute__((visibility("default"))) int mf_step(const Call *call) 
     return 0;
 }
 
+// Multiplies and adds in float32 on all threads at once, `rounds` times over; returns how many operations that were.
+extern "C" __attribute__((visibility("default"))) double mf_multiply_and_add(int64_t threads, int64_t rounds) {
+    const Pool::Lease pool(threads);
+    pool.parallel(threads, threads, [&](int64_t, int64_t) {
+        volatile float kept;
+        kept = multiply_and_add<float>(rounds);
+        (void)kept;
+    });
+    return 2.0 * ACCUMULATORS * Simd<float>::LANES * double(rounds) * double(threads);
+}
+
 // Frees what the calling thread's steps keep for the next one.
 extern "C" __attribute__((visibility("default"))) void mf_release() { arena.release(); }

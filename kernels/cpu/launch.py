@@ -118,6 +118,18 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     return loss, grads
 
 
+def multiply_and_add(rounds: int) -> float:
+    """Multiply and add float32 numbers in the vector registers of all threads, from no memory.
+
+    Returns:
+        How many operations that were: over the time, the rate that no kernel on this machine exceeds.
+
+    Raises:
+        BuildError: there is no compiled kernel.
+    """
+    return load_kernel().mf_multiply_and_add(_threads(), rounds)
+
+
 def release_memory() -> None:
     """Free the buffers that the calling thread's steps keep for the next one, which will allocate them anew."""
     if load_kernel.cache_info().currsize:  # else there has been no step

@@ -31,7 +31,7 @@ def scaling(records: Sequence[Record], numbers: Numbers) -> Plot:
     case = taken[0].case
     caption = (
         f"Median time of a step over m·n, rank {case.rank}, {case.ratings_dtype}, with the exponent of a power law "
-        "fitted to each provider's medians, ± its standard error. Floor: what the products take at the measured GEMM "
+        "fitted to each provider's medians, ± its standard error. Floor: what the products take at the measured peak "
         "rate, or the bytes at the measured bandwidth, whichever is longer."
     )
     return Plot("time-over-size", title, caption, functools.partial(_draw_scaling, taken, numbers))
@@ -100,8 +100,8 @@ def roofline(records: Sequence[Record], numbers: Numbers) -> Plot:
         return Plot("roofline", title, "No record has rates and ceilings.", None)
     caption = (
         "Arithmetic of a step over its least traffic (ratings, mask and parameters once), against ceilings measured in "
-        "the same run: the rate of a square float32 product, and the bandwidth of working sets as large as the cases' "
-        "(the band spans them: small ones lie in a cache)."
+        "the same run: the peak rate of float32 multiply-adds, and the bandwidth of working sets as large as the "
+        "cases' (the band spans them: small ones lie in a cache)."
     )
     return Plot("roofline", title, caption, functools.partial(_draw_roofline, taken, numbers))
 
@@ -114,12 +114,12 @@ def _draw_roofline(taken: Any, numbers: Numbers, palette: Palette) -> Figure:
         points = [(x, r.rates.flops_per_s / 1e9) for x, r in zip(intensities, taken, strict=True) if r.provider == name]
         axes.plot(*zip(*apart(points), strict=True), marker(number), markersize=5,
                   linestyle="none", color=palette.of(number), label=provider_label(name))  # fmt: skip
-    gemm = max(r.roofline.gemm_flops_per_s for r in taken) / 1e9
+    peak = max(r.roofline.peak_flops_per_s or r.roofline.gemm_flops_per_s for r in taken) / 1e9
     low, high = (pick(r.roofline.copy_bytes_per_s for r in taken) / 1e9 for pick in (min, max))
-    x = np.geomspace(min(min(intensities) / 2, gemm / high / 4), max(intensities) * 2, 200)
-    slow, fast = np.minimum(gemm, low * x), np.minimum(gemm, high * x)
+    x = np.geomspace(min(min(intensities) / 2, peak / high / 4), max(intensities) * 2, 200)
+    slow, fast = np.minimum(peak, low * x), np.minimum(peak, high * x)
     axes.fill_between(x, slow, fast, color=palette.muted, alpha=0.15, linewidth=0)
-    axes.plot(x, slow, color=palette.muted, linewidth=1.2, label=f"{gemm:.3g} GFLOP/s; {low:.3g} GB/s")
+    axes.plot(x, slow, color=palette.muted, linewidth=1.2, label=f"{peak:.3g} GFLOP/s; {low:.3g} GB/s")
     axes.plot(x, fast, color=palette.muted, linewidth=1.2, linestyle="--", label=f"{high:.3g} GB/s")
     axes.set_xscale("log")
     axes.set_yscale("log")

@@ -16,7 +16,7 @@ from tests.mfbench.test_comparison import ENV
 
 CASE = Case(suite="t", m=300, n=200, rank=8, density=0.5, ratings_dtype="float32", mask="uint8", data="synthetic",
             seed=1)  # fmt: skip
-CEILINGS = roofline.Ceilings(1e11, 1e10)
+CEILINGS = roofline.Ceilings(9e10, 1e11, 1e10)
 
 
 def rounds(ratio: float = 1.03, noise: float = 0.01, scale: float = 1.0, **changes) -> Timing:

@@ -39,11 +39,12 @@ def test_unobserved_ratings_need_no_work_and_no_reading_but_of_their_mask(mask: 
 
 def test_floor_is_set_by_what_binds() -> None:
     flops, size = roofline.work(case(), 50)
-    assert roofline.floor(case(), 50, Ceilings(flops / 2.0, size / 1.0)) == (2.0, "compute")
-    assert roofline.floor(case(), 50, Ceilings(flops / 1.0, size / 3.0)) == (3.0, "memory")
+    assert roofline.floor(case(), 50, Ceilings(flops / 9.0, flops / 2.0, size / 1.0)) == (2.0, "compute")
+    assert roofline.floor(case(), 50, Ceilings(flops / 9.0, flops / 1.0, size / 3.0)) == (3.0, "memory")
 
 
 def test_ceilings_are_measured_for_the_working_set() -> None:
     ceilings = roofline.measure(case(m=256, n=256), "cpu")
     assert ceilings.gemm_flops_per_s > 1e8
+    assert ceilings.peak_flops_per_s >= ceilings.gemm_flops_per_s
     assert ceilings.copy_bytes_per_s > 1e7
