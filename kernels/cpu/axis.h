@@ -89,10 +89,9 @@ template <class T> class Axis {
     }
 };
 
-// The sum of the squares of `count` numbers, in float64 throughout, where they are whole groups of CHAINS vectors.
+// The sum of the squares of numbers in float64 throughout, where they are whole groups of CHAINS vectors.
 template <class T> double squared_norm(int64_t count, const T *values) {
     using Doubles = typename Simd<double>::Vector;
-    constexpr int CHAINS = 4;  // of roundings, beside each other
     Doubles squares[CHAINS] = {};
     for (const T *at = values; at < values + count;)
         for (int chain = 0; chain < CHAINS; ++chain, at += Simd<double>::LANES) {

@@ -61,6 +61,8 @@ template <class T> class Step {
     static constexpr int LANES = Simd<T>::LANES, NR = Simd<T>::NR;
     static constexpr int64_t UNITS = 8, FINISH_NUMBERS = 1 << 13;
     static constexpr double ROW_COST = 8;  // of a row of partial gradients, in ratings
+    static constexpr int64_t NARROW = LANES / 2 - 1;  // columns that cost less than a vector of them
+    static constexpr int64_t NEAR = 1 << 17;  // ratings that second-level caches may still hold from the last step
     static constexpr int64_t FAR = 8;  // strips to look ahead where nothing is seen, since such strips are soon done
 
     struct Packed {  // rows of one range of an axis, and of its first row the place
@@ -75,7 +77,8 @@ template <class T> class Step {
     };
 
     const Call &call;
-    const int64_t rank, vectors, ld;
+    const int64_t rank, narrow, vectors;  // of a row: numbers; those beyond whole vectors, where few; vectors otherwise
+    const int64_t ld;
     Axis<T> users, items;
     Ratings<T, Block<T>::ITEMS> ratings;
     int64_t tasks;                    // of finishing: each takes its share of both sides
@@ -84,9 +87,8 @@ template <class T> class Step {
 
   public:
     Step(const Call &call, const Side &user_side, const Side &item_side, const Matrix &ratings, const Matrix &mask)
-        : call(call), rank(call.rank), vectors(ceil_div(rank, LANES)),
-          // rows of a multiple of 512 bytes would share a few cache sets
-          ld(vectors * LANES + (vectors * VECTOR_BYTES % 512 ? 0 : 64 / int(sizeof(T)))), users{}, items{},
+        : call(call), rank(call.rank), narrow(rank % LANES <= NARROW ? rank % LANES : 0),
+          vectors(ceil_div(rank - narrow, LANES)), ld(row_length(rank)), users{}, items{},
           ratings(ratings, mask, call.scale, call.offset) {
         users.given = user_side;
         items.given = item_side;
@@ -116,6 +118,11 @@ template <class T> class Step {
     }
 
   private:
+    static int64_t row_length(int64_t rank) {  // rows of a multiple of 512 bytes would share a few cache sets
+        const int64_t whole = round_up(rank, LANES);
+        return whole * int64_t(sizeof(T)) % 512 ? whole : whole + 64 / int64_t(sizeof(T));
+    }
+
     static double sum(const double *values, int64_t count) {
         double total = 0;
         for (int64_t i = 0; i < count; ++i) total += values[i];
@@ -243,6 +250,7 @@ template <class T> class Step {
         const T *Qt = bench.items_by_rank + (at.j - bench.items.first) * ld;
         const T *bu = bench.users.bias + (at.i - bench.users.first), *bi = bench.items.bias + (at.j - bench.items.first);
         Block<T> &block = *bench.block;
+        const bool far = users.given.count * items.given.count > NEAR;
         double squares = 0;
         std::fill_n(block.column_sums, Block<T>::ITEMS, T(0));
         std::memset(block.seen, 0, sizeof block.seen);
@@ -255,8 +263,10 @@ template <class T> class Step {
             const Place next = later(any ? 1 : FAR, i, at);
             T *E = block.E + i * Block<T>::ITEMS;
             for (int64_t j = 0; j < at.columns; j += NR) {
-                ratings.prefetch_words(next.i, next.j + j);
-                if (seen[j / NR] || ratings.by_nan()) ratings.prefetch_ratings(next.i, next.j + j);
+                if (far) {
+                    ratings.prefetch_words(next.i, next.j + j);
+                    if (seen[j / NR] || ratings.by_nan()) ratings.prefetch_ratings(next.i, next.j + j);
+                }
                 if (seen[j / NR]) predict(rank, P + i * ld, ld, Qt + j * ld, E + j, Block<T>::ITEMS);
             }
             if (!any) continue;
@@ -327,6 +337,28 @@ template <class T> class Step {
                                         block.E + i * B::ITEMS + j, P + i * ld, dQ + j * ld, ld);
             });
         }
+        if (narrow) narrow_gradients(at, P, bench.items_by_rank + (at.j - bench.items.first) * ld, dP, dQ, block);
+    }
+
+    // The same for the last columns of the factors.
+    void narrow_gradients(const Region &at, const T *P, const T *Qt, T *dP, T *dQ, const Block<T> &block) const {
+        using B = Block<T>;
+        const int64_t first = rank - narrow;
+        for (int64_t i = 0; i < at.rows; i += B::CELL_USERS) {
+            const bool *active = block.active[i / B::CELL_USERS];
+            for_runs(B::TILES, NR, round_up(at.columns, NR), [&](int64_t tile) { return active[tile]; },
+                     [&](int64_t j, int64_t depth) {
+                         narrow_rows<T, B::ITEMS>(std::min<int64_t>(B::CELL_USERS, at.rows - i), narrow, depth,
+                                                  block.E + i * B::ITEMS + j, Qt + j * ld + first * NR,
+                                                  dP + i * ld + first, ld);
+                     });
+        }
+        for (int64_t j = 0; j < at.columns; j += NR)
+            for_runs(B::USER_CELLS, B::CELL_USERS, at.rows, [&](int64_t cell) { return block.active[cell][j / NR]; },
+                     [&](int64_t i, int64_t depth) {
+                         narrow_columns<T, B::ITEMS>(narrow, depth, block.E + i * B::ITEMS + j, P + i * ld + first,
+                                                     dQ + j * ld + first, ld);
+                     });
     }
 };
 

@@ -104,6 +104,62 @@ void product(int64_t rows, int64_t vectors, int64_t depth, const T *E, const T *
     }
 }
 
+// The same for a few columns, which at a rank just above whole vectors would cost as much as a vector of them. Here the
+// vectors lie along the items.
+
+constexpr int TOGETHER = ACCUMULATORS / 6;  // columns for which E is read once
+
+// C[r, :columns] += sum over d < depth of E[r, d] Bt[:columns, d], for the rows up to the next CHAINS. depth: whole
+// register tiles, as in Bt, [depth / NR, ldc, NR]; rows of E lie lde apart, those of C ldc.
+template <class T, int64_t lde, int K = TOGETHER>
+void narrow_rows(int64_t rows, int64_t columns, int64_t depth, const T *E, const T *Bt, T *C, int64_t ldc) {
+    using V = typename Simd<T>::Vector;
+    constexpr int NR = Simd<T>::NR, LANES = Simd<T>::LANES;
+    for (; columns >= K; columns -= K, Bt += K * NR, C += K)
+        for (int64_t r = 0; r < rows; r += CHAINS) {
+            V sums[CHAINS][K] = {};
+            for (int64_t d = 0; d < depth; d += LANES) {
+                const T *b = Bt + d / NR * NR * ldc + d % NR;
+                V e[CHAINS];
+#pragma GCC unroll 4
+                for (int i = 0; i < CHAINS; ++i) e[i] = load<V>(E + (r + i) * lde + d);
+#pragma GCC unroll 4
+                for (int k = 0; k < K; ++k)
+#pragma GCC unroll 4
+                    for (int i = 0; i < CHAINS; ++i) sums[i][k] += e[i] * load<V>(b + k * NR);
+            }
+            for (int i = 0; i < CHAINS; ++i)
+                for (int k = 0; k < K; ++k) C[(r + i) * ldc + k] += T(sum_lanes<T>(sums[i][k]));
+        }
+    if constexpr (K > 1)
+        if (columns) narrow_rows<T, lde, K - 1>(rows, columns, depth, E, Bt, C, ldc);
+}
+
+// C[r, :columns] += sum over d < depth of E[d, r] A[d, :columns], for the rows of one register tile.
+template <class T, int64_t lde, int K = TOGETHER>
+void narrow_columns(int64_t columns, int64_t depth, const T *E, const T *A, T *C, int64_t ld) {
+    using V = typename Simd<T>::Vector;
+    constexpr int NV = Simd<T>::NV, NR = Simd<T>::NR, LANES = Simd<T>::LANES;
+    for (; columns >= K; columns -= K, A += K, C += K) {
+        V sums[K][NV] = {};
+#pragma GCC unroll 2
+        for (int64_t d = 0; d < depth; ++d)
+#pragma GCC unroll 4
+            for (int v = 0; v < NV; ++v) {
+                const V e = load<V>(E + d * lde + v * LANES);
+#pragma GCC unroll 4
+                for (int k = 0; k < K; ++k) sums[k][v] += A[d * ld + k] * e;
+            }
+        for (int k = 0; k < K; ++k) {
+            T column[NR];
+            for (int v = 0; v < NV; ++v) store(column + v * LANES, sums[k][v]);
+            for (int r = 0; r < NR; ++r) C[r * ld + k] += column[r];
+        }
+    }
+    if constexpr (K > 1)
+        if (columns) narrow_columns<T, lde, K - 1>(columns, depth, E, A, C, ld);
+}
+
 // Multiplies and adds in as many registers as the products do, from no memory.
 template <class T> T multiply_and_add(int64_t rounds) {
     using V = typename Simd<T>::Vector;

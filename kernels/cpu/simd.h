@@ -24,6 +24,8 @@ constexpr int VECTOR_BYTES = 16, ACCUMULATORS = 24, MR = 6;
 constexpr int VECTOR_BYTES = 16, ACCUMULATORS = 12, MR = 6;
 #endif
 
+constexpr int CHAINS = 4;  // long sums beside each other, so that an addition need not wait for the one before
+
 inline int64_t round_up(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
 inline int64_t ceil_div(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
