@@ -95,7 +95,7 @@ class Roofline(_Part):
     bound: Literal["compute", "memory"]
     fraction: float
     gemm_flops_per_s: float
-    peak_flops_per_s: float | None = None  # missing in older records, whose fraction is of the GEMM rate
+    peak_flops_per_s: float | None = None  # None: not measured, the fraction is of the GEMM rate
     copy_bytes_per_s: float
 
 

@@ -29,10 +29,10 @@ class Work(NamedTuple):
 
 
 class Ceilings(NamedTuple):
-    """What the machine reached, in the same run and with the same threads."""
+    """What the machine reached in this process, with as many threads as PyTorch is set to."""
 
     gemm_flops_per_s: float  # in PyTorch's square product, which may not use the widest vectors there are
-    peak_flops_per_s: float
+    peak_flops_per_s: float | None  # of multiply-adds from registers; None: not measured
     copy_bytes_per_s: float
 
 
@@ -56,9 +56,12 @@ def work(case: Case, observed: int | None = None) -> Work:
 
 
 def floor(case: Case, observed: int, ceilings: Ceilings) -> Floor:
-    """The longer of computing on the observed ratings at the peak rate and reading them at the copy bandwidth."""
+    """The longer of computing on the observed ratings at the peak rate and reading them at the copy bandwidth.
+
+    The peak is the GEMM's where no other was measured.
+    """
     flops, size = work(case, observed)
-    compute, memory = flops / ceilings.peak_flops_per_s, size / ceilings.copy_bytes_per_s
+    compute, memory = flops / (ceilings.peak_flops_per_s or ceilings.gemm_flops_per_s), size / ceilings.copy_bytes_per_s
     return Floor(max(compute, memory), "compute" if compute >= memory else "memory")
 
 
@@ -66,28 +69,35 @@ def measure(case: Case, device: str) -> Ceilings:
     """Ceilings for a case: float32 rates, and bandwidth of a working set of its size (it may fit a cache)."""
     smallest, largest = BUFFER_BYTES
     size = 1 << (int(work(case).bytes) - 1).bit_length()
-    return Ceilings(gemm_rate(device), peak_rate(device), bandwidth(device, min(max(size, smallest), largest)))
+    threads = torch.get_num_threads()
+    return Ceilings(
+        gemm_rate(device, threads),
+        peak_rate(threads) if device == "cpu" and not launch.unavailable() else None,
+        bandwidth(device, min(max(size, smallest), largest), threads),
+    )
 
 
 @functools.cache
-def gemm_rate(device: str) -> float:
-    """FLOP/s of a 2048³ float32 product, the best of several."""
+def gemm_rate(device: str, threads: int) -> float:
+    """FLOP/s of a 2048³ float32 product, the best of several, where PyTorch is set to so many threads."""
     a, b = (torch.randn(GEMM_SIZE, GEMM_SIZE, device=device) for _ in range(2))
     return 2.0 * GEMM_SIZE**3 / _best(lambda: torch.mm(a, b), device)
 
 
 @functools.cache
-def peak_rate(device: str) -> float:
-    """FLOP/s of float32 multiply-adds from registers, the best of several; of the GEMM where that cannot be had."""
-    gemm = gemm_rate(device)
-    if device != "cpu" or launch.unavailable():
-        return gemm
-    operations = launch.multiply_and_add(ROUNDS)
-    return max(gemm, operations / _best(lambda: launch.multiply_and_add(ROUNDS), device))
+def peak_rate(threads: int) -> float:
+    """FLOP/s of float32 multiply-adds in the CPU kernel's vectors, from registers, the best of several.
+
+    No kernel on such vectors is faster; matrix units, where there are any, may be.
+
+    Raises:
+        BuildError: there is no compiled kernel.
+    """
+    return launch.multiply_and_add(ROUNDS) / _best(lambda: launch.multiply_and_add(ROUNDS), "cpu")
 
 
 @functools.cache
-def bandwidth(device: str, size: int) -> float:
+def bandwidth(device: str, size: int, threads: int) -> float:
     """Bytes/s moved between a core and a working set of `size` bytes: copying or only reading, whichever is faster."""
     source = torch.rand(size // 4, device=device)
     half = source[: size // 8]

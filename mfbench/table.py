@@ -105,7 +105,7 @@ def legend(records: Sequence[Record]) -> str:
 
 def _peak(roofline: Roofline) -> str:
     peak = roofline.peak_flops_per_s
-    return f", of {peak / 1e9:.0f} that the machine can do" if peak else ""
+    return f", of {peak / 1e9:.0f} that the vectors can do" if peak else ""
 
 
 def half_width(record: Record) -> float | None:
@@ -193,7 +193,7 @@ def _speedup(provider: str, speedup: Speedup | None, stacked: bool) -> tuple[str
 
 
 def gemm_fraction(record: Record) -> float | None:
-    """The operations on the whole matrix a second over the machine's GEMM rate; None where there is no timing."""
+    """The operations on the whole matrix a second over PyTorch's GEMM rate; None where there is no timing."""
     if record.rates is None or record.roofline is None:
         return None
     return record.rates.flops_per_s / record.roofline.gemm_flops_per_s

@@ -12,9 +12,10 @@
 
 #include "arena.h"
 #include "axis.h"
+#include "block.h"
+#include "peak.h"
 #include "pool.h"
 #include "products.h"
-#include "ratings.h"
 
 namespace {
 
@@ -28,67 +29,40 @@ struct Call {  // laid out as launch.py packs it
     double reg, scale, offset;  // of codes: rating = code * scale + offset
 };
 
-template <class T> struct Block : Simd<T> {
-    // A cell is the grain of the gradient products: whole register tiles, and whole groups of product rows.
-    static constexpr int CELL_USERS = ACCUMULATORS, CELL_ITEMS = 3 * Simd<T>::NR;
-    // Ratings are read in runs of 1.5 KiB, long enough for the hardware to fetch ahead; the errors stay in L2.
-    static constexpr int USERS = 96, ITEMS = CELL_ITEMS * (1536 / int(sizeof(T)) / CELL_ITEMS);
-    static constexpr int USER_CELLS = USERS / CELL_USERS, TILES = ITEMS / Simd<T>::NR;
-    static_assert(USERS % CELL_USERS == 0 && CELL_USERS % MR == 0 && CELL_ITEMS % ACCUMULATORS == 0);
-
-    T E[USERS * ITEMS];
-    T column_sums[ITEMS];
-    bool any;                        // whether one of its ratings is observed
-    bool seen[USERS / MR][TILES];    // register tiles with an observed rating; the others are not written
-    bool active[USER_CELLS][TILES];  // tiles of a cell's users with one; all of their cell is written
-    typename Ratings<T, ITEMS>::Copy copy;
-};
-
-// visit(begin, length) for every run of active cells of `size`, clipped to `end`.
-template <class Active, class Visit>
-void for_runs(int64_t cells, int64_t size, int64_t end, Active active, Visit visit) {
-    for (int64_t cell = 0; cell < cells; ++cell) {
-        if (!active(cell)) continue;
-        const int64_t begin = cell;
-        while (cell < cells && active(cell)) ++cell;
-        visit(begin * size, std::min(cell * size, end) - begin * size);
-    }
-}
-
-// ---------------------------------------------------------------- the step
-
 template <class T> class Step {
     static constexpr int LANES = Simd<T>::LANES, NR = Simd<T>::NR;
-    static constexpr int64_t UNITS = 8, FINISH_NUMBERS = 1 << 13;
     static constexpr double ROW_COST = 8;  // of a row of partial gradients, in ratings
-    static constexpr int64_t NARROW = LANES / 2 - 1;  // columns that cost less than a vector of them
-    static constexpr int64_t NEAR = 1 << 17;  // ratings that second-level caches may still hold from the last step
-    static constexpr int64_t FAR = 8;  // strips to look ahead where nothing is seen, since such strips are soon done
+    static constexpr int64_t UNITS = 8;    // for each thread, so that unevenly observed ones even out
+    static constexpr int64_t WEIGHED = 64;            // most units whose work is weighed one by one
+    static constexpr int64_t FINISHED = 1 << 13;      // numbers that are worth a task of finishing
+    static constexpr int64_t NARROW = LANES / 2 - 1;  // most columns that cost less than a vector of them
+    static constexpr int64_t CACHED = 1 << 17;        // ratings that the cores may still hold from the last step
+    static constexpr int64_t LOOK_AHEAD = 8;          // strips, where nothing is seen: such strips are soon done
 
     struct Packed {  // rows of one range of an axis, and of its first row the place
         int64_t range, first;
         T *factors, *bias;  // [rows, ld], [rows]
     };
 
-    struct Bench {  // what a thread works with
+    struct Workspace {  // of a thread
         Packed users, items;
         T *items_by_rank;  // [rows / NR, ld, NR]
         Block<T> *block;
+        Packed finished;  // of a cell
     };
 
     const Call &call;
-    const int64_t rank, narrow, vectors;  // of a row: numbers; those beyond whole vectors, where few; vectors otherwise
-    const int64_t ld;
+    const int64_t rank, rest, vectors, ld;  // rest: numbers of a row beyond whole vectors, where they are few
     Axis<T> users, items;
     Ratings<T, Block<T>::ITEMS> ratings;
     int64_t tasks;                    // of finishing: each takes its share of both sides
     double *sse, *norms, *bias_sums;  // per unit, per task, per task
-    Bench *benches;                   // one for each thread
+    Workspace *workspaces;            // one for each thread
 
   public:
     Step(const Call &call, const Side &user_side, const Side &item_side, const Matrix &ratings, const Matrix &mask)
-        : call(call), rank(call.rank), narrow(rank % LANES <= NARROW ? rank % LANES : 0),
-          vectors(ceil_div(rank - narrow, LANES)), ld(row_length(rank)), users{}, items{},
+        : call(call), rank(call.rank), rest(rank % LANES <= NARROW ? rank % LANES : 0),
+          vectors(ceil_div(rank - rest, LANES)), ld(row_length(rank)), users{}, items{},
           ratings(ratings, mask, call.scale, call.offset) {
         users.given = user_side;
         items.given = item_side;
@@ -106,12 +80,12 @@ template <class T> class Step {
         place(arena);
         const int64_t units = users.ranges * items.ranges;
         const Pool::Lease pool(call.threads);
-        pool.parallel(call.threads, units, [&](int64_t unit, int64_t thread) { run_unit(unit, benches[thread]); });
+        pool.parallel(call.threads, units, [&](int64_t unit, int64_t thread) { run_unit(unit, workspaces[thread]); });
         pool.parallel(call.threads, tasks, [&](int64_t task, int64_t thread) {
             norms[task] = bias_sums[task] = 0;
             double unused = 0;
-            finish(users, items.ranges, task, benches[thread].users, bias_sums[task]);
-            finish(items, users.ranges, task, benches[thread].items, unused);
+            finish(users, items.ranges, task, workspaces[thread].finished, bias_sums[task]);
+            finish(items, users.ranges, task, workspaces[thread].finished, unused);
         });
         *call.loss = sum(sse, units) + call.reg * sum(norms, tasks);
         if (call.gradients) *static_cast<T *>(call.d_global_bias) = T(2 * sum(bias_sums, tasks));
@@ -129,10 +103,9 @@ template <class T> class Step {
         return total;
     }
 
-    // As many units for every thread, up to UNITS so that uneven ones even out, and none too small to be worth a task.
+    // As many units for every thread, and none too small to be worth a task.
     void cut() {
-        const double ratings = double(users.given.count) * double(items.given.count);
-        const int64_t worth = int64_t(ratings * double(rank) / (1 << 19)), threads = call.threads;
+        const int64_t worth = int64_t(cells() * double(rank) / (1 << 19)), threads = call.threads;
         const int64_t units = worth < threads ? std::max<int64_t>(1, worth)
                                               : threads * std::min(UNITS, 1 + worth / threads / 2);
         double least = std::numeric_limits<double>::infinity();
@@ -147,12 +120,17 @@ template <class T> class Step {
             users.ranges = high.ranges;
             items.ranges = wide.ranges;
         }
-        tasks = ceil_div(std::max(users.padded, items.padded) * ld, FINISH_NUMBERS);
+        tasks = ceil_div(std::max(users.padded, items.padded) * ld, FINISHED);
     }
 
-    // What the thread with most to do has to do in its own units, in ratings.
+    double cells() const { return double(users.given.count) * double(items.given.count); }
+
+    // What the thread with most to do has to do in its own units, in ratings; of many units, what any thread has.
     double slowest_share(const Axis<T> &high, const Axis<T> &wide) const {
         const int64_t units = high.ranges * wide.ranges;
+        if (units > WEIGHED)
+            return (cells() + ROW_COST * double(high.ranges * items.given.count + wide.ranges * users.given.count)) /
+                   double(call.threads);
         double most = 0;
         for (int64_t thread = 0; thread < call.threads; ++thread) {
             double share = 0;
@@ -182,24 +160,27 @@ template <class T> class Step {
             place(sse, users.ranges * items.ranges);
             place(norms, tasks);
             place(bias_sums, tasks);
-            place(benches, call.threads);
+            place(workspaces, call.threads);
             for (int64_t thread = 0; thread < call.threads; ++thread) {
-                Bench unplaced, &bench = measured ? benches[thread] : unplaced;
-                bench.users.range = bench.items.range = -1;
-                place(bench.users.factors, users.longest() * ld);
-                place(bench.users.bias, users.longest());
-                place(bench.items.factors, items.longest() * ld);
-                place(bench.items.bias, items.longest());
-                place(bench.items_by_rank, items.longest() * ld);
-                place(bench.block, 1);
+                Workspace unplaced, &own = measured ? workspaces[thread] : unplaced;
+                place(own.finished.factors, std::max(users.cell, items.cell) * ld);
+                place(own.finished.bias, std::max(users.cell, items.cell));
+                if (thread >= users.ranges * items.ranges) continue;  // there is no unit for it
+                own.users.range = own.items.range = -1;
+                place(own.users.factors, users.longest() * ld);
+                place(own.users.bias, users.longest());
+                place(own.items.factors, items.longest() * ld);
+                place(own.items.bias, items.longest());
+                place(own.items_by_rank, items.longest() * ld);
+                place(own.block, 1);
             }
             if (!measured) base = arena.reserve(used);
         }
     }
 
-    void run_unit(int64_t unit, Bench &bench) {
+    void run_unit(int64_t unit, Workspace &own) {
         const int64_t user_range = unit / items.ranges, item_range = unit % items.ranges;
-        pack(user_range, item_range, bench);
+        pack_unit(user_range, item_range, own);
         if (call.gradients) {
             users.clear(item_range, user_range);
             items.clear(user_range, item_range);
@@ -212,13 +193,13 @@ template <class T> class Step {
                 // a ragged end is read through a copy: it has a block of its own
                 if (columns % NR && columns > Block<T>::CELL_ITEMS) columns -= columns % Block<T>::CELL_ITEMS;
                 const Region at = {i, j, std::min<int64_t>(Block<T>::USERS, i_end - i), columns};
-                sse[unit] += block_errors(at, users.d_bias + item_range * users.padded + i, bench);
-                if (call.gradients && bench.block->any) block_gradients(at, user_range, item_range, bench);
+                sse[unit] += block_errors(at, users.d_bias + item_range * users.padded + i, own);
+                if (call.gradients && own.block->any) block_gradients(at, user_range, item_range, own);
             }
     }
 
     // Every thread packs for itself, what its last unit has not: no core waits for what another one wrote.
-    void pack(int64_t user_range, int64_t item_range, Bench &bench) const {
+    void pack_unit(int64_t user_range, int64_t item_range, Workspace &own) const {
         const auto pack = [](const Axis<T> &axis, int64_t range, T extra, Packed &packed) {
             if (packed.range == range) return false;
             packed.range = range;
@@ -226,10 +207,11 @@ template <class T> class Step {
             axis.pack(packed.first, axis.begin(range + 1), extra, packed.factors, packed.bias);
             return true;
         };
-        pack(users, user_range, *static_cast<const T *>(call.global_bias), bench.users);
-        if (!pack(items, item_range, T(0), bench.items)) return;
-        for (int64_t j = 0; j < items.begin(item_range + 1) - items.begin(item_range); j += NR)
-            transpose<NR>(rank, bench.items.factors + j * ld, ld, bench.items_by_rank + j * ld);
+        pack(users, user_range, *static_cast<const T *>(call.global_bias), own.users);
+        if (!pack(items, item_range, T(0), own.items)) return;
+        const int64_t rows = items.begin(item_range + 1) - own.items.first;
+        for (int64_t j = 0; j < rows; j += NR)
+            transpose<NR>(rank, own.items.factors + j * ld, ld, own.items_by_rank + j * ld);
     }
 
     // A task's share of an axis: its squared norm and, where asked for, its gradients.
@@ -245,12 +227,12 @@ template <class T> class Step {
     }
 
     // The errors of a block, their row sums added to d_user_bias; returns the sum of their squares.
-    double block_errors(const Region &at, double *d_user_bias, Bench &bench) {
-        const T *P = bench.users.factors + (at.i - bench.users.first) * ld;
-        const T *Qt = bench.items_by_rank + (at.j - bench.items.first) * ld;
-        const T *bu = bench.users.bias + (at.i - bench.users.first), *bi = bench.items.bias + (at.j - bench.items.first);
-        Block<T> &block = *bench.block;
-        const bool far = users.given.count * items.given.count > NEAR;
+    double block_errors(const Region &at, double *d_user_bias, Workspace &own) {
+        const T *P = own.users.factors + (at.i - own.users.first) * ld;
+        const T *Qt = own.items_by_rank + (at.j - own.items.first) * ld;
+        const T *bu = own.users.bias + (at.i - own.users.first), *bi = own.items.bias + (at.j - own.items.first);
+        Block<T> &block = *own.block;
+        const bool prefetching = cells() > CACHED;
         double squares = 0;
         std::fill_n(block.column_sums, Block<T>::ITEMS, T(0));
         std::memset(block.seen, 0, sizeof block.seen);
@@ -260,10 +242,10 @@ template <class T> class Step {
             Strip<T> strip;
             const bool any = ratings.strip({at.i + i, at.j, std::min<int64_t>(MR, at.rows - i), at.columns}, strip,
                                            seen, block.copy);
-            const Place next = later(any ? 1 : FAR, i, at);
+            const Place next = later(any ? 1 : LOOK_AHEAD, i, at);
             T *E = block.E + i * Block<T>::ITEMS;
             for (int64_t j = 0; j < at.columns; j += NR) {
-                if (far) {
+                if (prefetching) {
                     ratings.prefetch_words(next.i, next.j + j);
                     if (seen[j / NR] || ratings.by_nan()) ratings.prefetch_ratings(next.i, next.j + j);
                 }
@@ -292,38 +274,28 @@ template <class T> class Step {
         return {at.i + i - round_up(at.rows, MR), at.j + at.columns};
     }
 
-    // Finds the active tiles of a block, and writes zeros where cells with one have seen nothing.
-    static void activate(Block<T> &block) {
-        constexpr int HIGH = Block<T>::CELL_USERS / MR, WIDE = Block<T>::CELL_ITEMS / NR;  // register tiles of a cell
-        std::memset(block.active, 0, sizeof block.active);
-        for (int i = 0; i < Block<T>::USERS / MR; ++i)
-            for (int j = 0; j < Block<T>::TILES; ++j) block.active[i / HIGH][j] |= block.seen[i][j];
-        for (int i = 0; i < Block<T>::USERS / MR; ++i)
-            for (int j = 0; j < Block<T>::TILES; ++j) {
-                const bool *cell = block.active[i / HIGH] + j / WIDE * WIDE;
-                if (block.seen[i][j] || !std::any_of(cell, cell + WIDE, [](bool active) { return active; })) continue;
-                for (int r = i * MR; r < (i + 1) * MR; ++r)
-                    std::fill_n(block.E + r * Block<T>::ITEMS + j * NR, NR, T(0));
-            }
-    }
-
     // The gradient products of a block, over runs of active tiles.
-    void block_gradients(const Region &at, int64_t user_range, int64_t item_range, Bench &bench) {
+    void block_gradients(const Region &at, int64_t user_range, int64_t item_range, Workspace &own) {
         using B = Block<T>;
-        B &block = *bench.block;
-        activate(block);
-        const T *P = bench.users.factors + (at.i - bench.users.first) * ld;
-        const T *Q = bench.items.factors + (at.j - bench.items.first) * ld;
+        B &block = *own.block;
+        block.activate();
+        const int64_t whole = rank - rest;
+        const T *P = own.users.factors + (at.i - own.users.first) * ld;
+        const T *Q = own.items.factors + (at.j - own.items.first) * ld;
+        const T *Qt = own.items_by_rank + (at.j - own.items.first) * ld;
         T *dP = users.d_factors + (item_range * users.padded + at.i) * ld;
         T *dQ = items.d_factors + (user_range * items.padded + at.j) * ld;
         double *d_item_bias = items.d_bias + user_range * items.padded + at.j;
         for (int64_t j = 0; j < at.columns; ++j) d_item_bias[j] += double(block.column_sums[j]);
         for (int64_t i = 0; i < at.rows; i += B::CELL_USERS) {
             const bool *active = block.active[i / B::CELL_USERS];
+            const int64_t users_here = std::min<int64_t>(B::CELL_USERS, at.rows - i);
             for_runs(B::TILES, NR, at.columns, [&](int64_t tile) { return active[tile]; },
                      [&](int64_t j, int64_t depth) {
-                         product<T, B::ITEMS, 1>(std::min<int64_t>(B::CELL_USERS, at.rows - i), vectors, depth,
-                                                 block.E + i * B::ITEMS + j, Q + j * ld, dP + i * ld, ld);
+                         const T *E = block.E + i * B::ITEMS + j;
+                         product<T, B::ITEMS, 1>(users_here, vectors, depth, E, Q + j * ld, dP + i * ld, ld);
+                         narrow_rows<T, B::ITEMS>(users_here, rest, round_up(depth, NR), E, Qt + j * ld + whole * NR,
+                                                  dP + i * ld + whole, ld);
                      });
         }
         for (int64_t j = 0; j < at.columns; j += ACCUMULATORS) {  // rows of all tiles that they reach into
@@ -337,27 +309,11 @@ template <class T> class Step {
                                         block.E + i * B::ITEMS + j, P + i * ld, dQ + j * ld, ld);
             });
         }
-        if (narrow) narrow_gradients(at, P, bench.items_by_rank + (at.j - bench.items.first) * ld, dP, dQ, block);
-    }
-
-    // The same for the last columns of the factors.
-    void narrow_gradients(const Region &at, const T *P, const T *Qt, T *dP, T *dQ, const Block<T> &block) const {
-        using B = Block<T>;
-        const int64_t first = rank - narrow;
-        for (int64_t i = 0; i < at.rows; i += B::CELL_USERS) {
-            const bool *active = block.active[i / B::CELL_USERS];
-            for_runs(B::TILES, NR, round_up(at.columns, NR), [&](int64_t tile) { return active[tile]; },
-                     [&](int64_t j, int64_t depth) {
-                         narrow_rows<T, B::ITEMS>(std::min<int64_t>(B::CELL_USERS, at.rows - i), narrow, depth,
-                                                  block.E + i * B::ITEMS + j, Qt + j * ld + first * NR,
-                                                  dP + i * ld + first, ld);
-                     });
-        }
-        for (int64_t j = 0; j < at.columns; j += NR)
+        for (int64_t j = 0; rest && j < at.columns; j += NR)
             for_runs(B::USER_CELLS, B::CELL_USERS, at.rows, [&](int64_t cell) { return block.active[cell][j / NR]; },
                      [&](int64_t i, int64_t depth) {
-                         narrow_columns<T, B::ITEMS>(narrow, depth, block.E + i * B::ITEMS + j, P + i * ld + first,
-                                                     dQ + j * ld + first, ld);
+                         narrow_columns<T, B::ITEMS>(rest, depth, block.E + i * B::ITEMS + j, P + i * ld + whole,
+                                                     dQ + j * ld + whole, ld);
                      });
     }
 };
@@ -390,15 +346,9 @@ extern "C" __attribute__((visibility("default"))) int mf_step(const Call *call) 
     return 0;
 }
 
-// Multiplies and adds in float32 on all threads at once, `rounds` times over; returns how many operations that were.
+// Multiplies and adds in float32 on all threads, `rounds` times over; returns how many operations that were.
 extern "C" __attribute__((visibility("default"))) double mf_multiply_and_add(int64_t threads, int64_t rounds) {
-    const Pool::Lease pool(threads);
-    pool.parallel(threads, threads, [&](int64_t, int64_t) {
-        volatile float kept;
-        kept = multiply_and_add<float>(rounds);
-        (void)kept;
-    });
-    return 2.0 * ACCUMULATORS * Simd<float>::LANES * double(rounds) * double(threads);
+    return multiply_and_add_on(threads, rounds);
 }
 
 // Frees what the calling thread's steps keep for the next one.

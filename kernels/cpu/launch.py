@@ -122,7 +122,7 @@ def multiply_and_add(rounds: int) -> float:
     """Multiply and add float32 numbers in the vector registers of all threads, from no memory.
 
     Returns:
-        How many operations that were: over the time, the rate that no kernel on this machine exceeds.
+        How many operations that were: over the time, the rate that no kernel on such vectors exceeds.
 
     Raises:
         BuildError: there is no compiled kernel.

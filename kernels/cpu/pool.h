@@ -12,9 +12,10 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
+#include <vector>
 
 #include "placement.h"
 
@@ -99,7 +100,6 @@ class Pool {
 
     std::mutex taken_, mutex_;
     std::condition_variable posted_;
-    const int64_t cores_ = std::thread::hardware_concurrency();  // that this process may use
     std::vector<std::thread::native_handle_type> helpers_;
     Placement placement_;
     int64_t sleeping_ = 0;  // under mutex_
@@ -127,20 +127,21 @@ class Pool {
     }
 
     void hire(int64_t helpers) {
-        helpers = std::min(helpers, cores_ - 1);
+        if (helpers <= int64_t(helpers_.size())) return;
+        helpers = std::min(helpers, int64_t(usable_cores()) - 1);
         try {
-            for (auto hired = int64_t(helpers_.size()); hired < helpers; ++hired) {
+            while (int64_t(helpers_.size()) < helpers) {
                 helpers_.reserve(helpers_.size() + 1);
-                std::thread helper(&Pool::help, this, hired + 1);
+                std::thread helper(&Pool::help, this, int64_t(helpers_.size()) + 1);
                 helpers_.push_back(helper.native_handle());
                 helper.detach();
             }
-        } catch (const std::system_error &) {  // no more threads to be had: those there are will do
+        } catch (const std::exception &) {  // no more threads to be had: those there are will do
         }
     }
 
     void run(Job &job) {
-        placement_.keep_off_caller(helpers_);
+        placement_.keep_off_caller(helpers_, std::size_t(job.threads - 1));
         job_.store(&job, std::memory_order_relaxed);
         const std::uint64_t number = state_.load(std::memory_order_relaxed) + NEXT_JOB;
         state_.store(number | OPEN);  // sequentially consistent, as are the flag below and what a helper does to sleep

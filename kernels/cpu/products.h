@@ -159,16 +159,3 @@ void narrow_columns(int64_t columns, int64_t depth, const T *E, const T *A, T *C
     if constexpr (K > 1)
         if (columns) narrow_columns<T, lde, K - 1>(columns, depth, E, A, C, ld);
 }
-
-// Multiplies and adds in as many registers as the products do, from no memory.
-template <class T> T multiply_and_add(int64_t rounds) {
-    using V = typename Simd<T>::Vector;
-    V sums[ACCUMULATORS], factor = V{} + T(0.5);
-    keep(factor);
-    for (int i = 0; i < ACCUMULATORS; ++i) sums[i] = V{} + T(i);
-    for (int64_t round = 0; round < rounds; ++round)
-#pragma GCC unroll 24
-        for (int i = 0; i < ACCUMULATORS; ++i) sums[i] = factor * sums[i] + factor;
-    for (int i = 1; i < ACCUMULATORS; ++i) sums[0] += sums[i];
-    return sums[0][0];
-}

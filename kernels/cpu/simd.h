@@ -61,7 +61,7 @@ template <class T> inline double sum_lanes(typename Simd<T>::Vector v) {
     else sums = _mm512_cvtps_pd(_mm512_castps512_ps256((__m512)v)) +
                 _mm512_cvtps_pd(_mm256_castpd_ps(_mm512_extractf64x4_pd((__m512d)v, 1)));
     return _mm512_reduce_add_pd(sums);
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && defined(__FMA__)
     __m256d sums;  // GCC converts by quarters
     if constexpr (sizeof(T) == 8) sums = (__m256d)v;
     else sums = _mm256_cvtps_pd(_mm256_castps256_ps128((__m256)v)) +
@@ -78,7 +78,7 @@ template <class T> inline double sum_lanes(typename Simd<T>::Vector v) {
 template <class T> inline typename Simd<T>::Vector join(typename Simd<T>::Half low, typename Simd<T>::Half high) {
 #if defined(__AVX512F__)
     return (typename Simd<T>::Vector)_mm512_insertf64x4(_mm512_castpd256_pd512((__m256d)low), (__m256d)high, 1);
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && defined(__FMA__)
     if constexpr (sizeof(T) == 4) return (typename Simd<T>::Vector)_mm256_set_m128((__m128)high, (__m128)low);
 #endif
     const typename Simd<T>::Half halves[2] = {low, high};
@@ -145,14 +145,14 @@ template <class T> inline typename Simd<T>::Vector from_small(typename Simd<T>::
     return (V)(integers | (Lanes)base) - base;
 }
 
-// Exchanges two blocks of BY lanes in every group of 2 BY: the upper one of `low` and the lower one of `high`.
-template <class T, int BY> ALWAYS_INLINE void exchange(typename Simd<T>::Vector &low, typename Simd<T>::Vector &high) {
+// Swaps two blocks of BY lanes in every group of 2 BY: the upper one of `low` and the lower one of `high`.
+template <class T, int BY> ALWAYS_INLINE void swap_blocks(typename Simd<T>::Vector &low, typename Simd<T>::Vector &high) {
     using V = typename Simd<T>::Vector;
 #if defined(__clang__)
-    const V old = low;
+    const V old[2] = {low, high};
     for (int lane = 0; lane < Simd<T>::LANES; ++lane) {
-        low[lane] = lane & BY ? high[lane - BY] : old[lane];
-        if (!(lane & BY)) high[lane] = old[lane + BY];
+        low[lane] = lane & BY ? old[1][lane - BY] : old[0][lane];
+        high[lane] = lane & BY ? old[1][lane] : old[0][lane + BY];
     }
 #else  // GCC would move the lanes one by one
     typename Simd<T>::Lanes lower = {}, upper = {};
@@ -170,7 +170,7 @@ template <class T, int BY> ALWAYS_INLINE void exchange(typename Simd<T>::Vector 
 template <class T, int BY = Simd<T>::LANES / 2> ALWAYS_INLINE void transpose_square(typename Simd<T>::Vector *rows) {
 #pragma GCC unroll 16
     for (int i = 0; i < Simd<T>::LANES; ++i)
-        if (!(i & BY)) exchange<T, BY>(rows[i], rows[i + BY]);
+        if (!(i & BY)) swap_blocks<T, BY>(rows[i], rows[i + BY]);
     if constexpr (BY > 1) transpose_square<T, BY / 2>(rows);
 }
 

@@ -31,8 +31,8 @@ def scaling(records: Sequence[Record], numbers: Numbers) -> Plot:
     case = taken[0].case
     caption = (
         f"Median time of a step over m·n, rank {case.rank}, {case.ratings_dtype}, with the exponent of a power law "
-        "fitted to each provider's medians, ± its standard error. Floor: what the products take at the measured peak "
-        "rate, or the bytes at the measured bandwidth, whichever is longer."
+        "fitted to each provider's medians, ± its standard error. Floor: what the products take at the measured "
+        "rate of multiply-adds, or the bytes at the measured bandwidth, whichever is longer."
     )
     return Plot("time-over-size", title, caption, functools.partial(_draw_scaling, taken, numbers))
 
@@ -100,8 +100,8 @@ def roofline(records: Sequence[Record], numbers: Numbers) -> Plot:
         return Plot("roofline", title, "No record has rates and ceilings.", None)
     caption = (
         "Arithmetic of a step over its least traffic (ratings, mask and parameters once), against ceilings measured in "
-        "the same run: the peak rate of float32 multiply-adds, and the bandwidth of working sets as large as the "
-        "cases' (the band spans them: small ones lie in a cache)."
+        "the same run: the rate of float32 multiply-adds (of a square product where that is all there is), and the "
+        "bandwidth of working sets as large as the cases' (the band spans them: small ones lie in a cache)."
     )
     return Plot("roofline", title, caption, functools.partial(_draw_roofline, taken, numbers))
 

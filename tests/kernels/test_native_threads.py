@@ -1,4 +1,7 @@
-"""The threads of the CPU kernel: many callers, forks, and the thread sanitizer."""
+"""The threads of the CPU kernel: many callers, forks, and the thread sanitizer.
+
+The problems are large enough to be shared: a small one is the caller's alone.
+"""
 
 from __future__ import annotations
 
@@ -81,8 +84,8 @@ def test_a_child_forked_while_other_threads_compute_gets_the_same_result():
         from kernels import mf_loss_and_grads
         torch.manual_seed(0)
         torch.set_num_threads(2)
-        arguments = [torch.randn(500, 8), torch.randn(400, 8), torch.randn(500), torch.randn(400), torch.randn(()),
-                     torch.rand(500, 400)]
+        arguments = [torch.randn(700, 16), torch.randn(800, 16), torch.randn(700), torch.randn(800), torch.randn(()),
+                     torch.rand(700, 800)]
         loss, grads = mf_loss_and_grads(*arguments, backend="native")
         done = threading.Event()
 
@@ -115,8 +118,8 @@ def test_a_forked_child_computes_too():
         import os, torch
         from kernels import mf_loss_and_grads
         torch.set_num_threads(2)
-        arguments = [torch.rand(300, 8), torch.rand(400, 8), torch.rand(300), torch.rand(400), torch.rand(()),
-                     torch.rand(300, 400)]
+        arguments = [torch.rand(600, 16), torch.rand(800, 16), torch.rand(600), torch.rand(800), torch.rand(()),
+                     torch.rand(600, 800)]
         loss, _ = mf_loss_and_grads(*arguments, backend="native")
         child = os.fork()
         if child == 0:
@@ -141,12 +144,12 @@ def test_the_thread_sanitizer_finds_nothing(tmp_path):
         torch.set_num_threads(2)
 
         def repeat(m):
-            arguments = [torch.randn(m, 8), torch.randn(400, 8), torch.randn(m), torch.randn(400), torch.randn(()),
-                         torch.rand(m, 400)]
+            arguments = [torch.randn(m, 16), torch.randn(800, 16), torch.randn(m), torch.randn(800), torch.randn(()),
+                         torch.rand(m, 800)]
             for _ in range(20):
                 mf_loss_and_grads(*arguments, backend="native")
 
-        callers = [threading.Thread(target=repeat, args=(300 + index,)) for index in range(2)]
+        callers = [threading.Thread(target=repeat, args=(600 + index,)) for index in range(2)]
         for caller in callers: caller.start()
         for caller in callers: caller.join()
         print("clean")
@@ -165,8 +168,8 @@ def test_threads_stay_on_the_cores_that_the_user_chooses():
         import os, torch
         from kernels import mf_loss_and_grads
         torch.set_num_threads(2)
-        arguments = [torch.rand(300, 8), torch.rand(400, 8), torch.rand(300), torch.rand(400), torch.rand(()),
-                     torch.rand(300, 400)]
+        arguments = [torch.rand(600, 16), torch.rand(800, 16), torch.rand(600), torch.rand(800), torch.rand(()),
+                     torch.rand(600, 800)]
         first, _ = mf_loss_and_grads(*arguments, backend="native")
         chosen = {min(os.sched_getaffinity(0))}
         threads = [int(name) for name in os.listdir("/proc/self/task")]
@@ -176,3 +179,30 @@ def test_threads_stay_on_the_cores_that_the_user_chooses():
         """
     )
     assert run.stdout.strip() == "True {True}", run.stderr
+
+
+@needs_kernel
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no choice of cores on this system")
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="a single core has no helper")
+def test_helpers_leave_the_core_of_their_caller():
+    run = run_python(
+        """
+        import os, torch
+        from kernels import mf_loss_and_grads
+        torch.set_num_threads(2)
+        arguments = [torch.rand(600, 16), torch.rand(800, 16), torch.rand(600), torch.rand(800), torch.rand(()),
+                     torch.rand(600, 800)]
+        before = set(os.listdir("/proc/self/task"))
+        mf_loss_and_grads(*arguments, backend="native")
+        (helper,) = map(int, set(os.listdir("/proc/self/task")) - before)
+        cores, helpers = os.sched_getaffinity(0), []
+        for core in sorted(cores)[:2] * 3:
+            pair = {core, max(cores - {core})}
+            os.sched_setaffinity(0, {core})
+            os.sched_setaffinity(0, pair)  # free to leave, which a thread that runs on does not do at once
+            mf_loss_and_grads(*arguments, backend="native")
+            helpers.append(os.sched_getaffinity(helper) == pair - {core})
+        print(helpers.count(True))
+        """
+    )
+    assert int(run.stdout) >= 4, run.stderr

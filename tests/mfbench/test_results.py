@@ -60,6 +60,10 @@ def test_troubles_are_told_below_the_table(changes, told: str) -> None:
     assert told not in table.legend([record(rounds())])
 
 
+def test_the_legend_tells_what_the_vectors_can_do() -> None:
+    assert "(90 GFLOP/s, measured, of 100 that the vectors can do)" in table.legend([record(rounds())])
+
+
 def test_a_fraction_beyond_the_ceiling_is_marked_in_the_table() -> None:
     output = io.StringIO()
     impossible = record(rounds(scale=1e-3)).model_copy(update={"correctness": {"loss": _correct()}})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from kernels.cpu import launch
 from mfbench import roofline
 from mfbench.cases import Case
 from mfbench.roofline import Ceilings
@@ -43,8 +45,21 @@ def test_floor_is_set_by_what_binds() -> None:
     assert roofline.floor(case(), 50, Ceilings(flops / 9.0, flops / 1.0, size / 3.0)) == (3.0, "memory")
 
 
+def test_without_a_peak_the_product_is_the_ceiling() -> None:
+    flops, _ = roofline.work(case(), 50)
+    assert roofline.floor(case(), 50, Ceilings(flops / 2.0, None, 1e30)) == (2.0, "compute")
+
+
+@pytest.mark.skipif(bool(launch.unavailable()), reason=launch.unavailable() or "the kernel is there")
+def test_the_peak_is_a_rate() -> None:
+    assert launch.multiply_and_add(3000) == 3 * launch.multiply_and_add(1000) > 0
+    seconds = {rounds: roofline._best(lambda rounds=rounds: launch.multiply_and_add(rounds), "cpu")
+               for rounds in (roofline.ROUNDS, 8 * roofline.ROUNDS)}  # fmt: skip
+    assert seconds[8 * roofline.ROUNDS] > 4 * seconds[roofline.ROUNDS]  # nothing is left out
+    assert 0.5 * roofline.gemm_rate("cpu", torch.get_num_threads()) < roofline.peak_rate(torch.get_num_threads())
+
+
 def test_ceilings_are_measured_for_the_working_set() -> None:
     ceilings = roofline.measure(case(m=256, n=256), "cpu")
     assert ceilings.gemm_flops_per_s > 1e8
-    assert ceilings.peak_flops_per_s >= ceilings.gemm_flops_per_s
     assert ceilings.copy_bytes_per_s > 1e7

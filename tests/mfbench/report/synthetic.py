@@ -15,7 +15,7 @@ from mfbench.records import Record, Writer
 
 ENV = {"cpu": "Testium 9000", "cpus": 2, "threads": 2, "system": "Linux 6", "memory_bytes": 8 << 30,
        "versions": {"python": "3.11.0", "torch": "2.13.0"}, "commit": "abc", "dirty": False}  # fmt: skip
-GEMM, COPY = 1e11, 2e10
+PEAK, COPY = 1e11, 2e10
 HOSTILE = (
     "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1> \"'&{{7*7}} $x^2$ 😀 مرحبا\u202e"
 )
@@ -47,8 +47,8 @@ def ok(
         "speedup": {"baseline": "autograd", "ratio": ratio.estimate, "ci95": (ratio.low, ratio.high), "margin": 0.02,
                     "verdict": stats.verdict(ratio, 0.02)},
         "rates": {"ratings_per_s": of.m * of.n / median_s, "flops_per_s": work / median_s, "bytes_per_s": 1e6},
-        "roofline": {"bound": "compute", "fraction": work / GEMM / median_s, "gemm_flops_per_s": GEMM,
-                     "copy_bytes_per_s": COPY},
+        "roofline": {"bound": "compute", "fraction": work / PEAK / median_s, "gemm_flops_per_s": PEAK / 2,
+                     "peak_flops_per_s": PEAK, "copy_bytes_per_s": COPY},
         "peak_bytes": 4096, "env": ENV,
     }  # fmt: skip
     return Record.model_validate(fields | changes)
