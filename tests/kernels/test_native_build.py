@@ -178,7 +178,9 @@ SHAPES = """
 
 @needs_kernel
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the instruction sets are those of x86-64")
-@pytest.mark.parametrize(("processor", "needed"), [("x86-64", "sse2"), ("haswell", "avx2"), ("skylake-avx512", "avx512bw")])
+@pytest.mark.parametrize(
+    ("processor", "needed"), [("x86-64", "sse2"), ("haswell", "avx2"), ("skylake-avx512", "avx512bw")]
+)
 def test_every_vector_width_that_this_cpu_has_gives_the_same(tmp_path, processor, needed):
     if needed not in build._cpu_identity().split():
         pytest.skip(f"this CPU has no {needed}")
