@@ -18,6 +18,9 @@ from kernels.cpu import build
 from tests.kernels.test_native_build import needs_kernel, run_python
 
 
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
 def random_arguments(m, n, rank):
     mask = torch.rand(m, n) < 0.8
     return (
@@ -182,8 +185,7 @@ def test_threads_stay_on_the_cores_that_the_user_chooses():
 
 
 @needs_kernel
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no choice of cores on this system")
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="a single core has no helper")
+@pytest.mark.skipif(CORES < 2, reason="a single core has no helper")
 def test_helpers_leave_the_core_of_their_caller():
     run = run_python(
         """
