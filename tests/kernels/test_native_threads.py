@@ -17,7 +17,6 @@ from kernels import mf_loss_and_grads
 from kernels.cpu import build
 from tests.kernels.test_native_build import needs_kernel, run_python
 
-
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
