@@ -98,7 +98,7 @@ def legend(records: Sequence[Record]) -> str:
         "\n±: 95 % interval of the median. error: the largest of the outputs' errors, 1 = its bound. peak: memory "
         "beyond inputs and outputs. GEMM: 6 m n k operations over the median, as a "
         f"fraction of PyTorch's rate in a square product ({gemm}{_peak(roofline)}); it may be passed: where that "
-        "product leaves vectors unused, and where unobserved ratings are skipped."
+        "product is far from what they can do, and where unobserved ratings are skipped."
         f"{_verdicts(ok)}{_troubles(ok)} {machine}"
     )
 
