@@ -49,6 +49,11 @@ class Case(BaseModel):
         mask = "NaN" if self.mask == "none" else f"{self.mask} mask"
         return f"{name}{self.m}×{self.n} rank {self.rank}, {self.density:.3g} observed, {self.ratings_dtype} + {mask}"
 
+    @property
+    def asked(self) -> Case:
+        """The case without what its data brings: the same before and after that has been read."""
+        return self if self.data in FIXED_SIZE else self.model_copy(update={"m": 0, "n": 0, "density": 0.0})
+
 
 class Axes(BaseModel):
     """A group of cases in a suite file: every combination of the values given."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -136,7 +136,7 @@ def compare(base: Iterable[Measurement], new: Iterable[Measurement], margin: flo
         pairs=[_judge(old, now, margin, confidence, paired) for old, now in matched],
         missing=[m for key, m in bases.items() if key not in news],
         added=[m for key, m in news.items() if key not in bases],
-        environment=_differences(matched),
+        environment=_differences_of(matched),
         margin=margin,
         paired=paired,
     )
@@ -164,19 +164,23 @@ def _location(samples: stats.Samples | Quartiles) -> stats.Location:
     return stats.quartile_location(*samples) if isinstance(samples, Quartiles) else stats.location(samples)
 
 
-def _differences(matched: Iterable[tuple[Measurement, Measurement]]) -> list[Difference]:
+def _differences_of(matched: Iterable[tuple[Measurement, Measurement]]) -> list[Difference]:
     found: dict[tuple[str, str, str], Difference] = {}
     for base, new in matched:
-        old, now = _environment(base.env), _environment(new.env)
-        for name in dict.fromkeys([*old, *now]):
-            if old.get(name) != now.get(name):
-                difference = Difference(name, old.get(name), now.get(name))
-                found.setdefault((name, str(difference.base), str(difference.new)), difference)
+        for difference in differences(base.env, new.env):
+            found.setdefault((difference.name, str(difference.base), str(difference.new)), difference)
     return list(found.values())
 
 
-def _environment(env: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides about speed beside the code, by name."""
+def differences(base: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Difference]:
+    """What decides about speed beside the code, and was another on the two sides."""
+    old, now = _deciding(base), _deciding(new)
+    for name in dict.fromkeys([*old, *now]):
+        if old.get(name) != now.get(name):
+            yield Difference(name, old.get(name), now.get(name))
+
+
+def _deciding(env: Mapping[str, Any]) -> dict[str, Any]:
     versions = env.get("versions") or {}
     return {name: env.get(name) for name in ENVIRONMENT} | {
         name: version for name, version in versions.items() if name != SUBJECT

@@ -30,7 +30,7 @@ class Plan(NamedTuple):
     budget_s: float  # for the timing of a case
     time_limit_s: float  # for a single answer of a provider
     threads: int | None
-    done: frozenset[tuple[Case, str, str]]  # keys of finished records, which are not measured again
+    done: frozenset[tuple[Case, str, str]] = frozenset()  # keys of finished records, which are not measured again
     against: Checkout | None = None  # where the providers that are named so come from
 
     @property

@@ -19,7 +19,8 @@ from mfbench import messages, providers, runner, table
 from mfbench.against import Checkout
 from mfbench.cases import Case, load_suite
 from mfbench.errors import UsageError
-from mfbench.records import SCHEMA, Record, Writer, read
+from mfbench.records import Record, Writer, read
+from mfbench.resume import last_run
 
 
 def run_suite(
@@ -57,29 +58,26 @@ def run_suite(
         if against
         else [(taking_part, baseline)]
     )
-    devices = pick_devices(device)
-
-    run_id, records = _new_run_id(), []
-    if resume and out.exists():
-        earlier, notes = read(out)
-        for note in notes:
-            messages.note(note)
-        if earlier:
-            run_id = earlier[-1].run_id
-            records = [record for record in earlier if record.run_id == run_id]
-            _check_resumed(records, suite.name, "" if against else baseline, out)
-        if against:
-            against.check_resumed(records)
-            records = against.complete(records)
+    plans = [
+        runner.Plan(
+            _new_run_id(), cases, together, base, name, margin, budget_s, time_limit_s, threads, against=against
+        )
+        for name, (together, base) in itertools.product(pick_devices(device), sessions)
+    ]
+    records = last_run(out, plans) if resume and out.exists() else []
+    run_id = records[0].run_id if records else plans[0].run_id
+    if against:
+        against.check_resumed(records)
+        records = against.complete(records)
+    if resume:
+        messages.note(f"--resume: {len(records)} measurements are kept")
     writer = Writer(out)
     done = frozenset(record.key for record in records)
     try:
         with _progress() as bar:
-            task = bar.add_task("", total=len(cases) * len(devices) * len(sessions))
-            for name, (together, base) in itertools.product(devices, sessions):
-                plan = runner.Plan(
-                    run_id, cases, together, base, name, margin, budget_s, time_limit_s, threads, done, against
-                )
+            task = bar.add_task("", total=len(cases) * len(plans))
+            for plan in plans:
+                plan = plan._replace(run_id=run_id, done=done)
                 for finished in runner.run(plan, lambda case, what: _tell(bar, task, case, what)):
                     if against:
                         finished = [against.stamped(record) for record in finished]
@@ -111,17 +109,6 @@ def pick_devices(device: str | None) -> list[str]:
     if device is None:
         return ["cuda" if cuda else "cpu"]
     return ["cpu", *(["cuda"] if cuda else [])] if device == "all" else [device]
-
-
-def _check_resumed(records: Sequence[Record], suite: str, baseline: str, out: Path) -> None:
-    """The run that is gone on with must be one that this command line could have begun."""
-    for record in records:
-        if record.schema_ != SCHEMA:
-            raise UsageError(f"--resume: the last run in {out} has schema {record.schema_}, and this is {SCHEMA}")
-        if record.case.suite != suite:
-            raise UsageError(f"--resume: the last run in {out} is of suite {record.case.suite!r}, not {suite!r}")
-        if baseline and record.speedup and record.speedup.baseline != baseline:
-            raise UsageError(f"--resume: the last run in {out} is against {record.speedup.baseline}, not {baseline}")
 
 
 def _new_run_id() -> str:

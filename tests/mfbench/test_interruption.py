@@ -128,26 +128,57 @@ def test_a_killed_run_takes_its_workers_with_it(tmp_path: Path) -> None:
         time.sleep(0.05)
 
 
-def test_resume_measures_only_what_is_missing_in_a_case(tmp_path: Path, monkeypatch) -> None:
+def test_resume_measures_only_what_is_missing_in_a_case(tmp_path: Path, monkeypatch, capsys) -> None:
     out = tmp_path / "out.jsonl"
     options = ("--suite", tiny_suite(tmp_path), "--out", out, "--threads", 1, "--budget", 0.2)
     assert mfbench_here(monkeypatch, "run", *options) == 0
     lines = out.read_bytes().splitlines(keepends=True)
     out.write_bytes(b"".join(lines[:3]) + lines[3][:100])  # the second case lost its baseline, the third is missing
+    capsys.readouterr()
     assert mfbench_here(monkeypatch, "run", *options, "--resume") == 0
+    assert "--resume: 3 measurements are kept" in capsys.readouterr().err
     after, notes = read(out)
     assert notes == []
     assert keys(after) == WHOLE
     assert out.read_bytes().startswith(b"".join(lines[:3]))
 
 
-def test_resume_refuses_a_run_of_other_cases(tmp_path: Path, monkeypatch, capsys) -> None:
-    out = tmp_path / "out.jsonl"
-    mfbench_here(monkeypatch, "run", "--suite", tiny_suite(tmp_path), "--size", "5x5", "--provider", "autograd",
-                 "--budget", 0.1, "--threads", 1, "--out", out)  # fmt: skip
-    capsys.readouterr()
-    assert mfbench_here(monkeypatch, "run", "--suite", "seed", "--resume", "--out", out) == 2
-    assert "is of suite 'tiny', not 'seed'" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("--suite", "seed"), "is of suite 'tiny', not 'seed'"),
+        (("--size", "6x6", "--size", "7x7"), "has a case that is not asked for, 5×5"),
+        (("--size", "5x5"), "makes 2 comparisons, not 1"),
+        (("--provider", "closed-form"), "has a provider that is not asked for, fused on cpu"),
+        (("--provider", "fused,closed-form"), "makes 2 comparisons, not 4"),
+        (("--baseline", "fused"), "is against autograd, not fused"),
+        (("--margin", "0.3"), "is by a margin of 0.02, not 0.3"),
+        (("--threads", "2"), "was measured with threads 1, not 2"),
+    ],
+)
+def test_resume_refuses_a_run_that_began_with_other_options(
+    begun: Path, monkeypatch, capsys, given: tuple[str, ...], told: str
+) -> None:
+    options = {"--suite": [begun.parent / "tiny.toml"], "--size": ["5x5", "6x6"], "--threads": [1]}
+    for name in given[::2]:
+        options[name] = list(given[1::2])
+    arguments = [part for name, values in options.items() for value in values for part in (name, value)]
+    before = begun.read_bytes()
+    assert mfbench_here(monkeypatch, "run", *arguments, "--resume", "--budget", 0.1, "--out", begun) == 2
+    assert told in capsys.readouterr().err
+    assert begun.read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The records of a run that lacks its last case."""
+    folder = tmp_path_factory.mktemp("begun")
+    out = folder / "out.jsonl"
+    done = mfbench("run", "--suite", tiny_suite(folder), "--size", "5x5", "--size", "6x6", "--threads", 1,
+                   "--budget", 0.1, "--out", out, cwd=folder)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    out.write_bytes(b"".join(out.read_bytes().splitlines(keepends=True)[:2]))
+    return out
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
