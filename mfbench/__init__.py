@@ -23,6 +23,11 @@ def foreign_packages() -> list[str]:
     return wrong
 
 
+def installed_from(folder: Path) -> bool:
+    """Whether a checkout in that folder, if there is one, is the one that runs."""
+    return folder.resolve() == _ROOT or not (folder / "mfbench" / "cli.py").is_file()
+
+
 for _message in foreign_packages():
     warnings.warn(_message, ImportWarning, stacklevel=2)
 

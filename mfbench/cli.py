@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
-from mfbench import foreign_packages, forkserver, messages
+from mfbench import foreign_packages, forkserver, installed_from, messages
 from mfbench.errors import DataUnavailable, NotComparable, UsageError
 from mfbench.options import Finite, comma_separated, options
 
@@ -31,6 +31,8 @@ def main() -> None:
     if foreign := foreign_packages():
         click.echo(f"mfbench: {'; '.join(foreign)}", err=True)
         sys.exit(2)
+    if not installed_from(Path.cwd()):
+        messages.note("another mfbench lies in the current folder, which `python -m mfbench` would run")
     try:
         code = cli.main(standalone_mode=False) or 0
         if code == INTERRUPTED:

@@ -30,7 +30,7 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 NUMBER = struct.Struct("<i")  # of a process, and its exit code
 CHANGING = "PYTEST_CURRENT_TEST"  # no library looks at it, and it is another in every test
 PRELOADED = ("torch", "psutil", "mfbench.cases", "mfbench.pipe")
-SERVE = "import sys; from mfbench.forkserver import serve; serve(int(sys.argv[1]))"
+SERVE = "from mfbench.forkserver import serve; serve(int(sys.argv[1]))"
 
 
 class Forked:
@@ -89,7 +89,7 @@ class _Server:
         self._connection, served = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with served:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", SERVE, str(served.fileno())],
+                [sys.executable, "-c", importing_alike(SERVE), str(served.fileno())],
                 pass_fds=(served.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -105,6 +105,11 @@ class _Server:
 
 
 _servers: dict[frozenset[tuple[str, str]], _Server] = {}  # by environment, which libraries read as they load
+
+
+def importing_alike(code: str) -> str:
+    """The code, for a process that finds the same packages as this one: `python -c` looks into its folder first."""
+    return f"import sys; sys.path[:] = {[os.path.abspath(entry) for entry in sys.path]}; {code}"
 
 
 def warm_up() -> None:

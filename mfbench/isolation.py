@@ -17,8 +17,8 @@ from mfbench.records import Status
 
 START_LIMIT_S = 120.0
 DEATH_LIMIT_S = 10.0  # of a process that closed its pipe
-START = "import sys; sys.path[:0] = sys.argv[6:]; from mfbench.worker import main; main()"
-START_HARNESS_FIRST = "import sys; from mfbench.worker import main; sys.path[:0] = sys.argv[6:]; main()"
+START = "sys.path[:0] = sys.argv[6:]; from mfbench.worker import main; main()"
+START_HARNESS_FIRST = "from mfbench.worker import main; sys.path[:0] = sys.argv[6:]; main()"
 MESSAGE_BYTES = 2000  # of what a worker wrote before it died
 
 
@@ -44,7 +44,7 @@ class WorkerProcess:
     ) -> None:  # fmt: skip
         self.provider, self.device, self.threads, self.time_limit_s = provider, device, threads, time_limit_s
         self.folder = folder
-        self._code = START_HARNESS_FIRST if harness_first else START
+        self._code = forkserver.importing_alike(START_HARNESS_FIRST if harness_first else START)
         self._forked = forkserver.AVAILABLE and device == "cpu"
         self._process: subprocess.Popen[bytes] | forkserver.Forked | None = None
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mfbench.against import ROOT
 from mfbench.cases import suite_names
 from tests.mfbench.commands import mfbench, mfbench_here
 
@@ -38,6 +39,15 @@ def test_a_foreign_package_of_the_same_name_is_told(tmp_path: Path) -> None:
     assert "the package 'kernels' that Python finds" in done.stderr
     assert "environment of its own" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_another_checkout_in_the_current_folder_is_told(tmp_path: Path, monkeypatch, capsys) -> None:
+    (tmp_path / "mfbench").mkdir()
+    (tmp_path / "mfbench" / "cli.py").write_text("")
+    for folder, told in ((tmp_path, True), (tmp_path / "mfbench", False), (ROOT, False)):
+        monkeypatch.chdir(folder)
+        assert mfbench_here(monkeypatch, "list") == 0
+        assert ("another mfbench lies in the current folder" in capsys.readouterr().err) == told
 
 
 def test_list_names_everything(monkeypatch, capsys) -> None:

@@ -76,6 +76,12 @@ def test_both_see_the_same_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     }  # fmt: skip
 
 
+def test_packages_of_the_current_folder_do_not_stand_in_front(tmp_path: Path, load) -> None:
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "__init__.py").write_text("raise ImportError('another project')")
+    load("from kernels import mf_loss_and_grads as step")
+
+
 def test_nothing_is_left_of_a_worker_that_was_stopped() -> None:
     worker = WorkerProcess("fused", "cpu", 1, 20.0)
     worker.ready()
