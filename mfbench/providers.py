@@ -131,7 +131,8 @@ def _prepare_autograd(inputs: Inputs, compiled: bool) -> Step:
 
 def _prepare_closed_form(inputs: Inputs) -> Step:
     """The gradients by hand, as a careful user of PyTorch writes them: in place where a temporary can be spared."""
-    P, Q, bu, bi, mu, R, mask, reg = inputs
+    P, Q, user_bias, item_bias, mu, R, mask, reg = inputs
+    bu, bi = user_bias.view(-1, 1), item_bias.view(-1, 1)
     missing = torch.isnan(R) if mask is None else mask == 0
     ratings = R.to(P.dtype)
 
@@ -141,9 +142,9 @@ def _prepare_closed_form(inputs: Inputs) -> Step:
         grads: tuple[Tensor, ...] = (
             2 * torch.addmm(reg * P, E, Q),
             2 * torch.addmm(reg * Q, E.T, P),
-            2 * (rows + reg * bu),
-            2 * (columns + reg * bi),
-            2 * rows.sum(dim=0),
+            2 * (rows + reg * bu).view_as(user_bias),
+            2 * (columns + reg * bi).view_as(item_bias),
+            2 * rows.sum().view_as(mu),
         )
         squares = E.square_().sum(dtype=torch.float64)
         return squares + reg * sum(parameter.square().sum() for parameter in (P, Q, bu, bi)), grads

@@ -110,3 +110,9 @@ def test_observed_nan_must_reach_the_results() -> None:
         ratios, reason = verify.check(provider, inputs, gate.standard(inputs))
         assert reason is None
         assert len(ratios) == 6
+
+
+def test_the_other_providers_of_the_harness_are_right_too() -> None:
+    tallies, failures = verify.verify(["closed-form"], "cpu", verify.draw(48, seed=2))
+    assert failures == []
+    assert tallies[0].passed == 48
