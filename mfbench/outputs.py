@@ -24,13 +24,15 @@ def tensors(outputs: Any) -> list[Tensor]:
         WrongOutputs: they are not a pair of a loss and five gradients, each a real tensor, array or number.
     """
     if not isinstance(outputs, tuple | list) or len(outputs) != 2:
-        many = f" of {len(outputs)}" if isinstance(outputs, tuple | list) else ""
-        raise WrongOutputs(f"expected (loss, five gradients), got {type(outputs).__name__}{many}")
+        many = f" of {len(outputs)} values" if isinstance(outputs, tuple | list) else ""
+        raise WrongOutputs(f"expected a pair, (loss, (five gradients)), got a {type(outputs).__name__}{many}")
     loss, grads = outputs
     try:
         values = [torch.as_tensor(value) for value in (loss, *grads)]
     except (TypeError, ValueError, RuntimeError) as error:
-        raise WrongOutputs(f"expected (loss, five gradients), got something else than tensors: {error}") from None
+        raise WrongOutputs(
+            f"expected a pair, (loss, (five gradients)), got something else than tensors: {error}"
+        ) from None
     if len(values) != len(NAMES):
         raise WrongOutputs(f"expected a loss and five gradients, got a loss and {len(values) - 1}")
     for name, value in zip(NAMES, values, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -124,10 +124,14 @@ def error_over_bound(record: Record) -> float | None:
 
 
 def _verdicts(records: Sequence[Record]) -> str:
-    family = max((record.speedup.family for record in records if record.speedup), default=1)
-    if family < 2:
+    judged = [record.speedup for record in records if record.speedup and record.speedup.baseline != record.provider]
+    if not judged:
         return ""
-    return f" verdict: all {family} hold together at 95 %, so each is by a wider interval than the one printed."
+    ratio = " ×: the median of the ratios within each round, which need not be the ratio of the medians."
+    family = max(speedup.family for speedup in judged)
+    if family < 2:
+        return ratio
+    return f"{ratio} verdict: all {family} hold together at 95 %, so each is by a wider interval than the one printed."
 
 
 def _troubles(records: Sequence[Record]) -> str:
@@ -174,9 +178,9 @@ def _percent(fraction: float) -> str:
     return f"{fraction:.1%}" if fraction < 0.0995 else f"{fraction:.0%}"
 
 
-def _baselines(names: Iterable[str], stacked: bool) -> Text:
+def _baselines(names: Collection[str], stacked: bool) -> Text:
     separator = ",\n" if stacked else ", "
-    return Text(f"× {separator.join(_name(name, stacked) for name in sorted(names))}")
+    return Text(f"× {separator.join(_name(name, stacked) for name in sorted(names))}" if names else "")
 
 
 def _speedup(provider: str, speedup: Speedup | None, stacked: bool) -> tuple[str, RenderableType]:

@@ -162,7 +162,10 @@ def table(comparison: Comparison) -> RenderableType:
     parts.append(Text(f"\n{len(comparison.pairs)} compared{': ' if summary else ''}{summary}", style="bold"))
     for title, alone in (("missing from the new side", comparison.missing), ("new", comparison.added)):
         if alone:
-            lines = [f"  {m.label} · {short(m.provider)}" for m in alone[:LISTED]]
+            lines = [
+                f"  {m.label} · {short(m.provider)}{'' if m.status == 'ok' else f': {m.status}'}"
+                for m in alone[:LISTED]
+            ]
             more = [f"  and {len(alone) - LISTED} more"] if len(alone) > LISTED else []
             parts.append(Text("\n".join([f"{len(alone)} {title}, not judged:", *lines, *more])))
     return Group(*parts)

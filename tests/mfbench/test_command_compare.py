@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,16 @@ def test_slower_is_about_the_new_side(code) -> None:
 def test_table_lists_everything_and_fits_a_terminal(code) -> None:
     base = [timed(n) for n in range(4)] + [timed(9), timed(10, status="wrong", timing=None, reason="loss is off by 3")]
     new = [timed(0, 1.5e-3), timed(1, 0.7e-3), timed(2), timed(3, status="crashed", timing=None, reason="SIGSEGV")]
-    result, out, _ = code(base, [*new, timed(11, provider="/some/folder/mine.py:step"), timed(10)])
+    added = [
+        timed(11, provider="/some/folder/mine.py:step"),
+        timed(12, status="wrong", timing=None, reason="loss is off"),
+    ]
+    result, out, _ = code(base, [*new, *added, timed(10)])
     assert result == 1
     assert "5 compared: 1 faster, 1 slower, 1 same, 1 broken, 1 mended" in out
     assert "1 missing from the new side, not judged:\n  12×4" in out
-    assert "1 new, not judged:\n  14×4" in out
+    assert "2 new, not judged:\n  14×4" in out
+    assert re.search(r"15×4.*: wrong\n", out)
     assert "mine.py:step" in out
     assert "/some/folder" not in out
     assert "new fused: SIGSEGV" in out

@@ -60,6 +60,13 @@ def test_troubles_are_told_below_the_table(changes, told: str) -> None:
     assert told not in table.legend([record(rounds())])
 
 
+def test_ratios_are_explained_where_there_are_any() -> None:
+    one = record(rounds())
+    alone = one.model_copy(update={"speedup": one.speedup.model_copy(update={"baseline": one.provider})})
+    assert "ratios within each round" in table.legend([alone, one])
+    assert "within each round" not in table.legend([alone])
+
+
 def test_the_legend_tells_what_the_vectors_can_do() -> None:
     assert "(90 GFLOP/s, measured, of 100 that the vectors can do)" in table.legend([record(rounds())])
 

@@ -110,7 +110,7 @@ EXPECTED = {
     "too_few": ("wrong", "expected a loss and five gradients, got a loss and 4"),
     "complex_grads": ("wrong", "user_factors: expected a dense real tensor, got torch.complex64"),
     "double_grads": ("wrong", "user_factors is float64, expected float32"),
-    "nothing": ("wrong", "expected (loss, five gradients), got NoneType"),
+    "nothing": ("wrong", "expected a pair, (loss, (five gradients)), got a NoneType"),
     "unprintable": ("error", "ValueError: ???"),
     "flood": ("ok", None),
     "mutates": ("wrong", "changed its input user_factors"),
