@@ -3,8 +3,10 @@
 #pragma once
 
 #include <algorithm>
+#include <iterator>
 
 #include "ratings.h"
+#include "set.h"
 
 template <class T> struct Block : Simd<T> {
     // A cell is the grain of the gradient products: whole register tiles, and whole groups of product rows.
@@ -14,37 +16,41 @@ template <class T> struct Block : Simd<T> {
     static constexpr int USER_CELLS = USERS / CELL_USERS, TILES = ITEMS / Simd<T>::NR;
     static_assert(USERS % CELL_USERS == 0 && CELL_USERS % MR == 0 && CELL_ITEMS % ACCUMULATORS == 0);
     static_assert(CELL_USERS % CHAINS == 0 && CELL_ITEMS % CHAINS == 0);
+    static_assert(TILES < 64);
 
     T E[USERS * ITEMS];
     T column_sums[ITEMS];
-    bool any;                        // whether one of its ratings is observed
-    bool seen[USERS / MR][TILES];    // register tiles with an observed rating; the others are not written
-    bool active[USER_CELLS][TILES];  // tiles of a cell's users with one; all of their cell is written
+    Set seen[USERS / MR];    // a strip's register tiles with an observed rating; the others are not written
+    Set active[USER_CELLS];  // tiles of a cell's users with one; all of their cell is written
     typename Ratings<T, ITEMS>::Copy copy;
+
+    bool any() const {
+        return std::any_of(std::begin(seen), std::end(seen), [](Set tiles) { return tiles != 0; });
+    }
 
     // Finds the active tiles, and writes zeros where cells with one have seen nothing.
     void activate() {
         constexpr int HIGH = CELL_USERS / MR, WIDE = CELL_ITEMS / Simd<T>::NR;  // register tiles of a cell
-        std::memset(active, 0, sizeof active);
-        for (int i = 0; i < USERS / MR; ++i)
-            for (int j = 0; j < TILES; ++j) active[i / HIGH][j] |= seen[i][j];
-        for (int i = 0; i < USERS / MR; ++i)
-            for (int j = 0; j < TILES; ++j) {
-                const bool *cell = active[i / HIGH] + j / WIDE * WIDE;
-                if (seen[i][j] || !std::any_of(cell, cell + WIDE, [](bool active) { return active; })) continue;
-                for (int r = i * MR; r < (i + 1) * MR; ++r)
-                    std::fill_n(E + r * ITEMS + j * Simd<T>::NR, Simd<T>::NR, T(0));
-            }
+        for (int cell = 0; cell < USER_CELLS; ++cell) {
+            Set tiles = 0, written = 0;
+            for (int i = cell * HIGH; i < (cell + 1) * HIGH; ++i) tiles |= seen[i];
+            for (int j = 0; j < TILES; j += WIDE)
+                if (tiles >> j & below(WIDE)) written |= below(WIDE) << j;
+            active[cell] = tiles;
+            for (int i = cell * HIGH; i < (cell + 1) * HIGH; ++i)
+                for_each(written & ~seen[i], [&](int64_t tile) {
+                    T *zeros = E + i * MR * ITEMS + tile * Simd<T>::NR;
+                    for (int r = 0; r < MR; ++r) std::fill_n(zeros + r * ITEMS, Simd<T>::NR, T(0));
+                });
+        }
+    }
+
+    // Of users, those where a tile is active that the columns from j on reach into.
+    Set active_cells(int64_t j, int64_t columns) const {
+        const int64_t begin = j / Simd<T>::NR, end = (j + columns - 1) / Simd<T>::NR + 1;
+        Set cells = 0;
+        for (int cell = 0; cell < USER_CELLS; ++cell)
+            cells |= Set((active[cell] & below(end) & ~below(begin)) != 0) << cell;
+        return cells;
     }
 };
-
-// visit(begin, length) for every run of active cells of `size`, clipped to `end`.
-template <class Active, class Visit>
-void for_runs(int64_t cells, int64_t size, int64_t end, Active active, Visit visit) {
-    for (int64_t cell = 0; cell < cells; ++cell) {
-        if (!active(cell)) continue;
-        const int64_t begin = cell;
-        while (cell < cells && active(cell)) ++cell;
-        visit(begin * size, std::min(cell * size, end) - begin * size);
-    }
-}

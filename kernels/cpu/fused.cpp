@@ -194,7 +194,7 @@ template <class T> class Step {
                 if (columns % NR && columns > Block<T>::CELL_ITEMS) columns -= columns % Block<T>::CELL_ITEMS;
                 const Region at = {i, j, std::min<int64_t>(Block<T>::USERS, i_end - i), columns};
                 sse[unit] += block_errors(at, users.d_bias + item_range * users.padded + i, own);
-                if (call.gradients && own.block->any) block_gradients(at, user_range, item_range, own);
+                if (call.gradients && own.block->any()) block_gradients(at, user_range, item_range, own);
             }
     }
 
@@ -235,26 +235,24 @@ template <class T> class Step {
         const bool prefetching = cells() > CACHED;
         double squares = 0;
         std::fill_n(block.column_sums, Block<T>::ITEMS, T(0));
-        std::memset(block.seen, 0, sizeof block.seen);
-        block.any = false;
+        std::fill(std::begin(block.seen), std::end(block.seen), Set(0));
         for (int64_t i = 0; i < at.rows; i += MR) {
-            bool *seen = block.seen[i / MR];
             Strip<T> strip;
-            const bool any = ratings.strip({at.i + i, at.j, std::min<int64_t>(MR, at.rows - i), at.columns}, strip,
-                                           seen, block.copy);
-            const Place next = later(any ? 1 : LOOK_AHEAD, i, at);
+            const Set seen = block.seen[i / MR] = ratings.strip(
+                {at.i + i, at.j, std::min<int64_t>(MR, at.rows - i), at.columns}, strip, block.copy);
+            const Place next = later(seen ? 1 : LOOK_AHEAD, i, at);
             T *E = block.E + i * Block<T>::ITEMS;
             for (int64_t j = 0; j < at.columns; j += NR) {
+                const bool here = has(seen, j / NR);
                 if (prefetching) {
                     ratings.prefetch_words(next.i, next.j + j);
-                    if (seen[j / NR] || ratings.by_nan()) ratings.prefetch_ratings(next.i, next.j + j);
+                    if (here || ratings.by_nan()) ratings.prefetch_ratings(next.i, next.j + j);
                 }
-                if (seen[j / NR]) predict(rank, P + i * ld, ld, Qt + j * ld, E + j, Block<T>::ITEMS);
+                if (here) predict(rank, P + i * ld, ld, Qt + j * ld, E + j, Block<T>::ITEMS);
             }
-            if (!any) continue;
-            block.any = true;
+            if (!seen) continue;
             StripErrors<T> errors = {E, Block<T>::ITEMS, block.column_sums, {}, 0};
-            for_runs(ceil_div(at.columns, NR), NR, strip.columns, [&](int64_t tile) { return seen[tile]; },
+            for_runs(seen, NR, strip.columns,
                      [&](int64_t j, int64_t length) { ratings.errors(strip, j, j + length, bu + i, bi, errors); });
             squares += errors.squares;
             if (!call.gradients) continue;
@@ -288,33 +286,24 @@ template <class T> class Step {
         double *d_item_bias = items.d_bias + user_range * items.padded + at.j;
         for (int64_t j = 0; j < at.columns; ++j) d_item_bias[j] += double(block.column_sums[j]);
         for (int64_t i = 0; i < at.rows; i += B::CELL_USERS) {
-            const bool *active = block.active[i / B::CELL_USERS];
             const int64_t users_here = std::min<int64_t>(B::CELL_USERS, at.rows - i);
-            for_runs(B::TILES, NR, at.columns, [&](int64_t tile) { return active[tile]; },
-                     [&](int64_t j, int64_t depth) {
-                         const T *E = block.E + i * B::ITEMS + j;
-                         product<T, B::ITEMS, 1>(users_here, vectors, depth, E, Q + j * ld, dP + i * ld, ld);
-                         narrow_rows<T, B::ITEMS>(users_here, rest, round_up(depth, NR), E, Qt + j * ld + whole * NR,
-                                                  dP + i * ld + whole, ld);
-                     });
+            for_runs(block.active[i / B::CELL_USERS], NR, at.columns, [&](int64_t j, int64_t depth) {
+                const T *E = block.E + i * B::ITEMS + j;
+                product<T, B::ITEMS, 1>(users_here, vectors, depth, E, Q + j * ld, dP + i * ld, ld);
+                narrow_rows<T, B::ITEMS>(users_here, rest, round_up(depth, NR), E, Qt + j * ld + whole * NR,
+                                         dP + i * ld + whole, ld);
+            });
         }
-        for (int64_t j = 0; j < at.columns; j += ACCUMULATORS) {  // rows of all tiles that they reach into
-            const int64_t first = j / NR, last = (j + ACCUMULATORS - 1) / NR;
-            const auto active = [&](int64_t cell) {
-                const bool *tiles = block.active[cell];
-                return std::any_of(tiles + first, tiles + last + 1, [](bool active) { return active; });
-            };
-            for_runs(B::USER_CELLS, B::CELL_USERS, at.rows, active, [&](int64_t i, int64_t depth) {
+        for (int64_t j = 0; j < at.columns; j += ACCUMULATORS)
+            for_runs(block.active_cells(j, ACCUMULATORS), B::CELL_USERS, at.rows, [&](int64_t i, int64_t depth) {
                 product<T, 1, B::ITEMS>(std::min<int64_t>(ACCUMULATORS, at.columns - j), vectors, depth,
                                         block.E + i * B::ITEMS + j, P + i * ld, dQ + j * ld, ld);
             });
-        }
         for (int64_t j = 0; rest && j < at.columns; j += NR)
-            for_runs(B::USER_CELLS, B::CELL_USERS, at.rows, [&](int64_t cell) { return block.active[cell][j / NR]; },
-                     [&](int64_t i, int64_t depth) {
-                         narrow_columns<T, B::ITEMS>(rest, depth, block.E + i * B::ITEMS + j, P + i * ld + whole,
-                                                     dQ + j * ld + whole, ld);
-                     });
+            for_runs(block.active_cells(j, NR), B::CELL_USERS, at.rows, [&](int64_t i, int64_t depth) {
+                narrow_columns<T, B::ITEMS>(rest, depth, block.E + i * B::ITEMS + j, P + i * ld + whole,
+                                            dQ + j * ld + whole, ld);
+            });
     }
 };
 

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "decode.h"
+#include "set.h"
 
 enum class Missing { BY_MASK, BY_NAN, BY_CODE };  // how a strip says so
 
@@ -122,20 +123,17 @@ ALWAYS_INLINE bool any_seen(const Strip<T> &strip, int64_t begin, int64_t end, i
     }
 }
 
-// seen[t]: whether the strip's register tile t has an observed rating. Returns whether any has.
-template <class T, Missing how, class Stored, class Word> bool strip_seen(const Strip<T> &strip, bool *seen) {
+// The strip's register tiles with an observed rating.
+template <class T, Missing how, class Stored, class Word> Set strip_seen(const Strip<T> &strip) {
     constexpr int NR = Simd<T>::NR;
-    bool all = true, any = false;
-    for (int64_t t = 0; t < strip.columns / NR; ++t) {  // the first row is enough unless ratings are rare
-        seen[t] = any_seen<T, how, Stored, Word>(strip, 0, 1, t * NR);
-        all &= seen[t];
-    }
-    if (all) return true;
-    for (int64_t t = 0; t < strip.columns / NR; ++t) {
-        if (!seen[t]) seen[t] = any_seen<T, how, Stored, Word>(strip, 1, strip.rows, t * NR);
-        any |= seen[t];
-    }
-    return any;
+    const int64_t tiles = strip.columns / NR;
+    Set seen = 0;
+    for (int64_t t = 0; t < tiles; ++t)  // the first row is enough unless ratings are rare
+        seen |= Set(any_seen<T, how, Stored, Word>(strip, 0, 1, t * NR)) << t;
+    for_each(below(tiles) & ~seen, [&](int64_t t) {
+        seen |= Set(any_seen<T, how, Stored, Word>(strip, 1, strip.rows, t * NR)) << t;
+    });
+    return seen;
 }
 
 template <class T, int ITEMS> class Ratings {
@@ -171,24 +169,26 @@ template <class T, int ITEMS> class Ratings {
                                                                           : decode_mask<std::uint8_t>);
     }
 
-    // The strip of a region of at most MR x ITEMS, and which of its register tiles have an observed rating. Columns
-    // are added up to the next whole tile, without any. Returns whether there is one.
-    bool strip(const Region &at, Strip<T> &strip, bool *seen, Copy &copy) const {
+    // The strip of a region of at most MR x ITEMS; columns are added up to the next whole register tile, without any
+    // rating. Returns the tiles with an observed one; without any, the strip's ratings are not there.
+    Set strip(const Region &at, Strip<T> &strip, Copy &copy) const {
         const Integer all = Integer(-1), magnitude = std::numeric_limits<Integer>::max();
         strip = {at.rows, round_up(at.columns, NR), nullptr, nullptr, 0, 0, scale_, offset_,
                  words_.kind & SIGNED_ZERO ? magnitude : all};
+        Set seen = 0;
         if (how_ != Missing::BY_NAN) {
             const Rows words = read(words_, words_line_, words_as_, at, copy.words);
             strip.words = words.data;
             strip.word_stride = words.stride;
-            if (!seen_(strip, seen)) return false;
+            seen = seen_(strip);
+            if (!seen) return 0;
         }
         if (how_ != Missing::BY_CODE) {
             const Rows ratings = read(ratings_, ratings_line_, ratings_as_, at, copy.ratings);
             strip.ratings = ratings.data;
             strip.rating_stride = ratings.stride;
         }
-        return how_ != Missing::BY_NAN || seen_(strip, seen);
+        return how_ == Missing::BY_NAN ? seen_(strip) : seen;
     }
 
     void errors(const Strip<T> &strip, int64_t begin, int64_t end, const T *user_bias, const T *item_bias,
@@ -233,7 +233,7 @@ template <class T, int ITEMS> class Ratings {
     Missing how_;
     Line ratings_line_ = {0, 1}, words_line_ = {0, 1};  // no size: there are none
     Reading ratings_as_, words_as_;
-    bool (*seen_)(const Strip<T> &, bool *) = nullptr;
+    Set (*seen_)(const Strip<T> &) = nullptr;
     void (*errors_)(const Strip<T> &, int64_t, int64_t, const T *, const T *, StripErrors<T> &) = nullptr;
 
     static Line line_of(int64_t size) { return {size, 64 / size}; }
