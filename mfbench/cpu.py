@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from mfbench.device import Clocks, Reading, Step
+from mfbench.device import Clocks, Look, Reading, Step, Vary, nothing
 from mfbench.memory import page_faults
 
 clock = time.perf_counter  # taken before a provider's code runs
@@ -34,7 +34,9 @@ class CpuDevice:
     def rotation(self, input_bytes: int) -> int:
         return 1
 
-    def sample(self, steps: Sequence[Step], loops: int) -> tuple[Reading, Any]:
+    def sample(
+        self, steps: Sequence[Step], loops: int, vary: Vary = nothing, look: Look = nothing
+    ) -> tuple[Reading, Any]:
         """The evaluations before wake the threads, fill the caches and bring the cores to their speed.
 
         Without them a sample of few loops would be a cold one, and two like providers of which one takes a loop more
@@ -47,14 +49,17 @@ class CpuDevice:
         faults = page_faults()
         most = WARM_S if self._always_faults else CALM_S
         while start - calm < WARM_S and start - begin < most and self._evaluation_s < LONG_S:
+            vary(0)
             outputs = step()  # and kept, as below: the next one's lie elsewhere
             start = clock()
             before, faults = faults, page_faults()
             if faults != before:
                 calm = start
         self._always_faults = start - calm < WARM_S
-        for _ in range(loops):
+        for turn in range(loops):
+            vary(turn)
             outputs = step()
+            look(turn, outputs)
         elapsed = clock() - start
         self._evaluation_s = elapsed / loops
         return Reading(elapsed, before=start - begin), outputs

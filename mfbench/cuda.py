@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mfbench.device import Clocks, Reading, Step
+from mfbench.device import Clocks, Look, Reading, Step, Vary, nothing
 from mfbench.nvml import Nvml
 from mfbench.queued import Sampler
 
@@ -51,8 +51,12 @@ class CudaDevice:
             return 1
         return min(MAX_COPIES, max(1, math.ceil(CLEARED * self.l2_bytes / max(1, input_bytes))))
 
-    def sample(self, steps: Sequence[Step], loops: int) -> tuple[Reading, Any]:
-        return self._sampler.sample(steps, loops)
+    def sample(
+        self, steps: Sequence[Step], loops: int, vary: Vary = nothing, look: Look = nothing
+    ) -> tuple[Reading, Any]:
+        reading, outputs = self._sampler.sample(steps, loops, vary)
+        look(loops - 1, outputs)
+        return reading, outputs
 
     def mark(self) -> Any:
         event = Event(enable_timing=True)

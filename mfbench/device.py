@@ -9,6 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 Step = Callable[[], Any]  # evaluates once, and returns the outputs
+Vary = Callable[[int], None]  # called before an evaluation, by its number: the inputs change
+Look = Callable[[int, Any], None]  # called after it, with the outputs
+
+
+def nothing(*_: Any) -> None:
+    """Neither varied nor looked at."""
 
 
 class Clocks(NamedTuple):
@@ -44,8 +50,11 @@ class Device(Protocol):
     def rotation(self, input_bytes: int) -> int:
         """Through how many copies of the inputs a sample should go, so that the cache cannot hold them all."""
 
-    def sample(self, steps: Sequence[Step], loops: int) -> tuple[Reading, Any]:
+    def sample(
+        self, steps: Sequence[Step], loops: int, vary: Vary = nothing, look: Look = nothing
+    ) -> tuple[Reading, Any]:
         """Evaluate `loops` times, at least once, with the steps in turn; the last outputs.
 
-        Others go before and do not count, unless one is known to take long.
+        Others go before and do not count, unless one is known to take long. A queue is not waited for to look at the
+        outputs in it.
         """

@@ -93,16 +93,6 @@ class Standard(NamedTuple):
             told = hint or told
         return found
 
-    def wrong_sums(self, sums: Sequence[float]) -> list[str]:
-        """Outputs whose sum of entries cannot be that of an output within its bound."""
-        return [
-            name
-            for name, total, exact, scale, bound in zip(
-                OUTPUTS, sums, self.exact, self.scales, self.bounds, strict=True
-            )
-            if math.isfinite(exact.sum()) and not abs(total - exact.sum()) <= bound * scale.sum()
-        ]
-
     def coarsened(self, eps: float) -> Standard:
         """The same values with the bounds of products whose unit of rounding is `eps`, if that is coarser."""
         if not eps:

@@ -80,13 +80,15 @@ def _parameters(case: Case, generator: torch.Generator) -> dict[str, Any]:
         "user_factors": (case.m, case.rank),
         "item_factors": (case.n, case.rank),
     }
-    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    return {name: torch.randn(shape, generator=generator, dtype=torch.float32) for name, shape in shapes.items()}
 
 
 def _seed_ratings(case: Case, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """The notebook's: uniform on [0, 5) in float64, and an int32 mask."""
     ratings = torch.rand((case.m, case.n), generator=generator, dtype=torch.float64) * 5
-    return ratings, (torch.rand((case.m, case.n), generator=generator) > round(1 - case.density, 9)).int()
+    return ratings, (
+        torch.rand((case.m, case.n), generator=generator, dtype=torch.float32) > round(1 - case.density, 9)
+    ).int()
 
 
 def _synthetic_ratings(case: Case, dtype: torch.dtype, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -97,7 +99,7 @@ def _synthetic_ratings(case: Case, dtype: torch.dtype, generator: torch.Generato
     for i in range(0, case.m, rows):
         shape = mask[i : i + rows].shape
         ratings[i : i + rows] = torch.randint(1, STARS + 1, shape, generator=generator) * step
-        mask[i : i + rows] = torch.rand(shape, generator=generator) < case.density
+        mask[i : i + rows] = torch.rand(shape, generator=generator, dtype=torch.float32) < case.density
     return ratings, _blocks(case, generator) if case.data == "blocks" else mask
 
 
@@ -131,11 +133,13 @@ def moved(inputs: Inputs) -> Inputs:
 
 def _moved(tensor: Tensor) -> Tensor:
     if tensor.device.type != "cpu" or not tensor.numel():
-        return tensor.clone()
+        return tensor.detach().clone()
     offset = ALIGNMENT * secrets.randbelow(mmap.PAGESIZE // ALIGNMENT)
     pages = mmap.mmap(-1, offset + tensor.nbytes, **PRIVATE)
     return (
-        torch.frombuffer(pages, dtype=tensor.dtype, count=tensor.numel(), offset=offset).view_as(tensor).copy_(tensor)
+        torch.frombuffer(pages, dtype=tensor.dtype, count=tensor.numel(), offset=offset)
+        .view_as(tensor)
+        .copy_(tensor.detach())
     )
 
 

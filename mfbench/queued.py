@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from mfbench.device import Clocks, Reading, Step
+from mfbench.device import Clocks, Reading, Step, Vary, nothing
 
 BATCH = 16  # evaluations behind one block: a queue has room for about a thousand launches
 BLOCK_S = 2e-3  # the first block's length
@@ -48,29 +48,29 @@ class Sampler:
         self.block_s = BLOCK_S  # 0 where no block holds
         self.highest_mhz = 0.0
 
-    def sample(self, steps: Sequence[Step], loops: int) -> tuple[Reading, Any]:
-        """As `mfbench.device.Device.sample` says."""
+    def sample(self, steps: Sequence[Step], loops: int, vary: Vary = nothing) -> tuple[Reading, Any]:
+        """As `mfbench.device.Device.sample` says; what varies is enqueued outside the marks."""
         outputs = steps[-1]()  # raises the clocks, which fall while the device is idle
         self.queue.synchronize()
         before = self.queue.clocks()
         seconds, cold, gaps = 0.0, True, False
         for first in range(0, loops, BATCH):
-            turns = [steps[turn % len(steps)] for turn in range(first, min(first + BATCH, loops))]
-            batch, outputs = self._batch(turns)
+            batch, outputs = self._batch(steps, range(first, min(first + BATCH, loops)), vary)
             seconds, cold, gaps = seconds + batch.seconds, cold and batch.cold, gaps or batch.gaps
         after = self.queue.clocks()
         throttled = self._throttled(before) or self._throttled(after)
         return Reading(seconds, cold, gaps, throttled), outputs
 
-    def _batch(self, turns: Sequence[Step]) -> tuple[Reading, Any]:
+    def _batch(self, steps: Sequence[Step], turns: range, vary: Vary) -> tuple[Reading, Any]:
         """Enqueue behind longer and longer blocks until one holds; where a step waits for the device, none does."""
         while True:
             end_of_block = self.queue.block(self.block_s) if self.block_s else None
             spans, cold = [], True
-            for step in turns:
+            for turn in turns:
+                vary(turn)
                 cold = self.queue.clear_cache() and cold
                 start = self.queue.mark()
-                outputs = step()
+                outputs = steps[turn % len(steps)]()
                 spans.append((start, self.queue.mark()))
             gaps = end_of_block is None or self.queue.passed(end_of_block)
             self.queue.synchronize()

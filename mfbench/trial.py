@@ -13,6 +13,7 @@ from mfbench.cases import Case
 from mfbench.foreign import ForeignLoad
 from mfbench.inputs import Inputs, draw, redraw_parameters
 from mfbench.isolation import ProviderFailure, WorkerProcess
+from mfbench.moving import Moving
 from mfbench.records import Correctness, Record, Status
 from mfbench.results import Origin
 from mfbench.sampler import Sampler
@@ -33,6 +34,7 @@ class Trial:
         self.origin, self.case, self.workers, self.progress = origin, origin.case, workers, progress
         self.failed: dict[str, Record] = {}
         self.prepared: dict[str, Prepared] = {}
+        self.samplers: dict[str, Sampler] = {}
         self.correctness: dict[str, dict[str, Correctness]] = {}
 
     def run(self, baseline: str, margin: float, budget_s: float, family: int = 1) -> dict[str, Record]:
@@ -94,12 +96,16 @@ class Trial:
         new_s, known_s, sampled_s = [], [], []
         for _ in range(TURNS):
             pair = self._ask(name, "changing_and_same", self.case, _Draw.new_number(), known, count)
-            sample = self._ask(name, "sample", loops)
-            if pair is None or sample is None:
+            if pair is None:
+                return
+            try:
+                reading, _ = self.samplers[name].take(loops)
+            except ProviderFailure as failure:
+                self._fail(name, failure.status, failure.reason)
                 return
             new_s.append(pair[0])
             known_s.append(pair[1])
-            sampled_s.append(sample[0].seconds / loops)
+            sampled_s.append(reading.seconds / loops)
         fastest_s = list(map(min, known_s, sampled_s))
         slower = all(new > SAME_FACTOR * same for new, same in zip(new_s, known_s, strict=True))
         if slower or all(map(_replayed, new_s, fastest_s)):
@@ -117,34 +123,36 @@ class Trial:
 
     def _time(self, timed: _Draw, baseline: str, budget_s: float) -> Timing | None:
         """Samples of all that passed; where one fails under way, the others start again without it."""
+        moving = Moving.of(timed.standard)
         while competing := [name for name in self.workers if name not in self.failed]:
             self.progress("timing")
-            samplers = {name: self._sampler(name, timed) for name in competing}
+            self.samplers = {
+                name: Sampler(
+                    self.workers[name], moving.coarsened(self._eps(name)), self.case, timed.number, self.origin.device
+                )
+                for name in competing
+            }
             estimates = {name: self.prepared[name].second_s for name in competing}
             pivot = baseline if baseline in competing else competing[0]
             try:
-                rounds = time_in_rounds(self._hands(samplers), pivot, budget_s, self.case.seed, estimates)
+                rounds = time_in_rounds(self._hands(self.samplers), pivot, budget_s, self.case.seed, estimates)
             except ProviderFailure as failure:
-                culprit = next(name for name in competing if samplers[name].failed)
+                culprit = next(name for name in competing if self.samplers[name].failed)
                 self._fail(culprit, failure.status, failure.reason)
                 continue
-            for name, sampler in samplers.items():
+            for name, sampler in self.samplers.items():
                 self._check_clock(name, sampler, rounds)
             return rounds
         return None
 
     def _check_clock(self, name: str, sampler: Sampler, rounds: Timing) -> None:
         try:
-            flaw = sampler.clock_flaw(float(np.median(rounds.samples[name])))
+            flaw = sampler.clock_flaw(float(np.median(rounds.samples[name])), rounds.loops[name])
         except ProviderFailure as failure:
             self._fail(name, failure.status, failure.reason)
             return
         if flaw:
             self._fail(name, "wrong", flaw)
-
-    def _sampler(self, name: str, timed: _Draw) -> Sampler:
-        standard = timed.standard.coarsened(self._eps(name))
-        return Sampler(self.workers[name], standard, self.case, timed.number, self.origin.device)
 
     def _hands(self, samplers: dict[str, Sampler]) -> Hands:
         def place() -> None:

@@ -12,13 +12,13 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from mfbench import cores, memory, pipe, providers
+from mfbench import cores, memory, pipe, projection, providers
 from mfbench.cases import Case
 from mfbench.cpu import CpuDevice, clock
 from mfbench.device import Device, Reading
@@ -30,7 +30,7 @@ from mfbench.reasons import reason
 
 REST_S, LOOK_S = 0.03, 3e-4  # how long to wait for a rest, at most, and between two looks
 AT_REST = 0.5  # cores in use; looking costs a tenth
-METHODS = ("prepare", "place", "sample", "rest", "evaluate_anew", "changing_and_same", "release")
+METHODS = ("prepare", "place", "sample", "project", "rest", "evaluate_anew", "changing_and_same", "release")
 
 
 class Evaluated(NamedTuple):
@@ -60,7 +60,9 @@ class Worker:
         self.where = _open(device)
         self.provider = providers.load(provider)
         self.inputs: Inputs | None = None
-        self.steps: list[providers.Step] = []  # the first on `inputs`, others on copies of them
+        self.copies: list[Inputs] = []  # the first are `inputs` themselves
+        self.steps: list[providers.Step] = []  # one on each
+        self.outputs: list[torch.Tensor] = []  # of the last sample, until they are looked at
 
     def prepare(self, case: Case) -> Prepared:
         """Draw the inputs of a case, evaluate twice, and keep the step for what comes."""
@@ -69,9 +71,9 @@ class Worker:
         self.inputs = on_device(draw(case), self.device)
         before = fingerprints(self.inputs)
         step = self.provider.prepare(self.inputs)
-        self.steps = [step]
+        self.copies, self.steps = [self.inputs], [step]
         (first, first_s), first_peak = memory.peak_of(lambda: self._timed(step), self.device)
-        _poison(first)
+        _poison(tensors(first))
         (second, second_s), second_peak = memory.peak_of(lambda: self._timed(step), self.device)
         compiled = first_s > 0.5 + 5 * second_s
         peak = second_peak if compiled else first_peak
@@ -88,28 +90,52 @@ class Worker:
 
         Pages, alignment and pointers are new; where memory has no room for two copies, the inputs stay.
         """
-        self.steps = []
+        self.copies, self.steps = [], []
         with contextlib.suppress(MemoryError, OSError, torch.OutOfMemoryError):
             self.inputs = moved(self._present())
         self._write(redraw_parameters(case, draw_number))
         memory.return_free_memory()  # so that what the step allocates is elsewhere, too
         inputs = self._present()
         copies = self.where.rotation(sum(value.nbytes for value in inputs if isinstance(value, torch.Tensor)))
-        sets = [inputs, *(moved(inputs) for _ in range(copies - 1))]
-        self.steps = [self.provider.prepare(inputs) for inputs in sets]
+        self.copies = [inputs, *(moved(inputs) for _ in range(copies - 1))]
+        self.steps = [self.provider.prepare(inputs) for inputs in self.copies]
         for step in self.steps[:-1]:  # a sample evaluates the last one before its clock starts
             step()
 
-    def sample(self, loops: int, core: int | None = None) -> tuple[Reading, list[float]]:
-        """Time `loops` evaluations, to completion, and give the sums over the last one's outputs."""
+    def sample(
+        self, biases: Sequence[float], looked_at: Sequence[int], core: int | None = None
+    ) -> tuple[Reading, list[tuple[int, float, float]]]:
+        """Time an evaluation for each of the biases, to completion.
+
+        Returns:
+            The reading; of the evaluations that were looked at, their number, loss and gradient of the bias.
+        """
         if core is not None:
             cores.move_to(core)
+        writers = [_writer(copy.global_bias) for copy in self.copies]
+        seen = []
+
+        def vary(turn: int) -> None:
+            writers[turn % len(writers)](biases[turn])
+
+        def look(turn: int, outputs: providers.Outputs) -> None:
+            if turn in looked_at:
+                loss, (*_, d_bias) = outputs
+                seen.append((turn, _number(loss), _number(d_bias)))
+
         gc.disable()
-        reading, outputs = self.where.sample(self.steps, loops)
+        reading, outputs = self.where.sample(self.steps, len(biases), vary, look)
         gc.enable()
-        sums = [float(_array(tensor).sum(dtype=np.float64)) for tensor in tensors(outputs)]
-        _poison(outputs)
-        return reading._replace(core=cores.current()), sums
+        self.outputs = tensors(outputs)
+        return reading._replace(core=cores.current()), seen
+
+    def project(self, seed: int) -> list[float]:
+        """The last sample's outputs as sums with signs, which the seed decides on. Then they are poisoned."""
+        signs = projection.signs(seed)
+        sums = [float(projection.folded(_array(tensor)) @ signs) for tensor in self.outputs]
+        _poison(self.outputs)
+        self.outputs = []
+        return sums
 
     def rest(self) -> None:
         """Wait until threads sleep that spin on after their work, as OpenMP's do for 10 ms; others would feel them."""
@@ -144,7 +170,7 @@ class Worker:
 
     def release(self) -> None:
         """Forget the case, so that its memory is free for others."""
-        self.steps, self.inputs = [], None
+        self.copies, self.steps, self.outputs, self.inputs = [], [], [], None
         gc.collect()
         if "torch._dynamo" in sys.modules:  # whose import takes seconds that only `compile` needs
             torch.compiler.reset()
@@ -158,7 +184,7 @@ class Worker:
     def _write(self, parameters: dict[str, torch.Tensor]) -> None:
         inputs = self._present()
         for name, values in parameters.items():
-            getattr(inputs, name).copy_(values)
+            getattr(inputs, name).detach().copy_(values)  # a provider may have asked for its gradient
 
     def _timed(self, step: providers.Step) -> tuple[providers.Outputs, float]:
         self.where.synchronize()
@@ -174,7 +200,7 @@ class Worker:
         wrong = flaws(values, inputs)
         wrong += [f"changed its input {name}" for name, old in before.items() if after[name] != old]
         numbers = [value.detach().cpu().to(torch.float64).numpy().copy() for value in values]
-        _poison(outputs)
+        _poison(values)
         return Evaluated(numbers, seconds, wrong)
 
 
@@ -188,12 +214,23 @@ def _open(device: str) -> Device:
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
     """The same memory where it is the CPU's; NumPy wakes no threads, which would be felt in the next sample."""
-    return tensor.detach().cpu().numpy()
+    return tensor.detach().cpu().resolve_neg().numpy()
 
 
-def _poison(outputs: providers.Outputs) -> None:
+def _number(value: Any) -> float:
+    return value.item() if hasattr(value, "item") else float(value)
+
+
+def _writer(bias: torch.Tensor) -> Callable[[float], Any]:
+    """Writes a number into the tensor: on a CPU so that PyTorch does not know, on a GPU as the queue comes to it."""
+    if bias.device.type == "cpu":
+        return functools.partial(bias.detach().numpy().__setitem__, 0)
+    return bias.detach().fill_
+
+
+def _poison(outputs: Sequence[torch.Tensor]) -> None:
     """Leave NaN behind, so that memory which is used again does not hold the right answer already."""
-    for tensor in tensors(outputs):
+    for tensor in outputs:
         if tensor.device.type == "cpu":
             _array(tensor).fill(np.nan)
         else:

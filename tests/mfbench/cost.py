@@ -17,14 +17,15 @@ from unittest import mock
 
 import click
 
-from mfbench import gate, inputs, isolation, records, roofline, runner, trial
+from mfbench import gate, inputs, isolation, moving, records, roofline, runner, trial
 from mfbench.commands.run import run_suite, show
 
 MEASURING = ("evaluations, timed", "evaluations before each sample", "settling before each sample",
              "moving the data", "ceilings")  # fmt: skip
 GATES = ("gates", "oracle", "drawing inputs")
 REQUESTS = {"place": "moving the data", "prepare": "gates", "evaluate_anew": "gates", "changing_and_same": "gates",
-            "release": "gates", "rest": "settling before each sample"}  # fmt: skip
+            "release": "gates", "rest": "settling before each sample",
+            "project": "pipes and sums over outputs"}  # fmt: skip
 
 
 class Ledger:
@@ -60,11 +61,11 @@ class Ledger:
                 with self.entry(REQUESTS[method]):
                     return original(worker, method, *arguments)
             with self.entry("pipes and sums over outputs"):
-                reading, sums = original(worker, method, *arguments)
+                reading, seen = original(worker, method, *arguments)
             self.spent["evaluations, timed"] += reading.seconds
             self.spent["evaluations before each sample"] += reading.before
             self.spent["pipes and sums over outputs"] -= reading.seconds + reading.before
-            return reading, sums
+            return reading, seen
 
         return wrapper
 
@@ -79,6 +80,7 @@ def watched(ledger: Ledger) -> Iterator[Any]:
         (roofline, "measure", "ceilings"),
         (gate, "standard", "oracle"),
         (gate.Standard, "moved_to", "oracle"),
+        (moving.Moving, "of", "oracle"),
         (gate.Standard, "judge", "gates"),
         (trial, "draw", "drawing inputs"),
         (runner, "sized", "drawing inputs"),

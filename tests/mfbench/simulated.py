@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mfbench.device import Clocks, Reading, Step
+from mfbench.device import Clocks, Look, Reading, Step, Vary, nothing
 from mfbench.queued import Sampler
 from mfbench.timing import Hands, Sample
 
@@ -86,10 +86,12 @@ class SimulatedDevice:
         if self.step_waits:
             self.synchronize()
 
-    def sample(self, steps: Sequence[Step], loops: int) -> tuple[Reading, Any]:
+    def sample(
+        self, steps: Sequence[Step], loops: int, vary: Vary = nothing, look: Look = nothing
+    ) -> tuple[Reading, Any]:
         self._factor = np.exp(self._jitter() + self._placement)
         self.was_cold, start = [], self.machine.now
-        reading, outputs = self._sampler.sample(steps, loops)
+        reading, outputs = self._sampler.sample(steps, loops, vary)
         self.span = start, self.machine.now
         return reading, outputs
 
