@@ -21,7 +21,7 @@ else:
 SUITES = Path(__file__).parent / "suites"
 FIXED_SIZE = ("synthetic", "blocks", "seed")  # data that can be drawn at any size; all other data brings its own
 
-LARGEST = 2**40
+LARGEST, MOST_RATINGS = 2**40, 2**56
 
 RatingsDtype = Literal["float64", "float32", "bfloat16", "float16", "uint8", "int8"]
 MaskKind = Literal["bool", "uint8", "int32", "int64", "float32", "none"]
@@ -114,8 +114,10 @@ def parse_size(text: str) -> tuple[int, int]:
     m, x, n = text.lower().replace("×", "x").partition("x")
     if not (x and m.isdecimal() and n.isdecimal()):
         raise UsageError(f"--size: expected MxN, two whole numbers such as 2048x1024, got {text!r}")
-    if max(int(m), int(n)) > LARGEST:
-        raise UsageError(f"--size: expected at most {LARGEST} users and items, got {text!r}")
+    if max(int(m), int(n)) > LARGEST or int(m) * int(n) > MOST_RATINGS:
+        raise UsageError(
+            f"--size: expected at most {LARGEST} users and items, and {MOST_RATINGS} ratings, got {text!r}"
+        )
     return int(m), int(n)
 
 

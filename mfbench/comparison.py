@@ -107,8 +107,9 @@ class Comparison(NamedTuple):
 
 def measurement(record: Record) -> Measurement:
     """A record as one side of a comparison."""
-    samples = None if record.timing is None else np.array(record.timing.samples_s)
-    busy = record.timing is not None and record.timing.busy
+    timing = record.timing if record.status == "ok" else None
+    samples = None if timing is None else np.array(timing.samples_s)
+    busy = timing is not None and timing.busy
     return Measurement(
         record.case, record.provider, record.device, record.status, record.reason, samples, record.env, busy
     )
@@ -146,6 +147,8 @@ def _judge(base: Measurement, new: Measurement, margin: float, confidence: float
     if base.samples is None or new.samples is None:
         outcome: Outcome = "broken" if base.samples is not None else "mended" if new.samples is not None else "failing"
         return Pair(base, new, None, outcome)
+    if len(base.samples) == len(new.samples) and bool(np.all(np.equal(base.samples, new.samples))):
+        return Pair(base, new, stats.Interval(1.0, 1.0, 1.0), "same")  # one measurement: nothing has to be inferred
     ratio = _ratio(base.samples, new.samples, confidence, paired)
     return Pair(base, new, ratio, stats.verdict(ratio, margin, base.busy or new.busy))
 
@@ -153,8 +156,6 @@ def _judge(base: Measurement, new: Measurement, margin: float, confidence: float
 def _ratio(
     base: stats.Samples | Quartiles, new: stats.Samples | Quartiles, confidence: float, paired: bool
 ) -> stats.Interval:
-    if len(base) == len(new) and bool(np.all(np.equal(base, new))):  # one measurement: nothing has to be inferred
-        return stats.Interval(1.0, 1.0, 1.0)
     if isinstance(base, Quartiles) or isinstance(new, Quartiles):
         return stats.between(_location(base), _location(new), confidence)
     return (stats.ratio_interval if paired else stats.unpaired_ratio_interval)(base, new, confidence)
@@ -181,7 +182,8 @@ def differences(base: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Dif
 
 
 def _deciding(env: Mapping[str, Any]) -> dict[str, Any]:
-    versions = env.get("versions") or {}
+    versions = env.get("versions")
+    versions = versions if isinstance(versions, Mapping) else {}
     return {name: env.get(name) for name in ENVIRONMENT} | {
         name: version for name, version in versions.items() if name != SUBJECT
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import platform
 import subprocess
@@ -25,6 +26,15 @@ def describe(device: str) -> dict[str, Any]:
         "clocks": _clocks(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
+
+
+def source(provider: str) -> str | None:
+    """A digest of the file that a provider of the user's is in."""
+    path, colon, _ = provider.rpartition(".py:")
+    try:
+        return hashlib.sha256(Path(f"{path}.py").read_bytes()).hexdigest()[:16] if colon else None
+    except OSError:
+        return None
 
 
 def versions() -> dict[str, str]:

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, Field, PositiveFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
 
 from mfbench.comparison import Measurement, Quartiles
 from mfbench.errors import NotComparable
 
 
 class _Stats(BaseModel):
+    model_config = ConfigDict(allow_inf_nan=False)
+
     median: PositiveFloat
     iqr: float = Field(ge=0)
     rounds: int = Field(ge=1)
@@ -32,11 +34,11 @@ class _Report(BaseModel):
     benchmarks: list[_Benchmark]
 
 
-def content(path: Path) -> Any | None:
-    """The file's content where it may be pytest-benchmark's: one JSON object with `benchmarks`; else None."""
+def parse(content: bytes) -> Any | None:
+    """A file's content where it may be pytest-benchmark's: one JSON object with `benchmarks`; else None."""
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        found = json.loads(content)
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and "benchmarks" in found else None
 
@@ -73,7 +75,8 @@ def _samples(kept: _Stats) -> np.ndarray | Quartiles:
 
 
 def _environment(machine: dict[str, Any]) -> dict[str, Any]:
-    cpu = machine.get("cpu") or {}
+    cpu = machine.get("cpu")
+    cpu = cpu if isinstance(cpu, dict) else {"brand_raw": cpu}
     return {
         "cpu": cpu.get("brand_raw") or machine.get("processor") or machine.get("machine"),
         "cpus": cpu.get("count"),

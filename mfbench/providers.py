@@ -48,7 +48,7 @@ def names() -> dict[str, str]:
     return described | {entry.name: f"from {entry.value}" for entry in entry_points(group="mfbench.providers")}
 
 
-def check(name: str) -> None:
+def check(name: str, option: str = "--provider") -> None:
     """Whether there is such a provider, as far as can be told without running the user's code.
 
     Raises:
@@ -57,11 +57,11 @@ def check(name: str) -> None:
     path, colon, _ = name.rpartition(".py:")
     if colon:
         if not Path(f"{path}.py").is_file():
-            raise UsageError(f"--provider: no file {path}.py")
+            raise UsageError(f"{option}: no file {path}.py")
     elif name.endswith(".py"):
-        raise UsageError(f"--provider: expected a function of {name}, as {name}:FUNCTION")
+        raise UsageError(f"{option}: expected a function of {name}, as {name}:FUNCTION")
     elif name not in names():
-        raise UsageError(f"--provider: no provider {name!r}, nor path/to/file.py:function{nearest(name, names())}")
+        raise UsageError(f"{option}: no provider {name!r}, nor path/to/file.py:function{nearest(name, names())}")
 
 
 def load(name: str) -> Provider:

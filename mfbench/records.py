@@ -127,15 +127,29 @@ class Record(_Part):
 
 
 def read(path: Path) -> tuple[list[Record], list[str]]:
-    """The records of a file, and a note for every line that is none, a torn last line among them.
+    """The records of a file, and a note for every line that is none.
 
     Raises:
         UsageError: the file cannot be read.
     """
+    return parse(path, content(path))
+
+
+def content(path: Path) -> bytes:
+    """Of a file, or of a pipe, which can be read but once.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
     try:
-        lines = path.read_bytes().split(b"\n")
+        return path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def parse(path: Path, content: bytes) -> tuple[list[Record], list[str]]:
+    """The records in a file's content, and a note for every line that is none, a torn last line among them."""
+    lines = content.split(b"\n")
     torn = lines.pop()
     notes = [f"{path}: the last line is torn and was left out"] if torn else []
     records = []
@@ -151,18 +165,23 @@ def read(path: Path) -> tuple[list[Record], list[str]]:
     return records, notes
 
 
-def other_schemas(path: Path) -> dict[int, Any]:
-    """The schema of every line of another one, by its number: such a line may fit today's and mean something else."""
+def other_schemas(content: bytes) -> dict[int, Any]:
+    """The schema of every line that has another one, by its number: it may fit today's and mean something else."""
     found = {}
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
-            content = json.loads(line)
+            fields = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        schema = content.get("schema", SCHEMA) if isinstance(content, dict) else SCHEMA
+        schema = fields.get("schema", SCHEMA) if isinstance(fields, dict) else SCHEMA
         if schema != SCHEMA:
             found[number] = schema
     return found
+
+
+def _may_be_records(lines: bytes) -> bool:
+    """Nothing, or lines of which one at least is an object with a schema."""
+    return not lines.strip() or any(b'"schema"' in line for line in lines.split(b"\n") if line.startswith(b"{"))
 
 
 class Writer:
@@ -181,11 +200,13 @@ class Writer:
 
     def _mend(self) -> None:
         size = os.fstat(self._file).st_size
-        torn = os.pread(self._file, size, 0).rpartition(b"\n")[2]
+        content = os.pread(self._file, size, 0)
+        whole, _, torn = content.rpartition(b"\n")
+        others = not _may_be_records(whole) or torn[: len(OPENING)] != OPENING[: len(torn)]
+        if others:
+            raise UsageError(f"--out: expected a file of records, got {self.path}, which holds something else")
         if not torn:
             return
-        if torn[: len(OPENING)] != OPENING[: len(torn)]:
-            raise UsageError(f"--out: expected a file of records, got {self.path}, whose last line is none")
         os.ftruncate(self._file, size - len(torn))
 
     @contextlib.contextmanager

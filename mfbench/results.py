@@ -31,7 +31,7 @@ class Origin(NamedTuple):
             device=self.device,
             status=status,
             reason=None if reason is None else _printable(reason),
-            env=environment.describe(self.device),
+            env=environment.describe(self.device) | {"source": environment.source(provider)},
             **parts,
         )
 
@@ -115,7 +115,7 @@ def timed(
             ratio=ratio.estimate,
             ci95=(finite(ratio.low), finite(ratio.high)),
             margin=margin,
-            verdict=stats.verdict(together, margin, timing.busy),
+            verdict="same" if provider == baseline else stats.verdict(together, margin, timing.busy),
             family=family,
         )
     return parts

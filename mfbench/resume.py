@@ -61,3 +61,7 @@ def _differences(record: Record, plans: Sequence[Plan]) -> Iterator[str]:
     now = environment.describe(record.device) | {"threads": plan.threads or torch.get_num_threads()}
     for other in comparison.differences(record.env, now):
         yield f"was measured with {other.name} {other.base}, not {other.new}"
+    if record.env.get("source") != environment.source(record.provider):
+        yield f"was measured before {record.provider.rpartition(':')[0]} changed"
+    if plan.against is None and record.env.get("commit") != now["commit"]:
+        yield f"was measured at commit {record.env.get('commit')}, not {now['commit']}"

@@ -141,8 +141,11 @@ def _troubles(records: Sequence[Record]) -> str:
     disturbed, rounds = sum(timing.disturbed or 0 for timing in timings), sum(timing.rounds for timing in timings)
     if disturbed > rounds / 10:
         parts.append(f" Other programs kept the machine busy in {disturbed / rounds:.0%} of the rounds.")
-    if any(timing.busy for timing in timings):
-        parts.append(" Where that was half of a case's rounds or more, only a factor of 2 is a verdict.")
+    if busy := sum(timing.busy for timing in timings):
+        parts.append(
+            f" Other programs ran in half of the rounds or more of {busy} of {len(timings)} measurements: there only a "
+            "factor of 2 is a verdict."
+        )
     if dropped := sum(timing.dropped or 0 for timing in timings):
         parts.append(f" {dropped} rounds were dropped and others taken, since other programs ran.")
     if throttled := sum(timing.throttled or 0 for timing in timings):

@@ -79,12 +79,13 @@ def read(path: Path) -> tuple[str, list[Measurement]]:
         UsageError: the file cannot be read.
         NotComparable: it holds records of a schema that this version does not know.
     """
-    foreign, notes = external.content(path), list[str]()
+    content = records.content(path)
+    foreign, notes = external.parse(content), list[str]()
     if foreign is not None:
         kind, found = BENCHMARKS, external.measurements(path, foreign)
     else:
-        found_records, notes = records.read(path)
-        _check_schema(path)
+        found_records, notes = records.parse(path, content)
+        _check_schema(path, content)
         kind, found = RECORDS, [measurement(record) for record in found_records]
     usable = [m for m in found if m.usable]
     if len(usable) < len(found):
@@ -98,8 +99,8 @@ def read(path: Path) -> tuple[str, list[Measurement]]:
     return kind, usable
 
 
-def _check_schema(path: Path) -> None:
-    for number, schema in records.other_schemas(path).items():
+def _check_schema(path: Path, content: bytes) -> None:
+    for number, schema in records.other_schemas(content).items():
         raise NotComparable(
             f"{path}: line {number} has schema {schema}, and this mfbench reads schema {records.SCHEMA}"
         )
@@ -132,9 +133,9 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
                 **_named(pair.new),
                 "base_status": pair.base.status,
                 "new_status": pair.new.status,
-                "base_median_s": pair.base.median_s,
-                "new_median_s": pair.new.median_s,
-                "ratio": pair.ratio and pair.ratio.estimate,
+                "base_median_s": _finite(pair.base.median_s),
+                "new_median_s": _finite(pair.new.median_s),
+                "ratio": pair.ratio and finite(pair.ratio.estimate),
                 "ci": pair.ratio and [finite(pair.ratio.low), finite(pair.ratio.high)],
                 "outcome": pair.outcome,
                 "reason": pair.new.reason or pair.base.reason,
@@ -145,6 +146,10 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
         "added": [_named(m) for m in comparison.added],
         "environment": [difference._asdict() for difference in comparison.environment],
     }
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None else finite(value)
 
 
 def _named(m: Measurement) -> dict[str, Any]:
@@ -213,6 +218,8 @@ def legend(comparison: Comparison) -> str:
         f"\n× base: how many times as fast as the base, with an interval{together}. faster, slower: all of it lies "
         f"beyond the margin of {comparison.margin:.3g}; same: all of it within; inconclusive: neither."
     )
+    if any(pair.ratio and (pair.base.busy or pair.new.busy) for pair in comparison.pairs):
+        meaning += " Where other programs ran in half of a side's rounds or more, only a factor of 2 is a verdict."
     if comparison.paired:
         return f"{meaning} Both sides took turns in the same rounds."
     return (

@@ -52,7 +52,7 @@ def run_suite(
     if not against:
         taking_part = list(dict.fromkeys([*taking_part, baseline]))
     for name in taking_part:
-        providers.check(name)
+        providers.check(name, "--provider" if name in (provider or ()) else "--baseline")
     sessions = (
         [([against.name(name), name], against.name(name)) for name in taking_part]
         if against
@@ -85,6 +85,7 @@ def run_suite(
                     records += finished
                     bar.advance(task)
     except KeyboardInterrupt:  # it may have come between the disk and the list
+        messages.note(f"interrupted; what is finished is in {out}, and --resume goes on")
         return [record for record in read(out)[0] if record.run_id == run_id], True
     finally:
         writer.close()

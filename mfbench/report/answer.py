@@ -46,7 +46,8 @@ def _pool(provider: str, baseline: str, entries: Sequence[Entry]) -> Pooled:
         sum(map(math.log, column)) / len(bounded) for column in zip(*bounded, strict=True)
     ) if bounded else (sum(math.log(s.ratio) for s in speedups) / len(speedups), -math.inf, math.inf)  # fmt: skip
     ratio = stats.Interval(*map(math.exp, (centre, low, high)))
-    verdict = stats.verdict(ratio, max(s.margin for s in speedups))
+    busy = any(entry.measurement.busy for entry in entries)
+    verdict = stats.verdict(ratio, max(s.margin for s in speedups), busy)
     return Pooled(provider, baseline, entries, ratio, len(bounded), verdict, Counter(s.verdict for s in speedups))
 
 

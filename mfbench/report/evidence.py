@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from mfbench import external, records
 from mfbench.cases import Case
 from mfbench.comparison import Measurement, measurement
-from mfbench.errors import NotComparable, UsageError
+from mfbench.errors import NotComparable
 from mfbench.inspect import document
 from mfbench.records import Record
 
@@ -131,22 +131,21 @@ def load(paths: Iterable[Path]) -> Evidence:
 
 
 def _load(path: Path) -> Evidence:
+    found = records.content(path)
     try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+        content = json.loads(found)
     except (ValueError, RecursionError):
         content = None
     if isinstance(content, dict) and content.get("schema") == document.SCHEMA:
         return _builds(path, content)
     if isinstance(content, dict) and "benchmarks" in content:
         return _foreign(path, content)
-    return _usable(path, *_records(path))
+    return _usable(path, *_records(path, found))
 
 
-def _records(path: Path) -> tuple[list[Run], list[str]]:
-    found, notes = records.read(path)
-    others = records.other_schemas(path)
+def _records(path: Path, content: bytes) -> tuple[list[Run], list[str]]:
+    found, notes = records.parse(path, content)
+    others = records.other_schemas(content)
     told = {f"{path}: line {number} is" for number in others}
     notes = [note for note in notes if not any(note.startswith(beginning) for beginning in told)]
     if len(notes) > LISTED:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +103,40 @@ def test_undecided_cases(code) -> None:
 
 def test_identical_files_are_the_same_whatever_the_noise(code) -> None:
     noisy = seconds(np.random.default_rng(1), 12, noise=0.5).tolist()
-    timing = timed(0).timing.model_copy(update={"samples_s": noisy})
+    timing = timed(0).timing.model_copy(update={"samples_s": noisy, "disturbed": 12})
     records = [timed(0, timing=timing), timed(1)]
     result, out, _ = code(records, records)
     assert result == 0
     assert "2 compared: 2 same" in out
+
+
+def test_verdicts_of_a_busy_machine_are_explained(code) -> None:
+    busy = timed(0, 1.3e-3)
+    busy = busy.model_copy(update={"timing": busy.timing.model_copy(update={"disturbed": busy.timing.rounds})})
+    result, out, _ = code([timed(0)], [busy])
+    assert result == 3
+    assert "only a factor of 2 is a verdict" in " ".join(out.split())
+    assert "only a factor of 2" not in code([timed(0)], [timed(0, 1.3e-3)])[1]
+
+
+def test_times_of_what_failed_do_not_count(code) -> None:
+    assert code([timed(0)], [timed(0, status="wrong", reason="loss is off")])[0] == 1
+
+
+def test_a_pipe_is_read_once(code, tmp_path: Path) -> None:
+    file, pipe = write(tmp_path / "a.jsonl", [timed(0)]), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    threading.Thread(target=lambda: pipe.write_bytes(file.read_bytes()), daemon=True).start()
+    result, out, _ = code(file, pipe)
+    assert result == 0
+    assert "1 compared: 1 same" in out
+
+
+@pytest.mark.parametrize("versions", [[1], "2.13", None])
+def test_an_environment_of_another_form_is_another(code, versions: Any) -> None:
+    result, _, err = code([timed(0)], [timed(0, env=ENV | {"versions": versions})])
+    assert result == 4
+    assert "was measured in another environment" in err
 
 
 def test_disjoint_and_empty_files(code, tmp_path: Path) -> None:
@@ -255,6 +286,12 @@ def test_pytest_benchmark_with_fields_missing_or_against_records(code, tmp_path:
     result, _, err = code(good, bad)
     assert result == 4
     assert "benchmarks.0.stats.iqr: Field required" in err
+    bad.write_text(good.read_text().replace('"rounds": 200', '"rounds": 200, "median": Infinity'))
+    assert code(good, bad)[0] == 4
+    bad.write_text(re.sub(r'"cpu": {[^}]*}', '"cpu": "x86"', good.read_text()))
+    result, _, err = code(good, bad)
+    assert result == 4
+    assert "cpu is x86, was a cpu" in err
     result, _, err = code(good, [timed(0)])
     assert result == 4
     assert "they measure in different ways" in err

@@ -169,6 +169,20 @@ def test_resume_refuses_a_run_that_began_with_other_options(
     assert begun.read_bytes() == before
 
 
+def test_resume_refuses_what_was_measured_of_another_file(tmp_path: Path, monkeypatch, capsys) -> None:
+    file, out = tmp_path / "mine.py", tmp_path / "out.jsonl"
+    file.write_text("from kernels import mf_loss_and_grads as step")
+    options = ("--suite", tiny_suite(tmp_path), "--size", "5x5", "--provider", f"{file}:step", "--out", out,
+               "--threads", 1, "--budget", 0.1)  # fmt: skip
+    assert mfbench_here(monkeypatch, "run", *options) == 0
+    assert mfbench_here(monkeypatch, "run", *options, "--resume") == 0
+    with file.open("a") as changed:
+        changed.write("  # faster")
+    capsys.readouterr()
+    assert mfbench_here(monkeypatch, "run", *options, "--resume") == 2
+    assert f"was measured before {file} changed" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The records of a run that lacks its last case."""
@@ -197,3 +211,4 @@ def test_signals_keep_finished_records(tmp_path: Path, number: int, code: int) -
     assert len(records) >= 2
     if number == signal.SIGINT:
         assert "30×40" in stdout  # the table so far
+        assert "interrupted; what is finished is in" in stderr

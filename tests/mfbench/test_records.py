@@ -58,11 +58,13 @@ def test_lines_that_are_no_records_are_named(tmp_path: Path) -> None:
     assert [note.split(": ")[1].split(" is")[0] for note in notes] == ["line 2", "line 3"]
 
 
-@pytest.mark.parametrize("content", [b"my precious thesis", b'{"my": "settings"}', b"one line\nand a last one"])
+@pytest.mark.parametrize(
+    "content", [b"my precious thesis", b'{"my": "settings"}', b"one line\nand a last one", b"one line\n"]
+)
 def test_a_file_of_something_else_is_not_touched(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "mine.txt"
     path.write_bytes(content)
-    with pytest.raises(UsageError, match=r"--out: expected a file of records, got .*, whose last line is none"):
+    with pytest.raises(UsageError, match=r"--out: expected a file of records, got .*, which holds something else"):
         Writer(path)
     assert path.read_bytes() == content
 

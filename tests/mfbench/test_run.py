@@ -77,6 +77,38 @@ def flood(*arguments):
     print("noise " * 100_000)
     return honest(*arguments)
 
+def asks_for_gradients(*arguments):
+    parameters = [argument.requires_grad_() for argument in arguments[:5]]
+    for parameter in parameters:
+        parameter.grad = None
+    p, q, bu, bi, u = parameters
+    errors = (p @ q.T + bu + bi.T + u - arguments[5]) * (arguments[6] != 0)
+    loss = errors.pow(2).sum() + arguments[7] * sum(parameter.pow(2).sum() for parameter in parameters[:4])
+    loss.backward()
+    return loss.detach(), [parameter.grad for parameter in parameters]
+
+def computes_in_double(*arguments):
+    torch.set_default_dtype(torch.float64)
+    return honest(*arguments)
+
+def negates_lazily(*arguments):
+    loss, grads = honest(*arguments)
+    return loss, [torch._neg_view(-grad) for grad in grads]
+
+buffers = []
+
+def writes_into_buffers_of_its_own(*arguments):
+    loss, grads = honest(*arguments)
+    if not buffers:
+        buffers.extend(torch.empty_like(tensor) for tensor in (loss, *grads))
+    for buffer, tensor in zip(buffers, (loss, *grads)):
+        buffer.copy_(tensor)
+    return buffers[0], buffers[1:]
+
+def gives_arrays(*arguments):
+    loss, grads = honest(*arguments)
+    return float(loss), [grad.numpy() for grad in grads]
+
 def mutates(*arguments):
     result = honest(*arguments)
     arguments[0][0, 0] += 1
@@ -113,6 +145,11 @@ EXPECTED = {
     "nothing": ("wrong", "expected a pair, (loss, (five gradients)), got a NoneType"),
     "unprintable": ("error", "ValueError: ???"),
     "flood": ("ok", None),
+    "asks_for_gradients": ("ok", None),
+    "computes_in_double": ("ok", None),
+    "negates_lazily": ("ok", None),
+    "writes_into_buffers_of_its_own": ("ok", None),
+    "gives_arrays": ("ok", None),
     "mutates": ("wrong", "changed its input user_factors"),
     "half": ("wrong", "user_bias is off by"),
     "crashes_later": ("crashed", "exit code 9"),
@@ -208,6 +245,8 @@ def test_data_that_is_not_there_is_skipped_with_the_reason(tmp_path: Path) -> No
         (("--provider", ","), "Invalid value for '--provider': expected one or more names, got ','."),
         (("--seed", "-1"), "Invalid value for '--seed': -1 is not in the range 0<=x<="),
         (("--size", "9999999999999x1"), "--size: expected at most"),
+        (("--size", "99999999999x99999999999"), "--size: expected at most"),
+        (("--baseline", "fusd"), "--baseline: no provider 'fusd'"),
     ],
 )
 def test_user_errors_are_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, message: str) -> None:
