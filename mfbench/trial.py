@@ -99,7 +99,7 @@ class Trial:
             if pair is None:
                 return
             try:
-                reading, _ = self.samplers[name].take(loops)
+                reading = self.samplers[name](loops)
             except ProviderFailure as failure:
                 self._fail(name, failure.status, failure.reason)
                 return

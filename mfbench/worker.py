@@ -30,7 +30,7 @@ from mfbench.reasons import reason
 
 REST_S, LOOK_S = 0.03, 3e-4  # how long to wait for a rest, at most, and between two looks
 AT_REST = 0.5  # cores in use; looking costs a tenth
-METHODS = ("prepare", "place", "sample", "project", "rest", "evaluate_anew", "changing_and_same", "release")
+METHODS = ("prepare", "place", "sample", "samples", "project", "rest", "evaluate_anew", "changing_and_same", "release")
 
 
 class Evaluated(NamedTuple):
@@ -128,6 +128,10 @@ class Worker:
         gc.enable()
         self.outputs = tensors(outputs)
         return reading._replace(core=cores.current()), seen
+
+    def samples(self, biases: Sequence[float], count: int) -> list[Reading]:
+        """So many samples, one right after the other."""
+        return [self.sample(biases, [])[0] for _ in range(count)]
 
     def project(self, seed: int) -> list[float]:
         """The last sample's outputs as sums with signs, which the seed decides on. Then they are poisoned."""

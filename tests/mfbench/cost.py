@@ -24,7 +24,7 @@ MEASURING = ("evaluations, timed", "evaluations before each sample", "settling b
              "moving the data", "ceilings")  # fmt: skip
 GATES = ("gates", "oracle", "drawing inputs")
 REQUESTS = {"place": "moving the data", "prepare": "gates", "evaluate_anew": "gates", "changing_and_same": "gates",
-            "release": "gates", "rest": "settling before each sample",
+            "samples": "gates", "release": "gates", "rest": "settling before each sample",
             "project": "pipes and sums over outputs"}  # fmt: skip
 
 
