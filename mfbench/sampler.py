@@ -18,10 +18,11 @@ from mfbench.device import Reading
 from mfbench.isolation import ProviderFailure, WorkerProcess
 from mfbench.moving import Moving
 from mfbench.projection import signs
+from mfbench.stats import BLOCK_ROUNDS
 
 LOOKED_AT = 8  # one evaluation in so many, and the last one
-CLOCK_S = 0.04  # samples that take so long together show whether the worker's clock is right; then twice as many, ...
-CLOCK_TRIES = 4
+CLOCK_S = 0.04  # so long, or for as many samples as there are in a placement, the worker's clock is watched
+CLOCK_TRIES = 8
 CLOCK_FACTOR, CLOCK_SLACK_S = 1.3, 5e-3  # what a request may take beyond the evaluations that its worker tells of
 QUEUE_S = 1.0  # and on a GPU, where caches are cleared and the stream is blocked outside each sample
 
@@ -58,8 +59,8 @@ class Sampler:
     def clock_flaw(self, median_s: float, loops: int) -> str | None:
         """What is wrong with the worker's clock, if samples like those that count take longer than it says."""
         unseen = []
-        for attempt in range(CLOCK_TRIES):
-            count = math.ceil(2**attempt * CLOCK_S / (loops * median_s))
+        count = min(1 + BLOCK_ROUNDS, math.ceil(CLOCK_S / (loops * median_s)))
+        for _ in range(CLOCK_TRIES):
             self.place()
             start = time.perf_counter()
             readings = self._request("samples", self.moving.biases(loops), count)

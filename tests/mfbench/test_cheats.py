@@ -179,6 +179,20 @@ def shortens_brief_samples(*arguments):
         CpuDevice.sample = shorter
     return honest(*arguments)
 
+def shortens_the_samples_that_count(*arguments):
+    from mfbench.cpu import CpuDevice
+    sample = CpuDevice.sample
+    taken = {}
+    def shorter(self, steps, *others):
+        reading, outputs = sample(self, steps, *others)
+        if taken.get("of") is not steps:
+            taken.update(of=steps, count=0)
+        taken["count"] += 1
+        return reading._replace(seconds=reading.seconds / (10 if taken["count"] <= 4 else 1)), outputs
+    if sample.__name__ == "sample":
+        CpuDevice.sample = shorter
+    return honest(*arguments)
+
 def patches_the_timers(*arguments, real=time.perf_counter):
     time.perf_counter = time.monotonic = time.time = lambda: real() / 50
     torch.cuda.synchronize = lambda *_: None
@@ -295,6 +309,7 @@ CAUGHT = {
     "gives_the_right_sums": "while it was timed",
     "has_the_loss_right": "while it was timed, user_factors was another",
     "shortens_brief_samples": "passed unseen by its own clock",
+    "shortens_the_samples_that_count": "passed unseen by its own clock",
     "works_ahead": "s on new parameters and",
     "tires": "while it was timed",
     "knows_when_it_is_timed": "while it was timed",
