@@ -125,6 +125,7 @@ def run(suite: str, device: str | None, provider: list[str] | None, out: Path, r
     )
     command_run.show(records, as_json)
     if interrupted:
+        command_run.tell_interrupted(out)
         return INTERRUPTED
     return int(any(record.status in ("wrong", "crashed", "timeout", "error") for record in records))
 

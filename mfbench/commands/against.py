@@ -8,7 +8,7 @@ from typing import Any
 
 from mfbench import against
 from mfbench.commands.compare import show
-from mfbench.commands.run import run_suite
+from mfbench.commands.run import run_suite, tell_interrupted
 from mfbench.comparison import compare, measurement
 from mfbench.errors import NotComparable, UsageError
 
@@ -50,6 +50,7 @@ def command(
         )
     show(comparison, revision, "this checkout", as_json)
     if interrupted:
+        tell_interrupted(out)
         return 130
     if not comparison.timed and comparison.exit_code != 1:
         reasons = {record.reason for record in records if record.reason}

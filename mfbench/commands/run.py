@@ -85,11 +85,14 @@ def run_suite(
                     records += finished
                     bar.advance(task)
     except KeyboardInterrupt:  # it may have come between the disk and the list
-        messages.note(f"interrupted; what is finished is in {out}, and --resume goes on")
         return [record for record in read(out)[0] if record.run_id == run_id], True
     finally:
         writer.close()
     return records, False
+
+
+def tell_interrupted(out: Path) -> None:
+    messages.note(f"interrupted; what is finished is in {out}, and --resume goes on")
 
 
 def show(records: Sequence[Record], as_json: bool) -> None:
