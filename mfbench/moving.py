@@ -28,8 +28,10 @@ class Moving(NamedTuple):
     high: float
     at_low: npt.NDArray[np.float64]  # [outputs, PERIOD], folded
     at_high: npt.NDArray[np.float64]
+    bend: float  # of the loss's parabola, which lies below its chord by so much times t (1 - t)
     bounds: npt.NDArray[np.float64]  # [outputs], of an entry, in units of its terms
     terms: npt.NDArray[np.float64]  # [outputs], the size of the terms of all entries
+    random: np.random.Generator
 
     @classmethod
     def of(cls, standard: Standard) -> Moving:
@@ -40,9 +42,15 @@ class Moving(NamedTuple):
         high = low + (step if math.isfinite(step) and step > 0 else 1.0)
         raised = inputs.global_bias.double() + (high - low)
         exact_at_high = flat(oracle_loss_and_grads(*inputs._replace(global_bias=raised)))
-        terms = [WIDER * scale.sum() for scale in standard.scales]
         at_low, at_high = (np.stack(list(map(folded, values))) for values in (standard.exact, exact_at_high))
-        return cls(low, high, at_low, at_high, np.array(standard.bounds), np.array(terms))
+        bend = (at_high[-1, 0] - at_low[-1, 0]) * (high - low) / 2  # d loss / d bias is twice the sum of the errors
+        terms = np.array([WIDER * scale.sum() for scale in standard.scales])
+        return cls(low, high, at_low, at_high, bend, np.array(standard.bounds), terms, np.random.default_rng())
+
+    @property
+    def allowed(self) -> npt.NDArray[np.float64]:
+        """[outputs]"""
+        return self.bounds * self.terms
 
     def coarsened(self, eps: float) -> Moving:
         """For products whose unit of rounding is `eps`, if that is coarser."""
@@ -50,31 +58,30 @@ class Moving(NamedTuple):
 
     def biases(self, count: int) -> list[float]:
         """Drawn between the two, as float32 has them."""
-        drawn = np.random.default_rng().uniform(self.low, self.high, count).astype(np.float32)
+        drawn = self.random.uniform(self.low, self.high, count).astype(np.float32)
         return [float(bias) for bias in drawn]
 
     def wrong_numbers(self, bias: float, loss: float, d_bias: float) -> list[str]:
         """Of the loss and the gradient of the bias, those that cannot be right at that bias."""
-        exact = self._exact(bias)[[0, -1]].sum(axis=1)
-        return _off(("loss", OUTPUTS[-1]), np.array([loss, d_bias]), exact, self.bounds[[0, -1]] * self.terms[[0, -1]])
+        at = self._part(bias)
+        exact = [
+            (1 - at) * self.at_low[output, 0] + at * self.at_high[output, 0] - at * (1 - at) * bend
+            for output, bend in ((0, self.bend), (-1, 0.0))
+        ]
+        found = {"loss": (loss, exact[0], self.allowed[0]), OUTPUTS[-1]: (d_bias, exact[1], self.allowed[-1])}
+        return [name for name, (value, right, off) in found.items() if _wrong(value, right, off)]
 
     def wrong_projections(self, bias: float, signs: npt.NDArray[np.float64], found: Sequence[float]) -> list[str]:
         """Outputs whose sum of entries, with these signs before them, cannot be that of an output within its bound."""
-        return _off(OUTPUTS, np.array(found), self._exact(bias) @ signs, self.bounds * self.terms)
+        at = self._part(bias)
+        exact = (1 - at) * (self.at_low @ signs) + at * (self.at_high @ signs)
+        exact[0] -= at * (1 - at) * self.bend * signs[0]
+        return [name for name, *numbers in zip(OUTPUTS, found, exact, self.allowed, strict=True) if _wrong(*numbers)]
 
-    def _exact(self, bias: float) -> npt.NDArray[np.float64]:
-        """Every output, folded."""
-        step, at = self.high - self.low, (bias - self.low) / (self.high - self.low)
-        exact = (1 - at) * self.at_low + at * self.at_high
-        observed = (self.at_high[-1].sum() - self.at_low[-1].sum()) / (2 * step)  # d loss/d bias is 2 sum E
-        exact[0, 0] -= at * (1 - at) * step**2 * observed
-        return exact
+    def _part(self, bias: float) -> float:
+        """Of the way from low to high."""
+        return (bias - self.low) / (self.high - self.low)
 
 
-def _off(
-    names: Sequence[str], found: npt.NDArray[np.float64], exact: npt.NDArray[np.float64],
-    allowed: npt.NDArray[np.float64],
-) -> list[str]:  # fmt: skip
-    with np.errstate(invalid="ignore"):
-        right = ~np.isfinite(exact) | (np.abs(found - exact) <= allowed)
-    return [name for name, fits in zip(names, right, strict=True) if not fits]
+def _wrong(value: float, exact: float, allowed: float) -> bool:
+    return math.isfinite(exact) and not abs(value - exact) <= allowed

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import secrets
+
 import numpy as np
 import numpy.typing as npt
 
-PERIOD = 4099  # a prime: entries so far apart have the same sign, rows of a matrix do not
+PERIOD = 4096 - 5  # signs repeat after it; a prime, so that rows of a matrix have other ones
+BITS = (PERIOD + 7) // 8
+
+
+def new_bits() -> bytes:
+    """Random ones, for `signs`."""
+    return secrets.token_bytes(BITS)
+
+
+def signs(bits: bytes) -> npt.NDArray[np.float64]:
+    """[PERIOD], 1 or -1."""
+    return np.where(np.unpackbits(np.frombuffer(bits, np.uint8))[:PERIOD], -1.0, 1.0)
 
 
 def folded(values: npt.NDArray) -> npt.NDArray[np.float64]:
@@ -17,6 +30,8 @@ def folded(values: npt.NDArray) -> npt.NDArray[np.float64]:
     return sums
 
 
-def signs(seed: int) -> npt.NDArray[np.float64]:
-    """[PERIOD], 1 or -1."""
-    return np.random.default_rng(seed).choice([-1.0, 1.0], PERIOD)
+def project(values: npt.NDArray, signs: npt.NDArray[np.float64]) -> float:
+    """The sum of the entries with the signs before them."""
+    if values.size <= PERIOD:
+        return float(values.reshape(-1).astype(np.float64) @ signs[: values.size])
+    return float(folded(values) @ signs)

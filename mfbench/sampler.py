@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import random
-import secrets
 import time
 from typing import Any
 
@@ -17,7 +16,7 @@ from mfbench.cpu import CALM_S
 from mfbench.device import Reading
 from mfbench.isolation import ProviderFailure, WorkerProcess
 from mfbench.moving import Moving
-from mfbench.projection import signs
+from mfbench.projection import new_bits, signs
 from mfbench.stats import BLOCK_ROUNDS
 
 LOOKED_AT = 8  # one evaluation in so many, and the last one
@@ -41,11 +40,11 @@ class Sampler:
         biases = self.moving.biases(loops)
         looked_at = random.sample(range(loops - 1), math.ceil((loops - 1) / LOOKED_AT))
         reading, seen = self._request("sample", biases, [*looked_at, loops - 1], core)
-        seed = secrets.randbelow(1 << 60)
-        sums = self._request("project", seed)
+        bits = new_bits()
+        sums = self._request("project", bits)
         self._request("rest")
         wrong = [name for turn, *numbers in seen for name in self.moving.wrong_numbers(biases[turn], *numbers)]
-        wrong += self.moving.wrong_projections(biases[-1], signs(seed), sums)
+        wrong += self.moving.wrong_projections(biases[-1], signs(bits), sums)
         if wrong:
             self.failed = True
             raise ProviderFailure("wrong", f"while it was timed, {wrong[0]} was another than it must be")

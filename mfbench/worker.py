@@ -133,10 +133,10 @@ class Worker:
         """So many samples, one right after the other."""
         return [self.sample(biases, [])[0] for _ in range(count)]
 
-    def project(self, seed: int) -> list[float]:
-        """The last sample's outputs as sums with signs, which the seed decides on. Then they are poisoned."""
-        signs = projection.signs(seed)
-        sums = [float(projection.folded(_array(tensor)) @ signs) for tensor in self.outputs]
+    def project(self, bits: bytes) -> list[float]:
+        """The last sample's outputs as sums with signs, which the bits decide on. Then they are poisoned."""
+        signs = projection.signs(bits)
+        sums = [projection.project(_array(tensor), signs) for tensor in self.outputs]
         _poison(self.outputs)
         self.outputs = []
         return sums

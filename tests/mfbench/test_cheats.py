@@ -202,7 +202,7 @@ def patches_the_worker(*arguments):
     from mfbench.device import Reading
     from mfbench.worker import Worker
     Worker.sample = lambda self, biases, looked_at, core=None: (Reading(1e-6 * len(biases)), [])
-    Worker.project = lambda self, seed: [0.0] * 6
+    Worker.project = lambda self, bits: [0.0] * 6
     Worker.evaluate_anew = Worker.prepare
     return honest(*arguments)
 

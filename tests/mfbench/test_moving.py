@@ -12,8 +12,10 @@ from mfbench.formulas import flat
 from mfbench.gate import OUTPUTS
 from mfbench.inputs import Inputs, draw
 from mfbench.moving import Moving
-from mfbench.projection import PERIOD, folded, signs
+from mfbench.projection import PERIOD, folded, new_bits, project, signs
 from reference import autograd_loss_and_grads, oracle_loss_and_grads
+
+SIGNS = signs(new_bits())
 
 
 def inputs_of(density: float = 0.6, scale: float = 1.0, mask: str = "uint8") -> Inputs:
@@ -32,7 +34,7 @@ def at(inputs: Inputs, bias: float) -> Inputs:
 
 
 def projected(outputs: list[np.ndarray], with_signs: np.ndarray) -> list[float]:
-    return [float(folded(output) @ with_signs) for output in outputs]
+    return [project(output, with_signs) for output in outputs]
 
 
 @pytest.mark.parametrize("mask", ["uint8", "none"])
@@ -45,22 +47,24 @@ def test_the_oracle_is_met_at_every_bias(scale: float, mask: str) -> None:
     assert np.ptp(biases) > 0.5 * (moving.high - moving.low)
     for bias in biases[:5]:
         exact = flat(oracle_loss_and_grads(*at(inputs, bias)))
-        for values, found in zip(exact, moving._exact(bias), strict=True):
-            assert np.abs(folded(values) - found).max() <= 1e-9 * np.abs(values).max()
+        strict = moving._replace(bounds=np.full(6, 1e-9))
+        assert strict.wrong_numbers(bias, exact[0].item(), exact[-1].item()) == []
+        for bits in (new_bits() for _ in range(3)):
+            assert strict.wrong_projections(bias, signs(bits), projected(exact, signs(bits))) == []
 
 
 @pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
 def test_honest_outputs_are_right_and_those_of_another_bias_are_not(scale: float) -> None:
     inputs = inputs_of(scale=scale)
     moving = Moving.of(gate.standard(inputs))
-    bias, other = moving.biases(2)
+    bias, other = (float(np.float32(end)) for end in (moving.low, moving.high))
     honest = [value.numpy() for value in _tensors(at(inputs, bias))]
     assert moving.wrong_numbers(bias, honest[0].item(), honest[-1].item()) == []
-    assert moving.wrong_projections(bias, signs(1), projected(honest, signs(1))) == []
+    assert moving.wrong_projections(bias, SIGNS, projected(honest, SIGNS)) == []
     stale = [value.numpy() for value in _tensors(at(inputs, other))]
     small = scale < 1  # then the regulariser is nearly all of the loss and of the factors' gradients
     assert "global_bias" in moving.wrong_numbers(bias, stale[0].item(), stale[-1].item())
-    wrong = moving.wrong_projections(bias, signs(1), projected(stale, signs(1)))
+    wrong = moving.wrong_projections(bias, SIGNS, projected(stale, SIGNS))
     assert "global_bias" in wrong if small else wrong == list(OUTPUTS)
 
 
@@ -78,7 +82,8 @@ def test_entries_with_the_right_sum_are_seen_by_their_signs(output: int, fault: 
         "two rows swapped": honest[[1, 0, *range(2, len(honest))]],
         "NaN": np.where(np.arange(honest.size).reshape(honest.shape) == 5, np.nan, honest),
     }[fault]
-    found = [moving.wrong_projections(bias, signs(seed), projected(values, signs(seed))) for seed in range(20)]
+    drawn = [signs(new_bits()) for _ in range(20)]
+    found = [moving.wrong_projections(bias, other, projected(values, other)) for other in drawn]
     assert all(wrong in ([], [OUTPUTS[output]]) for wrong in found)
     assert sum(bool(wrong) for wrong in found) >= (5 if fault == "two rows swapped" else 18)  # a row may be one number
 
@@ -89,7 +94,7 @@ def test_nothing_and_everything_observed(density: float) -> None:
     moving = Moving.of(gate.standard(inputs))
     (bias,) = moving.biases(1)
     honest = [value.numpy() for value in _tensors(at(inputs, bias))]
-    assert moving.wrong_projections(bias, signs(2), projected(honest, signs(2))) == []
+    assert moving.wrong_projections(bias, SIGNS, projected(honest, SIGNS)) == []
 
 
 def test_what_is_not_finite_in_the_oracle_is_not_held_against_anyone() -> None:
@@ -99,7 +104,7 @@ def test_what_is_not_finite_in_the_oracle_is_not_held_against_anyone() -> None:
     (bias,) = moving.biases(1)
     values = [value.numpy() for value in _tensors(at(inputs, bias))]
     assert moving.wrong_numbers(bias, values[0].item(), values[-1].item()) == []
-    assert moving.wrong_projections(bias, signs(2), projected(values, signs(2))) == []
+    assert moving.wrong_projections(bias, SIGNS, projected(values, SIGNS)) == []
 
 
 @pytest.mark.parametrize("size", [0, 1, PERIOD - 1, PERIOD, 3 * PERIOD + 5])
@@ -107,6 +112,7 @@ def test_folded_is_a_sum(size: int) -> None:
     values = np.random.default_rng(1).normal(size=size)
     expected = np.bincount(np.arange(size) % PERIOD, weights=values, minlength=PERIOD)
     np.testing.assert_allclose(folded(values), expected, atol=1e-12)
+    np.testing.assert_allclose(project(values, SIGNS), expected @ SIGNS, atol=1e-9)
 
 
 def _tensors(inputs: Inputs) -> list[torch.Tensor]:

@@ -10,6 +10,7 @@ import torch
 from mfbench import worker
 from mfbench.cases import Case
 from mfbench.inputs import Inputs, draw, moved, redraw_parameters
+from mfbench.projection import new_bits
 from mfbench.worker import Worker
 
 
@@ -64,7 +65,8 @@ def test_a_placement_moves_and_redraws_and_the_step_follows() -> None:
     expected.place(case(), 77)
     for each in (one, expected):
         each.sample([0.1, 0.2], [1])
-    assert one.project(5) == pytest.approx(expected.project(5), rel=1e-3)
+    bits = new_bits()
+    assert one.project(bits) == pytest.approx(expected.project(bits), rel=1e-3)
 
 
 def test_where_memory_has_no_room_for_a_copy_the_inputs_stay(monkeypatch) -> None:
