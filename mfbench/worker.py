@@ -134,15 +134,17 @@ class Worker:
         return [self.sample(biases, [])[0] for _ in range(count)]
 
     def project(self, bits: bytes) -> list[float]:
-        """The last sample's outputs as sums with signs, which the bits decide on. Then they are poisoned."""
+        """The last sample's outputs as sums with signs, which the bits decide on."""
         signs = projection.signs(bits)
-        sums = [projection.project(_array(tensor), signs) for tensor in self.outputs]
-        _poison(self.outputs)
-        self.outputs = []
-        return sums
+        return [projection.project(_array(tensor), signs) for tensor in self.outputs]
 
     def rest(self) -> None:
-        """Wait until threads sleep that spin on after their work, as OpenMP's do for 10 ms; others would feel them."""
+        """Poison the last outputs, and wait until threads sleep that spin on after their work; others would feel them.
+
+        OpenMP's spin for 10 ms.
+        """
+        _poison(self.outputs)
+        self.outputs = []
         until = clock() + REST_S
         busy_s = math.inf
         while busy_s > AT_REST * LOOK_S and clock() < until:

@@ -174,10 +174,10 @@ def shortens_brief_samples(*arguments):
     sample = CpuDevice.sample
     def shorter(self, *others):
         reading, outputs = sample(self, *others)
-        return reading._replace(seconds=reading.seconds / (3.5 if reading.seconds < 0.03 else 1)), outputs
+        return reading._replace(seconds=reading.seconds / (3.5 if reading.seconds < 0.2 else 1)), outputs
     if sample.__name__ == "sample":
         CpuDevice.sample = shorter
-    return honest(*arguments)
+    return mf_loss_and_grads(*arguments)
 
 def shortens_the_samples_that_count(*arguments):
     from mfbench.cpu import CpuDevice
@@ -191,7 +191,7 @@ def shortens_the_samples_that_count(*arguments):
         return reading._replace(seconds=reading.seconds / (10 if taken["count"] <= 4 else 1)), outputs
     if sample.__name__ == "sample":
         CpuDevice.sample = shorter
-    return honest(*arguments)
+    return mf_loss_and_grads(*arguments)
 
 def patches_the_timers(*arguments, real=time.perf_counter):
     time.perf_counter = time.monotonic = time.time = lambda: real() / 50

@@ -57,6 +57,9 @@ def test_where_the_system_does_not_tell_nothing_happens(monkeypatch) -> None:
     assert cores.current() is None
 
 
+TRIES = 5  # other programs may keep the thread from its core for as long as a worker waits
+
+
 def spin(seconds: float) -> threading.Thread:
     def run() -> None:
         until = time.thread_time() + seconds
@@ -70,9 +73,15 @@ def spin(seconds: float) -> threading.Thread:
 
 def test_a_worker_rests_once_its_threads_sleep() -> None:
     resting = Worker("closed-form", "cpu", 1)
-    thread = spin(0.01)
-    resting.rest()
-    assert not thread.is_alive()
+
+    def waited() -> bool:
+        thread = spin(0.01)
+        resting.rest()
+        alive = thread.is_alive()
+        thread.join()
+        return not alive
+
+    assert any(waited() for _ in range(TRIES))
 
 
 def test_a_thread_that_never_sleeps_is_not_waited_for(monkeypatch) -> None:
