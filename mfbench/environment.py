@@ -29,10 +29,12 @@ def describe(device: str) -> dict[str, Any]:
 
 
 def source(provider: str) -> str | None:
-    """A digest of the file that a provider of the user's is in."""
-    path, colon, _ = provider.rpartition(".py:")
+    """A digest of the file that a provider of the user's is in; None of other providers and of another revision's."""
+    path, colon, function = provider.rpartition(".py:")
+    if not colon or "@" in function:
+        return None
     try:
-        return hashlib.sha256(Path(f"{path}.py").read_bytes()).hexdigest()[:16] if colon else None
+        return hashlib.sha256(Path(f"{path}.py").read_bytes()).hexdigest()[:16]
     except OSError:
         return None
 

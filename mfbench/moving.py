@@ -7,6 +7,8 @@ exact at two biases tells what is exact between them, at hardly any cost.
 from __future__ import annotations
 
 import math
+import random
+from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mfbench.formulas import flat
-from mfbench.gate import EAGER_FACTOR, OUTPUTS, Standard
+from mfbench.gate import OUTPUTS, Standard
 from mfbench.projection import folded
 from reference import oracle_loss_and_grads
 
@@ -24,14 +26,13 @@ WIDER = 4.0  # times the size of the terms at the lower bias, at most, is that a
 class Moving(NamedTuple):
     """Exact values at two biases, and how far a sum over an output's entries may be off."""
 
+    standard: Standard  # at the lower one
     low: float
     high: float
     at_low: npt.NDArray[np.float64]  # [outputs, PERIOD], folded
     at_high: npt.NDArray[np.float64]
     bend: float  # of the loss's parabola, which lies below its chord by so much times t (1 - t)
-    bounds: npt.NDArray[np.float64]  # [outputs], of an entry, in units of its terms
     terms: npt.NDArray[np.float64]  # [outputs], the size of the terms of all entries
-    random: np.random.Generator
 
     @classmethod
     def of(cls, standard: Standard) -> Moving:
@@ -45,31 +46,28 @@ class Moving(NamedTuple):
         at_low, at_high = (np.stack(list(map(folded, values))) for values in (standard.exact, exact_at_high))
         bend = (at_high[-1, 0] - at_low[-1, 0]) * (high - low) / 2  # d loss / d bias is twice the sum of the errors
         terms = np.array([WIDER * scale.sum() for scale in standard.scales])
-        return cls(low, high, at_low, at_high, bend, np.array(standard.bounds), terms, np.random.default_rng())
+        return cls(standard, low, high, at_low, at_high, bend, terms)
 
     @property
     def allowed(self) -> npt.NDArray[np.float64]:
         """[outputs]"""
-        return self.bounds * self.terms
+        return np.array(self.standard.bounds) * self.terms
 
     def coarsened(self, eps: float) -> Moving:
-        """For products whose unit of rounding is `eps`, if that is coarser."""
-        return self._replace(bounds=np.maximum(self.bounds, EAGER_FACTOR * eps))
+        """As the standard's own."""
+        return self._replace(standard=self.standard.coarsened(eps))
 
     def biases(self, count: int) -> list[float]:
         """Drawn between the two, as float32 has them."""
-        drawn = self.random.uniform(self.low, self.high, count).astype(np.float32)
-        return [float(bias) for bias in drawn]
+        return array("f", (random.uniform(self.low, self.high) for _ in range(count))).tolist()
 
     def wrong_numbers(self, bias: float, loss: float, d_bias: float) -> list[str]:
         """Of the loss and the gradient of the bias, those that cannot be right at that bias."""
-        at = self._part(bias)
-        exact = [
-            (1 - at) * self.at_low[output, 0] + at * self.at_high[output, 0] - at * (1 - at) * bend
-            for output, bend in ((0, self.bend), (-1, 0.0))
-        ]
-        found = {"loss": (loss, exact[0], self.allowed[0]), OUTPUTS[-1]: (d_bias, exact[1], self.allowed[-1])}
-        return [name for name, (value, right, off) in found.items() if _wrong(value, right, off)]
+        at, allowed = self._part(bias), self.allowed
+        exact = (1 - at) * self.at_low[:, 0] + at * self.at_high[:, 0]  # of outputs with one entry: that entry
+        exact[0] -= at * (1 - at) * self.bend
+        found = ((0, loss), (-1, d_bias))
+        return [OUTPUTS[output] for output, value in found if _wrong(value, exact[output], allowed[output])]
 
     def wrong_projections(self, bias: float, signs: npt.NDArray[np.float64], found: Sequence[float]) -> list[str]:
         """Outputs whose sum of entries, with these signs before them, cannot be that of an output within its bound."""

@@ -7,7 +7,7 @@ import secrets
 import numpy as np
 import numpy.typing as npt
 
-PERIOD = 4096 - 5  # signs repeat after it; a prime, so that rows of a matrix have other ones
+PERIOD = 4091  # signs repeat after it; a prime, so that rows of a matrix have other ones
 BITS = (PERIOD + 7) // 8
 
 
@@ -32,6 +32,4 @@ def folded(values: npt.NDArray) -> npt.NDArray[np.float64]:
 
 def project(values: npt.NDArray, signs: npt.NDArray[np.float64]) -> float:
     """The sum of the entries with the signs before them."""
-    if values.size <= PERIOD:
-        return float(values.reshape(-1).astype(np.float64) @ signs[: values.size])
     return float(folded(values) @ signs)

@@ -202,8 +202,7 @@ class Writer:
         size = os.fstat(self._file).st_size
         content = os.pread(self._file, size, 0)
         whole, _, torn = content.rpartition(b"\n")
-        others = not _may_be_records(whole) or torn[: len(OPENING)] != OPENING[: len(torn)]
-        if others:
+        if not _may_be_records(whole) or torn[: len(OPENING)] != OPENING[: len(torn)]:
             raise UsageError(f"--out: expected a file of records, got {self.path}, which holds something else")
         if not torn:
             return

@@ -127,6 +127,6 @@ def _printable(text: str) -> str:
     return text if len(text) <= REASON_LENGTH else f"{text[:REASON_LENGTH]}…"
 
 
-def finite(value: float) -> float | None:
+def finite(value: float | None) -> float | None:
     """JSON has no infinity."""
-    return value if math.isfinite(value) else None
+    return value if value is not None and math.isfinite(value) else None

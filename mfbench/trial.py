@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -98,10 +98,8 @@ class Trial:
             pair = self._ask(name, "changing_and_same", self.case, _Draw.new_number(), known, count)
             if pair is None:
                 return
-            try:
-                reading = self.samplers[name](loops)
-            except ProviderFailure as failure:
-                self._fail(name, failure.status, failure.reason)
+            reading = self._attempt(name, self.samplers[name], loops)
+            if reading is None:
                 return
             new_s.append(pair[0])
             known_s.append(pair[1])
@@ -135,7 +133,7 @@ class Trial:
             estimates = {name: self.prepared[name].second_s for name in competing}
             pivot = baseline if baseline in competing else competing[0]
             try:
-                rounds = time_in_rounds(self._hands(self.samplers), pivot, budget_s, self.case.seed, estimates)
+                rounds = time_in_rounds(self._hands(), pivot, budget_s, self.case.seed, estimates)
             except ProviderFailure as failure:
                 culprit = next(name for name in competing if self.samplers[name].failed)
                 self._fail(culprit, failure.status, failure.reason)
@@ -146,27 +144,27 @@ class Trial:
         return None
 
     def _check_clock(self, name: str, sampler: Sampler, rounds: Timing) -> None:
-        try:
-            flaw = sampler.clock_flaw(float(np.median(rounds.samples[name])), rounds.loops[name])
-        except ProviderFailure as failure:
-            self._fail(name, failure.status, failure.reason)
-            return
+        flaw = self._attempt(name, sampler.clock_flaw, float(np.median(rounds.samples[name])), rounds.loops[name])
         if flaw:
             self._fail(name, "wrong", flaw)
 
-    def _hands(self, samplers: dict[str, Sampler]) -> Hands:
+    def _hands(self) -> Hands:
         def place() -> None:
-            for sampler in samplers.values():
+            for sampler in self.samplers.values():
                 sampler.place()
 
         if self.origin.device != "cpu":
-            return Hands(samplers, place)
+            return Hands(self.samplers, place)
         foreign = ForeignLoad(worker.pid for worker in self.workers.values() if worker.pid is not None)
-        return Hands(samplers, place, foreign.cores)
+        return Hands(self.samplers, place, foreign.cores)
 
-    def _ask(self, name: str, method: str, *arguments: object):
+    def _ask(self, name: str, method: str, *arguments: object) -> Any:
+        return self._attempt(name, self.workers[name].request, method, *arguments)
+
+    def _attempt(self, name: str, call: Callable[..., Any], *arguments: object) -> Any:
+        """What the call returns; None where the provider failed in it, which is noted."""
         try:
-            return self.workers[name].request(method, *arguments)
+            return call(*arguments)
         except ProviderFailure as failure:
             self._fail(name, failure.status, failure.reason)
             return None

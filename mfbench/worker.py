@@ -113,13 +113,13 @@ class Worker:
         if core is not None:
             cores.move_to(core)
         writers = [_writer(copy.global_bias) for copy in self.copies]
-        seen = []
+        watched, seen = frozenset(looked_at), []
 
         def vary(turn: int) -> None:
             writers[turn % len(writers)](biases[turn])
 
         def look(turn: int, outputs: providers.Outputs) -> None:
-            if turn in looked_at:
+            if turn in watched:
                 loss, (*_, d_bias) = outputs
                 seen.append((turn, _number(loss), _number(d_bias)))
 

@@ -133,8 +133,8 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
                 **_named(pair.new),
                 "base_status": pair.base.status,
                 "new_status": pair.new.status,
-                "base_median_s": _finite(pair.base.median_s),
-                "new_median_s": _finite(pair.new.median_s),
+                "base_median_s": finite(pair.base.median_s),
+                "new_median_s": finite(pair.new.median_s),
                 "ratio": pair.ratio and finite(pair.ratio.estimate),
                 "ci": pair.ratio and [finite(pair.ratio.low), finite(pair.ratio.high)],
                 "outcome": pair.outcome,
@@ -146,10 +146,6 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
         "added": [_named(m) for m in comparison.added],
         "environment": [difference._asdict() for difference in comparison.environment],
     }
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None else finite(value)
 
 
 def _named(m: Measurement) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def test_the_oracle_is_met_at_every_bias(scale: float, mask: str) -> None:
     assert np.ptp(biases) > 0.5 * (moving.high - moving.low)
     for bias in biases[:5]:
         exact = flat(oracle_loss_and_grads(*at(inputs, bias)))
-        strict = moving._replace(bounds=np.full(6, 1e-9))
+        strict = moving._replace(standard=moving.standard._replace(bounds=[1e-9] * 6))
         assert strict.wrong_numbers(bias, exact[0].item(), exact[-1].item()) == []
         for bits in (new_bits() for _ in range(3)):
             assert strict.wrong_projections(bias, signs(bits), projected(exact, signs(bits))) == []

@@ -8,6 +8,9 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import pytest
+import torch
+
 ROOT = Path(__file__).parents[2]
 LOADED = [] if entry_points(group="pytest11", name="mfbench") else ["-p", "mfbench.plugin"]
 
@@ -65,6 +68,14 @@ def test_a_users_suite_holds_its_kernel_against_the_gate(tmp_path: Path) -> None
 def test_a_wrong_axis_is_named(tmp_path: Path) -> None:
     suite = "import pytest\n@pytest.mark.mf_case(sise='3x4')\ndef test_mine(mf_case): pass\n"
     assert "mf_case: sise: Extra inputs are not permitted" in run(tmp_path, suite)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_where_there_is_no_gpu_its_cases_are_skipped(tmp_path: Path) -> None:
+    suite = "import pytest\n@pytest.mark.mf_case(size='3x4', device='cuda')\ndef test_mine(mf_case): assert False\n"
+    out = run(tmp_path, suite, "-rs")
+    assert "2 skipped" in out
+    assert "PyTorch sees no GPU here" in out
 
 
 def test_nothing_is_imported_for_others(tmp_path: Path) -> None:
