@@ -10,7 +10,7 @@ from mfbench.device import Clocks, Look, Reading, Step, Vary, nothing
 from mfbench.memory import page_faults
 
 clock = time.perf_counter  # taken before a provider's code runs
-WARM_S = 3e-3  # so long after a pause cores run slower
+WARM_S = 2e-3  # so long after another process ran on it a core is slower
 CALM_S = 0.03  # so long, at most, until no pages are new any more
 LONG_S = 0.1  # an evaluation that takes so long does not need another one before it
 

@@ -29,7 +29,7 @@ from mfbench.outputs import WrongOutputs, flaws, tensors
 from mfbench.reasons import reason
 
 REST_S, LOOK_S = 0.03, 3e-4  # how long to wait for a rest, at most, and between two looks
-AT_REST = 0.5  # cores in use; looking costs a tenth
+AT_REST = 0.5  # cores in use
 METHODS = ("prepare", "place", "sample", "samples", "project", "rest", "evaluate_anew", "changing_and_same", "release")
 
 
@@ -141,16 +141,17 @@ class Worker:
     def rest(self) -> None:
         """Poison the last outputs, and wait until threads sleep that spin on after their work; others would feel them.
 
-        OpenMP's spin for 10 ms.
+        OpenMP's spin for 10 ms. The core is kept awake meanwhile: the next provider's sample begins on it.
         """
         _poison(self.outputs)
         self.outputs = []
         until = clock() + REST_S
         busy_s = math.inf
         while busy_s > AT_REST * LOOK_S and clock() < until:
-            before = time.process_time()
-            time.sleep(LOOK_S)
-            busy_s = time.process_time() - before
+            before, look = _other_threads_s(), clock() + LOOK_S
+            while clock() < look:
+                time.sleep(0)  # lets other threads have the interpreter
+            busy_s = _other_threads_s() - before
 
     def evaluate_anew(self, case: Case, draw_number: int) -> Evaluated:
         """Evaluate once after other parameters were written into the same tensors."""
@@ -216,6 +217,11 @@ def _open(device: str) -> Device:
     from mfbench.cuda import CudaDevice
 
     return CudaDevice()
+
+
+def _other_threads_s() -> float:
+    """Processor time of this process's other threads."""
+    return time.process_time() - time.thread_time()
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
