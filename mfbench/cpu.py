@@ -49,7 +49,6 @@ class CpuDevice:
         faults = page_faults()
         most = WARM_S if self._always_faults else CALM_S
         while start - calm < WARM_S and start - begin < most and self._evaluation_s < LONG_S:
-            vary(0)
             outputs = step()  # and kept, as below: the next one's lie elsewhere
             start = clock()
             before, faults = faults, page_faults()
