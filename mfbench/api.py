@@ -162,7 +162,7 @@ def run(
         provider: names, or "path/to/file.py:function" for one of your own; it runs in a process of its own.
         out: file that the records are appended to; None: they are only returned.
         resume: go on with the last run in `out`.
-        threads: of PyTorch; None: its own choice.
+        threads: of PyTorch; None: as many as it is set to now.
         baseline: the provider that speed-ups are against.
         margin: relative change up to which two times are the same.
         budget: seconds of timing a case.

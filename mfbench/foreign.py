@@ -16,7 +16,10 @@ class ForeignLoad:
     """CPU time that neither this process nor its workers used. The system counts in ticks of 10 ms, as a rule."""
 
     def __init__(self, workers: Iterable[int]) -> None:
-        self._own = [psutil.Process(), *map(psutil.Process, workers)]
+        self._own = [psutil.Process()]
+        for pid in workers:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended: the next request tells how
+                self._own.append(psutil.Process(pid))
         self._last = self._read()
 
     def cores(self) -> float:

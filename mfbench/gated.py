@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -39,23 +40,24 @@ class GatedCase:
                 which, by how much, and where that can be told what is wrong with it in terms of the formula.
         """
         __tracebackhide__ = True
-        first = self._evaluate(function, self._standard)
+        inputs = copy.deepcopy(self.inputs)
+        first = self._evaluate(function, inputs, self._standard)
         from mfbench.inputs import redraw_parameters
 
         others = redraw_parameters(self.case, ANOTHER_DRAW)
         for name, values in others.items():
-            getattr(self.inputs, name).copy_(values)
+            getattr(inputs, name).detach().copy_(values)  # the function may have asked for its gradient
         moved = self._standard.moved_to(self._drawn._replace(**others))
-        second = self._evaluate(function, moved, "on other parameters in the same tensors: ")
+        second = self._evaluate(function, inputs, moved, "on other parameters in the same tensors: ")
         return {name: max(error, second[name]) for name, error in first.items()}
 
-    def _evaluate(self, function: Callable[..., Any], standard: Any, when: str = "") -> dict[str, float]:
+    def _evaluate(self, function: Callable[..., Any], inputs: Any, standard: Any, when: str = "") -> dict[str, float]:
         __tracebackhide__ = True
         from mfbench.commands.verify import check
         from mfbench.providers import Provider
 
         provider = Provider("", lambda inputs: functools.partial(function, *inputs))
-        errors, wrong = check(provider, self.inputs, standard)
+        errors, wrong = check(provider, inputs, standard)
         if wrong:
             raise AssertionError(f"{self.case.label}: {when}{wrong}")
         return errors

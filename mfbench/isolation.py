@@ -85,14 +85,10 @@ class WorkerProcess:
         Raises:
             UsageError: it cannot be loaded.
         """
-        if self._process is None:
-            self.start()
-        if self._greeting:
-            try:
-                self._receive(self._greeting, START_LIMIT_S)
-            except ProviderFailure as failure:
-                raise UsageError(failure.reason) from None
-            self._greeting = None
+        try:
+            self._load()
+        except ProviderFailure as failure:
+            raise UsageError(failure.reason) from None
 
     def request(self, method: str, *arguments: Any) -> Any:
         """The worker's answer.
@@ -100,7 +96,7 @@ class WorkerProcess:
         Raises:
             ProviderFailure: it raised, crashed, ran out of memory or out of time.
         """
-        self.ready()
+        self._load()
         return self._receive(self._send(method, *arguments), self.time_limit_s)
 
     def stop(self) -> None:
@@ -114,6 +110,22 @@ class WorkerProcess:
             os.close(descriptor)
         self._output.close()
         self._process = None
+
+    def _load(self) -> None:
+        if self._process is None:
+            self.start()
+        if not self._greeting:
+            return
+        try:
+            self._receive(self._greeting, START_LIMIT_S)
+        except ProviderFailure as failure:
+            told = failure.status == "error"  # by the provider's process, which names its file
+            raise (
+                failure
+                if told
+                else ProviderFailure(failure.status, f"{self.provider} cannot be loaded: {failure.reason}")
+            ) from None
+        self._greeting = None
 
     def _send(self, method: str, *arguments: Any) -> bytes:
         token = pipe.new_token()
@@ -135,6 +147,8 @@ class WorkerProcess:
         except EOFError:
             raise self._death() from None
         if status != "ok":
+            if self.device != "cpu":  # an illegal access leaves a context behind in which everything fails
+                self.stop()
             raise ProviderFailure(status, payload)
         return payload
 

@@ -62,7 +62,7 @@ def timed(
     origin: Origin,
     provider: str,
     rounds: Rounds,
-    baseline: str,
+    baseline: str | None,
     margin: float,
     family: int,
     ceilings: roofline.Ceilings,
@@ -70,7 +70,8 @@ def timed(
 ) -> dict[str, Any]:
     """The parts of a record that come from timing.
 
-    The verdict is by an interval of confidence 1 - 0.05 / `family` (Bonferroni; `compare` says why not Holm).
+    There is a ratio where there is a baseline. The verdict is by an interval of confidence 1 - 0.05 / `family`
+    (Bonferroni; `compare` says why not Holm).
     """
     case = origin.case
     seconds = rounds.samples[provider]
@@ -106,7 +107,7 @@ def timed(
             copy_bytes_per_s=ceilings.copy_bytes_per_s,
         ),
     }
-    if baseline in rounds.samples:
+    if baseline is not None:
         pair = rounds.samples[baseline], seconds
         ratio = stats.ratio_interval(*pair)
         together = stats.ratio_interval(*pair, confidence=stats.family_confidence(family))

@@ -63,5 +63,6 @@ def _differences(record: Record, plans: Sequence[Plan]) -> Iterator[str]:
         yield f"was measured with {other.name} {other.base}, not {other.new}"
     if record.env.get("source") != environment.source(record.provider):
         yield f"was measured before {record.provider.rpartition(':')[0]} changed"
-    if plan.against is None and record.env.get("commit") != now["commit"]:
+    elsewhere = plan.against and plan.against.provider(record.provider)  # another commit, looked at by `Checkout`
+    if elsewhere is None and record.env.get("commit") != now["commit"]:
         yield f"was measured at commit {record.env.get('commit')}, not {now['commit']}"

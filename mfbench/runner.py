@@ -30,13 +30,9 @@ class Plan(NamedTuple):
     budget_s: float  # for the timing of a case
     time_limit_s: float  # for a single answer of a provider
     threads: int | None
+    family: int  # how many comparisons with a baseline the run makes, on all devices
     done: frozenset[tuple[Case, str, str]] = frozenset()  # keys of finished records, which are not measured again
     against: Checkout | None = None  # where the providers that are named so come from
-
-    @property
-    def family(self) -> int:
-        """How many comparisons with the baseline the run makes on this device."""
-        return len(self.cases) * (len(self.providers) - 1)
 
 
 def run(plan: Plan, progress: Callable[[Case, str], None]) -> Iterable[list[Record]]:
@@ -46,10 +42,13 @@ def run(plan: Plan, progress: Callable[[Case, str], None]) -> Iterable[list[Reco
         UsageError: a provider cannot be loaded, or a data file cannot be read.
         NotComparable: the kernels of the other checkout cannot be loaded by this harness.
     """
-    if plan.threads:
-        torch.set_num_threads(plan.threads)
+    before = torch.get_num_threads()
+    threads = plan.threads or before
+    plan = plan._replace(threads=threads)
     workers = {name: _worker(plan, name) for name in plan.providers}
     try:
+        if threads != before:
+            torch.set_num_threads(threads)
         for worker in workers.values():
             worker.start()
         for worker in workers.values():
@@ -59,6 +58,8 @@ def run(plan: Plan, progress: Callable[[Case, str], None]) -> Iterable[list[Reco
     finally:
         for worker in workers.values():
             worker.stop()
+        if threads != before:
+            torch.set_num_threads(before)
 
 
 def _worker(plan: Plan, name: str) -> WorkerProcess:

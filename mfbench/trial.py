@@ -51,14 +51,16 @@ class Trial:
             self.progress("gate again")
             for name in [name for name in rounds.samples if name not in self.failed]:
                 self._gate_again(name, timed, unseen, rounds)
-        for name in self.workers:
-            self._ask(name, "release")
+        for name, worker in self.workers.items():
+            if worker.pid is not None:  # it has not died
+                self._ask(name, "release")
         records = dict(self.failed)
         honest = [name for name in self.workers if name not in records]
         if rounds and honest:
+            against = baseline if baseline in honest else None
             ceilings, observed = roofline.measure(self.case, self.origin.device), inputs.observed
             for name in honest:
-                parts = results.timed(self.origin, name, rounds, baseline, margin, family, ceilings, observed)
+                parts = results.timed(self.origin, name, rounds, against, margin, family, ceilings, observed)
                 prepared = self.prepared[name]
                 records[name] = self.origin.record(
                     name,

@@ -54,7 +54,7 @@ class Worker:
     """One provider on one device."""
 
     def __init__(self, provider: str, device: str, threads: int | None) -> None:
-        if threads:
+        if threads and threads != torch.get_num_threads():  # once set, MKL no longer takes fewer for small products
             torch.set_num_threads(threads)
         self.device = device
         self.where = _open(device)
@@ -243,7 +243,9 @@ def _writer(bias: torch.Tensor) -> Callable[[float], Any]:
 def _poison(outputs: Sequence[torch.Tensor]) -> None:
     """Leave NaN behind, so that memory which is used again does not hold the right answer already."""
     for tensor in outputs:
-        if tensor.device.type == "cpu":
+        if not tensor.dtype.is_floating_point:
+            continue  # wrong anyway, which is said elsewhere
+        if tensor.device.type == "cpu" and tensor.dtype != torch.bfloat16:  # which NumPy does not have
             _array(tensor).fill(np.nan)
         else:
             tensor.detach().fill_(float("nan"))

@@ -58,11 +58,13 @@ def run_suite(
         if against
         else [(taking_part, baseline)]
     )
+    planned = list(itertools.product(pick_devices(device), sessions))
+    family = len(cases) * sum(len(together) - 1 for _, (together, _) in planned)
     plans = [
         runner.Plan(
-            _new_run_id(), cases, together, base, name, margin, budget_s, time_limit_s, threads, against=against
+            _new_run_id(), cases, together, base, name, margin, budget_s, time_limit_s, threads, family, against=against
         )
-        for name, (together, base) in itertools.product(pick_devices(device), sessions)
+        for name, (together, base) in planned
     ]
     records = last_run(out, plans) if resume and out.exists() else []
     run_id = records[0].run_id if records else plans[0].run_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import random
 import sys
@@ -23,6 +24,7 @@ from mfbench.inputs import Inputs, fingerprints, on_device
 from mfbench.outputs import WrongOutputs, flaws, tensors
 from mfbench.providers import Provider
 from mfbench.reasons import reason
+from mfbench.results import finite
 from mfbench.table import short
 
 EDGES = (1, 2, 5, 15, 16, 17, 31, 33, 47, 48, 49, 63, 64, 65, 95, 97, 127, 128, 129, 145, 193)  # about tile sizes
@@ -152,7 +154,7 @@ def verify(names: Sequence[str] | None, device: str, problems: Iterable[Drawn]) 
         inputs = on_device(drawn, device)
         standard = gate.standard(drawn)
         for provider, eps in taking_part:
-            ratios, reason = check(provider, inputs, standard.coarsened(eps))
+            ratios, reason = check(provider, copy.deepcopy(inputs), standard.coarsened(eps))
             for output, ratio in ratios.items():
                 worst[provider.name][output] = max(worst[provider.name][output], ratio)
             if reason:
@@ -182,7 +184,8 @@ def command(device: str | None, names: Sequence[str] | None, seed: int, count: i
         found, failed = verify(names, chosen, progress)
         tallies, failures = tallies + found, failures + failed
     if as_json:
-        print(json.dumps({"providers": [t._asdict() for t in tallies], "failures": [f._asdict() for f in failures]}))
+        rows = [t._asdict() | {"worst": {name: finite(ratio) for name, ratio in t.worst.items()}} for t in tallies]
+        print(json.dumps({"providers": rows, "failures": [f._asdict() for f in failures]}))
     else:
         Console(highlight=False).print(_table(tallies))
         for failure in failures[:20]:

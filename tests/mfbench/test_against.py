@@ -121,6 +121,7 @@ def test_a_slower_working_tree_is_a_regression(repository: Repository) -> None:
     assert "same rounds" in done.out
     records = read(repository.folder / "out.jsonl")[0]
     assert [record.provider for record in records] == ["fused@honest", "fused", "autograd@honest", "autograd"]
+    assert {record.speedup.family for record in records} == {2}
 
 
 def test_a_wrong_working_tree_is_a_regression_and_resume_measures_nothing_twice(repository: Repository) -> None:
@@ -138,7 +139,11 @@ def test_a_wrong_working_tree_is_a_regression_and_resume_measures_nothing_twice(
     assert [record.provider for record in found] == ["fused@honest", "fused@honest", "fused"]
     assert notes == []
     repository.commit()
+    done = repository.run("--against", "honest", "--resume")
+    assert done.code == 2
+    assert "was measured at commit " in done.err
     repository.git("tag", "--force", "honest")
+    repository.git("reset", "--soft", "HEAD~1")
     done = repository.run("--against", "honest", "--resume")
     assert done.code == 2
     assert "--resume: honest is commit " in done.err

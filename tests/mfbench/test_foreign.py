@@ -44,3 +44,4 @@ def test_a_worker_that_is_gone_is_no_trouble(busy: subprocess.Popen[bytes]) -> N
     busy.wait()
     time.sleep(0.05)
     assert load.cores() >= 0
+    assert ForeignLoad([busy.pid]).cores() >= 0

@@ -32,6 +32,8 @@ def cached(*arguments):
 def test_right(mf_case):
     errors = mf_case.check(right)
     assert 0 < max(errors.values()) < 1
+    mf_case.check(lambda *arguments: right(*(each.requires_grad_() for each in arguments[:5]), *arguments[5:]))
+    assert mf_case.check(right) == errors
 
 def test_wrong(mf_case):
     mf_case.check(wrong)

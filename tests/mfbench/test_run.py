@@ -67,6 +67,22 @@ def double_grads(*arguments):
     loss, grads = honest(*arguments)
     return loss, [grad.double() for grad in grads]
 
+def bfloat16_grads(*arguments):
+    loss, grads = honest(*arguments)
+    return loss, [grad.bfloat16() for grad in grads]
+
+def whole_grads(*arguments):
+    loss, grads = honest(*arguments)
+    return loss, [*grads[:4], grads[4].round().long()]
+
+converted = set()
+
+def converts_what_is_new(*arguments):
+    if arguments[5].data_ptr() not in converted:
+        converted.add(arguments[5].data_ptr())
+        time.sleep(0.1)
+    return honest(*arguments)
+
 def nothing(*arguments):
     pass
 
@@ -142,6 +158,9 @@ EXPECTED = {
     "too_few": ("wrong", "expected a loss and five gradients, got a loss and 4"),
     "complex_grads": ("wrong", "user_factors: expected a dense real tensor, got torch.complex64"),
     "double_grads": ("wrong", "user_factors is float64, expected float32"),
+    "bfloat16_grads": ("wrong", "user_factors is bfloat16, expected float32"),
+    "whole_grads": ("wrong", "global_bias is int64, expected float32"),
+    "converts_what_is_new": ("ok", None),
     "nothing": ("wrong", "expected a pair, (loss, (five gradients)), got a NoneType"),
     "unprintable": ("error", "ValueError: ???"),
     "flood": ("ok", None),

@@ -91,6 +91,29 @@ def test_the_unplanted_provider_passes(tmp_path: Path, monkeypatch, capsys) -> N
     assert mfbench_here(monkeypatch, "verify", "--provider", f"{path}:honest", "--cases", 12) == 0
 
 
+def test_no_provider_spoils_anything_for_the_next(tmp_path: Path, monkeypatch, capsys) -> None:
+    path = tmp_path / "plants.py"
+    path.write_text(
+        PLANTS
+        + """
+def honest(*arguments):
+    loss, *grads = step(*arguments)
+    return loss, grads
+
+def writes_nan(*arguments):
+    loss, grads = honest(*arguments)
+    grads[0] *= float("nan")
+    arguments[0].fill_(float("nan"))
+    return loss, grads
+"""
+    )
+    names = f"{path}:writes_nan,{path}:honest"
+    assert mfbench_here(monkeypatch, "verify", "--provider", names, "--cases", 12, "--json") == 1
+    result = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)  # JSON has no Infinity
+    assert [tally["passed"] for tally in result["providers"]] == [0, 12]
+    assert result["providers"][0]["worst"]["user_factors"] is None
+
+
 def test_drawn_problems_cover_the_contract() -> None:
     drawn = [problem.inputs for problem in verify.draw(60, 1)]
     assert {inputs.ratings.dtype for inputs in drawn} == set(verify.RATINGS)

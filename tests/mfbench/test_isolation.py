@@ -1,0 +1,43 @@
+"""A worker process from the harness's side: what is said where a provider cannot be loaded, at first or again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mfbench.errors import UsageError
+from mfbench.isolation import ProviderFailure, WorkerProcess
+
+STEP = "def step(*arguments): pass\n"
+
+
+def test_a_file_that_crashes_while_it_is_imported_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("import ctypes\nctypes.string_at(0)\n" + STEP)
+    worker = WorkerProcess(f"{path}:step", "cpu", 1, 20.0)
+    with pytest.raises(UsageError, match=r"mine\.py:step cannot be loaded: the process ended by SIGSEGV"):
+        worker.ready()
+    assert worker.pid is None
+
+
+def test_a_file_that_cannot_be_loaded_again_is_the_providers_failure(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(STEP)
+    worker = WorkerProcess(f"{path}:step", "cpu", 1, 20.0)
+    worker.ready()
+    worker.stop()
+    path.write_text("saved halfway(")
+    with pytest.raises(ProviderFailure, match=r"mine\.py cannot be imported: SyntaxError") as failure:
+        worker.request("rest")
+    assert failure.value.status == "error"
+    worker.stop()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_an_error_on_a_gpu_ends_the_process(tmp_path: Path) -> None:
+    worker = WorkerProcess("autograd", "cuda", 1, 60.0)
+    with pytest.raises(UsageError):
+        worker.ready()
+    assert worker.pid is None
