@@ -23,10 +23,12 @@ def tensors(outputs: Any) -> list[Tensor]:
     Raises:
         WrongOutputs: they are not a pair of a loss and five gradients, each a real tensor, array or number.
     """
-    if not isinstance(outputs, tuple | list) or len(outputs) != 2:
+    if not _holds_values(outputs) or len(outputs) != 2:
         many = f" of {len(outputs)} values" if isinstance(outputs, tuple | list) else ""
         raise WrongOutputs(f"expected a pair, (loss, (five gradients)), got a {type(outputs).__name__}{many}")
     loss, grads = outputs
+    if not _holds_values(grads):
+        raise WrongOutputs(f"expected the gradients in a tuple or list, got a {type(grads).__name__}")
     try:
         values = [torch.as_tensor(value) for value in (loss, *grads)]
     except (TypeError, ValueError, RuntimeError) as error:
@@ -43,6 +45,11 @@ def tensors(outputs: Any) -> list[Tensor]:
                 f"{name}: expected a dense real tensor, got {value.dtype}, {value.layout}, {value.device}"
             )
     return values
+
+
+def _holds_values(outputs: Any) -> bool:
+    """A tuple or list, maybe with names, but none that computes its values when it is looked at."""
+    return isinstance(outputs, tuple | list) and type(outputs).__iter__ in (tuple.__iter__, list.__iter__)
 
 
 def flaws(values: Sequence[Tensor], inputs: Inputs) -> list[str]:

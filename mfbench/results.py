@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from mfbench import environment, gate, roofline, stats
@@ -21,6 +23,7 @@ class Origin(NamedTuple):
     run_id: str
     case: Case
     device: str
+    sources: Mapping[str, str | None] = MappingProxyType({})  # digests of the providers' files, as they were loaded
 
     def record(self, provider: str, status: Status, reason: str | None = None, **parts: Any) -> Record:
         return Record(
@@ -31,7 +34,7 @@ class Origin(NamedTuple):
             device=self.device,
             status=status,
             reason=None if reason is None else _printable(reason),
-            env=environment.describe(self.device) | {"source": environment.source(provider)},
+            env=environment.describe(self.device) | {"source": self.sources.get(provider)},
             **parts,
         )
 

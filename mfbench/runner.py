@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from mfbench import memory
+from mfbench import environment, memory
 from mfbench.against import Checkout
 from mfbench.cases import Case
 from mfbench.errors import DataUnavailable, NotComparable, UsageError
@@ -46,6 +46,7 @@ def run(plan: Plan, progress: Callable[[Case, str], None]) -> Iterable[list[Reco
     threads = plan.threads or before
     plan = plan._replace(threads=threads)
     workers = {name: _worker(plan, name) for name in plan.providers}
+    sources = {name: environment.source(name) for name in plan.providers}
     try:
         if threads != before:
             torch.set_num_threads(threads)
@@ -54,7 +55,7 @@ def run(plan: Plan, progress: Callable[[Case, str], None]) -> Iterable[list[Reco
         for worker in workers.values():
             _wait_for(worker, plan)
         for case in plan.cases:
-            yield _run_case(plan, case, workers, progress)
+            yield _run_case(plan, case, workers, sources, progress)
     finally:
         for worker in workers.values():
             worker.stop()
@@ -83,7 +84,11 @@ def _wait_for(worker: WorkerProcess, plan: Plan) -> None:
 
 
 def _run_case(
-    plan: Plan, case: Case, workers: dict[str, WorkerProcess], progress: Callable[[Case, str], None]
+    plan: Plan,
+    case: Case,
+    workers: dict[str, WorkerProcess],
+    sources: dict[str, str | None],
+    progress: Callable[[Case, str], None],
 ) -> list[Record]:
     progress(case, "data")
     missing = None
@@ -93,7 +98,7 @@ def _run_case(
         case = sized(case)
     except DataUnavailable as error:
         missing = str(error)
-    origin = Origin(plan.run_id, case, plan.device)
+    origin = Origin(plan.run_id, case, plan.device, sources)
     wanted = [name for name in plan.providers if (case, name, plan.device) not in plan.done]
     if missing or not wanted:
         return [origin.record(name, "skipped", missing) for name in wanted]

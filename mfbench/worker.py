@@ -30,6 +30,10 @@ from mfbench.reasons import reason
 
 REST_S, LOOK_S = 0.03, 3e-4  # how long to wait for a rest, at most, and between two looks
 AT_REST = 0.5  # cores in use
+# as they are before a provider's code runs
+item, detach, cpu, resolve_neg, numpy = (
+    getattr(torch.Tensor, name) for name in ("item", "detach", "cpu", "resolve_neg", "numpy")
+)
 METHODS = ("prepare", "place", "sample", "samples", "project", "rest", "evaluate_anew", "changing_and_same", "release")
 
 
@@ -226,11 +230,11 @@ def _other_threads_s() -> float:
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
     """The same memory where it is the CPU's; NumPy wakes no threads, which would be felt in the next sample."""
-    return tensor.detach().cpu().resolve_neg().numpy()
+    return numpy(resolve_neg(cpu(detach(tensor))))
 
 
 def _number(value: Any) -> float:
-    return value.item() if hasattr(value, "item") else float(value)
+    return item(value) if isinstance(value, torch.Tensor) else np.asarray(value).item()
 
 
 def _writer(bias: torch.Tensor) -> Callable[[float], Any]:

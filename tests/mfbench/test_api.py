@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import mfbench
+from mfbench import environment
 from mfbench.errors import NotComparable, UsageError
 from tests.mfbench.report.synthetic import HOSTILE, case, failed, suite, write
 
@@ -59,6 +60,20 @@ def test_threads_are_those_that_were_set_and_stay_so(tmp_path: Path) -> None:
     for record in (*asked.records, *found.records):
         assert record.status == "ok", record.reason
         assert record.env["threads"] == 1
+
+
+def test_a_record_names_the_file_as_it_was_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from kernels import mf_loss_and_grads\n"
+        "def saved_meanwhile(*arguments):\n"
+        "    open(__file__, 'a').write('# more')\n"
+        "    return mf_loss_and_grads(*arguments)\n"
+    )
+    name, loaded = f"{path}:saved_meanwhile", environment.source(f"{path}:saved_meanwhile")
+    found = mfbench.run(size="30x40", rank=5, data="synthetic", provider=name, baseline=name, budget=0.1)
+    assert {record.env["source"] for record in found.records} == {loaded}
+    assert environment.source(name) != loaded
 
 
 def test_a_frame_has_what_the_records_have(results: mfbench.Results) -> None:
