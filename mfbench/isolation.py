@@ -119,12 +119,9 @@ class WorkerProcess:
         try:
             self._receive(self._greeting, START_LIMIT_S)
         except ProviderFailure as failure:
-            told = failure.status == "error"  # by the provider's process, which names its file
-            raise (
-                failure
-                if told
-                else ProviderFailure(failure.status, f"{self.provider} cannot be loaded: {failure.reason}")
-            ) from None
+            if failure.status == "error":  # the process lived to tell, and names its file
+                raise
+            raise ProviderFailure(failure.status, f"{self.provider} cannot be loaded: {failure.reason}") from None
         self._greeting = None
 
     def _send(self, method: str, *arguments: Any) -> bytes:
