@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,8 +29,7 @@ from mfbench.inputs import Fingerprints, Inputs, draw, fingerprints, moved, on_d
 from mfbench.outputs import WrongOutputs, flaws, tensors
 from mfbench.reasons import reason
 
-REST_S, LOOK_S = 0.03, 3e-4  # how long to wait for a rest, at most, and between two looks
-AT_REST = 0.5  # cores in use
+REST_S = 0.25  # how long to wait for a rest, at most: Intel's OpenMP spins for 0.2 s
 # as they are before a provider's code runs
 item, detach, cpu, resolve_neg, numpy = (
     getattr(torch.Tensor, name) for name in ("item", "detach", "cpu", "resolve_neg", "numpy")
@@ -145,17 +145,13 @@ class Worker:
     def rest(self) -> None:
         """Poison the last outputs, and wait until threads sleep that spin on after their work; others would feel them.
 
-        OpenMP's spin for 10 ms. The core is kept awake meanwhile: the next provider's sample begins on it.
+        GNU's OpenMP spins for 10 ms. The core is kept awake meanwhile: the next provider's sample begins on it.
         """
         _poison(self.outputs)
         self.outputs = []
         until = clock() + REST_S
-        busy_s = math.inf
-        while busy_s > AT_REST * LOOK_S and clock() < until:
-            before, look = _other_threads_s(), clock() + LOOK_S
-            while clock() < look:
-                time.sleep(0)  # lets other threads have the interpreter
-            busy_s = _other_threads_s() - before
+        while other_threads_run() and clock() < until:
+            time.sleep(0)  # lets other threads have the interpreter
 
     def evaluate_anew(self, case: Case, draw_number: int) -> Evaluated:
         """Evaluate once after other parameters were written into the same tensors."""
@@ -223,9 +219,14 @@ def _open(device: str) -> Device:
     return CudaDevice()
 
 
-def _other_threads_s() -> float:
-    """Processor time of this process's other threads."""
-    return time.process_time() - time.thread_time()
+def other_threads_run() -> bool:
+    """Whether any is on a core or waits for one, as far as the system tells; their CPU times grow only by ticks."""
+    for task in Path("/proc/self/task").glob("*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            state = task.read_text().rpartition(")")[2].split()[0]
+            if state == "R" and int(task.parent.name) != threading.get_native_id():
+                return True
+    return False
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

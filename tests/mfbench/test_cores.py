@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+import torch
 
 from mfbench import cores, worker
 from mfbench.worker import Worker
@@ -57,6 +58,13 @@ def test_where_the_system_does_not_tell_nothing_happens(monkeypatch) -> None:
     assert cores.current() is None
 
 
+@pytest.fixture(autouse=True)
+def _threads_restored():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 TRIES = 5  # other programs may keep the thread from its core for as long as a worker waits
 
 
@@ -82,6 +90,20 @@ def test_a_worker_rests_once_its_threads_sleep() -> None:
         return not alive
 
     assert any(waited() for _ in range(TRIES))
+
+
+@linux
+@pytest.mark.skipif(os.cpu_count() == 1, reason="one core: OpenMP does not spin")
+def test_a_worker_rests_once_openmp_sleeps() -> None:
+    resting = Worker("closed-form", "cpu", 2)
+    numbers = torch.rand(600, 600)
+
+    def rested() -> bool:
+        (numbers * numbers).sum()
+        resting.rest()
+        return not worker.other_threads_run()
+
+    assert sum(rested() for _ in range(TRIES)) > TRIES / 2
 
 
 def test_a_thread_that_never_sleeps_is_not_waited_for(monkeypatch) -> None:
