@@ -29,8 +29,8 @@ class Backend(NamedTuple):
 def implementation(name: str) -> ModuleType:
     """The module behind a backend's name; imported on first use, since a compiler may stand behind it.
 
-    Each offers `unavailable(problem) -> str` (a reason, empty where it can run; `None` asks for the machine)
-    and `step(problem, precision, deterministic, gradients) -> (loss, grads | None)`.
+    Each offers `unavailable(problem, precision, deterministic) -> str` (a reason, empty where it can run; without
+    arguments it asks for the machine) and `step(problem, precision, deterministic, gradients) -> (loss, grads | None)`.
     """
     if name not in MODULES:
         close = difflib.get_close_matches(name, ("auto", *MODULES), n=1)
@@ -41,7 +41,7 @@ def implementation(name: str) -> ModuleType:
 
 def backends() -> dict[str, Backend]:
     """Every backend by name: available on this machine or not, and why not."""
-    reasons = {name: implementation(name).unavailable(None) for name in MODULES}
+    reasons = {name: implementation(name).unavailable() for name in MODULES}
     return {name: Backend(not reason, reason) for name, reason in reasons.items()}
 
 
@@ -56,22 +56,9 @@ def choose(name: str, problem: Problem, precision: str = "ieee", deterministic: 
     """
     if name != "auto":
         module = implementation(name)
-        reason = _reason(module, problem, precision, deterministic)
+        reason = module.unavailable(problem, precision, deterministic)
         if reason:
             raise RuntimeError(f"backend {name!r} cannot run this problem here: {reason}")
         return module
-    fused = implementation("native" if problem.ratings.device.type == "cpu" else "triton")
-    return implementation("torch") if _reason(fused, problem, precision, deterministic) else fused
-
-
-def _reason(module: ModuleType, problem: Problem, precision: str, deterministic: bool) -> str:
-    """Why a backend cannot run a problem, empty where it can.
-
-    A backend that decodes ratings says so by `DECODES`; one with a build for each precision has `not_shipped`.
-    """
-    if (problem.grid is not None or problem.packed) and not getattr(module, "DECODES", False):
-        return "it does not decode ratings as codes or with a packed mask"
-    reason = module.unavailable(problem)
-    if not reason and hasattr(module, "not_shipped"):
-        reason = module.not_shipped(problem, precision, deterministic)
-    return reason
+    fused = implementation("native" if problem.ratings.is_cpu else "triton")
+    return implementation("torch") if fused.unavailable(problem, precision, deterministic) else fused

@@ -159,7 +159,7 @@ def _run(
     precision = resolve_precision(precision)
     deterministic = deterministic or torch.are_deterministic_algorithms_enabled()
     module = choose(backend, problem, precision, deterministic)
-    if 0 in problem.shape:
+    if 0 in problem.ratings.shape or 0 in problem.user_factors.shape:
         module = tiled  # nothing to fuse: no kernel has to know empty sizes
     return module.step(problem, precision, deterministic, gradients)
 

@@ -71,43 +71,39 @@ def check_problem(
         TypeError: an argument is not a dense tensor, its dtype is not one that the step takes, or `reg` is no number.
         ValueError: a shape or a device does not fit the others, or `reg` is not finite.
     """
-    parameters = (user_factors, item_factors, user_bias, item_bias, global_bias)
-    problem = Problem(*parameters, ratings, mask, reg, grid, packed, occupied)
-    for name, parameter in zip(Grads._fields, parameters, strict=True):
-        _check_tensor(name, parameter)
+    _check_tensor("user_factors", user_factors)
+    _check_tensor("item_factors", item_factors)
     check_ratings(ratings, mask)
     dtype, device = user_factors.dtype, user_factors.device
     if dtype not in PARAMETER_DTYPES:
         raise TypeError(f"user_factors: expected float32 or float64, got {dtype}")
-    for name, parameter in zip(Grads._fields, parameters, strict=True):
+    m, rank = _rows_and_columns("user_factors", user_factors)
+    n, _ = _rows_and_columns("item_factors", item_factors)
+    for name, parameter, shapes in (
+        ("item_factors", item_factors, ((n, rank),)),
+        ("user_bias", user_bias, ((m,), (m, 1))),
+        ("item_bias", item_bias, ((n,), (n, 1))),
+        ("global_bias", global_bias, ((), (1,))),
+    ):
+        _check_tensor(name, parameter)
         if parameter.dtype is not dtype:
             raise TypeError(f"{name}: expected {dtype} as user_factors, got {parameter.dtype}")
-
-    for name, factors in (("user_factors", user_factors), ("item_factors", item_factors)):
-        if factors.dim() != 2:
-            raise ValueError(f"{name}: expected 2 dimensions, got shape {tuple(factors.shape)}")
-    m, rank = user_factors.shape
-    n = item_factors.shape[0]
-    _check_shape("item_factors", item_factors, (n, rank))
-    _check_shape("user_bias", user_bias, (m,), (m, 1))
-    _check_shape("item_bias", item_bias, (n,), (n, 1))
-    _check_shape("global_bias", global_bias, (), (1,))
-    _check_shape("ratings", ratings, (m, n))
+        _check_place(name, parameter, shapes, device)
+    _check_place("ratings", ratings, ((m, n),), device)
     if mask is not None:
-        _check_shape("mask", mask, (m, packed_words(n)) if packed else (m, n))
+        _check_place("mask", mask, ((m, packed_words(n) if packed else n),), device)
     if grid is not None:
-        _check_shape("ratings.grid", grid, (2,))
+        _check_place("ratings.grid", grid, ((2,),), device)
     if occupied is not None:
-        _check_shape("ratings.occupied", occupied, (-(-m // OCCUPIED_BLOCK), -(-n // OCCUPIED_BLOCK)))
-
-    for name, tensor in zip(Problem._fields, problem, strict=True):
-        if isinstance(tensor, Tensor) and tensor.device != device:
-            raise ValueError(f"{name}: expected device {device} as user_factors, got {tensor.device}")
+        blocks = (-(-m // OCCUPIED_BLOCK), -(-n // OCCUPIED_BLOCK))
+        _check_place("ratings.occupied", occupied, (blocks,), device)
     if not isinstance(reg, (float, Real, torch.SymFloat, torch.SymInt)):
         raise TypeError(f"reg: expected a finite number, got {reg!r}")
     if not math.isfinite(reg):
         raise ValueError(f"reg: expected a finite number, got {reg!r}")
-    return problem
+    return Problem(
+        user_factors, item_factors, user_bias, item_bias, global_bias, ratings, mask, reg, grid, packed, occupied
+    )
 
 
 def packed_words(n: int) -> int:
@@ -130,15 +126,24 @@ def check_ratings(ratings: Tensor, mask: Tensor | None) -> None:
 def _check_tensor(name: str, value: Tensor) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
-    if value.layout != torch.strided or value.is_neg():
-        came = "a lazily negated one, see resolve_neg()" if value.layout == torch.strided else value.layout
+    if value.layout is not torch.strided or value.is_neg():
+        came = "a lazily negated one, see resolve_neg()" if value.layout is torch.strided else value.layout
         raise TypeError(f"{name}: expected a dense tensor, got {came}")
 
 
-def _check_shape(name: str, tensor: Tensor, *expected: tuple[int, ...]) -> None:
-    if tensor.shape not in expected:
-        shapes = " or ".join(str(shape) for shape in expected)
-        raise ValueError(f"{name}: expected shape {shapes}, got {tuple(tensor.shape)}")
+def _check_place(name: str, tensor: Tensor, shapes: tuple[tuple[int, ...], ...], device: torch.device) -> None:
+    if tensor.shape not in shapes:
+        expected = " or ".join(map(str, shapes))
+        raise ValueError(f"{name}: expected shape {expected}, got {tuple(tensor.shape)}")
+    if tensor.device != device:
+        raise ValueError(f"{name}: expected device {device} as user_factors, got {tensor.device}")
+
+
+def _rows_and_columns(name: str, factors: Tensor) -> tuple[int, int]:
+    if factors.dim() != 2:
+        raise ValueError(f"{name}: expected 2 dimensions, got shape {tuple(factors.shape)}")
+    rows, columns = factors.shape
+    return rows, columns
 
 
 def squared_norms(problem: Problem) -> Tensor:

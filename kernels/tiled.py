@@ -10,10 +10,9 @@ from kernels.problem import Grads, Problem, squared_norms
 
 TILE_ELEMENTS = 1 << 18  # errors of one tile: 1 MiB in float32, so that they stay in cache
 TILE_ITEMS = 1 << 13
-DECODES = True
 
 
-def unavailable(problem: Problem | None = None) -> str:
+def unavailable(problem: Problem | None = None, precision: str = "ieee", deterministic: bool = False) -> str:
     """Why this backend cannot run: never, so the empty string."""
     return ""
 

@@ -12,8 +12,6 @@ from torch import Tensor
 from kernels.cpu.build import BuildError, load_kernel
 from kernels.problem import Grads, Problem
 
-DECODES = True
-
 # As in ratings.h: `RatingKind`; `MaskKind`, which is the bytes of an element, plus 16 where the top bit is a sign.
 CODES, BITS = 6, 32
 RATING_KINDS = {
@@ -57,7 +55,7 @@ def _reason() -> str:
     return ""
 
 
-def unavailable(problem: Problem | None = None) -> str:
+def unavailable(problem: Problem | None = None, precision: str = "ieee", deterministic: bool = False) -> str:
     """Why the kernel cannot run here, or cannot run `problem`; empty where it can."""
     reason = _reason()
     if reason or problem is None:

@@ -12,12 +12,11 @@ from torch import Tensor
 from kernels.gpu import config
 from kernels.problem import Grads, Problem
 
-DECODES = True
 TARGET = config.Target("cpu", multiprocessors=1, shared_bytes=1 << 30)
 _patching = threading.Lock()  # while it runs, the interpreter replaces parts of triton.language
 
 
-def unavailable(problem: Problem | None = None) -> str:
+def unavailable(problem: Problem | None = None, precision: str = "ieee", deterministic: bool = False) -> str:
     """Why this backend cannot run the problem, or anything where it is None; empty where it can."""
     try:
         import triton  # noqa: F401

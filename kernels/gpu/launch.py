@@ -11,11 +11,10 @@ from torch import Tensor
 from kernels.gpu import config
 from kernels.problem import Grads, Problem
 
-DECODES = True
 DEVICES = ("cuda", "xpu")  # ROCm calls itself cuda
 
 
-def unavailable(problem: Problem | None = None) -> str:
+def unavailable(problem: Problem | None = None, precision: str = "ieee", deterministic: bool = False) -> str:
     """Why this backend cannot run the problem, or anything where it is None; empty where it can."""
     try:
         import triton  # noqa: F401
@@ -27,16 +26,11 @@ def unavailable(problem: Problem | None = None) -> str:
     device = problem.ratings.device
     if device.type not in DEVICES:
         return f"the kernel takes CUDA, ROCm or XPU tensors, got {device}"
-    return ""
-
-
-def not_shipped(problem: Problem, precision: str, deterministic: bool) -> str:
-    """Why there is no build for the problem on its device, empty where there is one."""
-    device = target_of(problem.ratings.device)
+    target = target_of(device)
     try:
-        config.pick(device, problem.shape[2], precision, deterministic, problem.user_factors.element_size())
+        config.pick(target, problem.shape[2], precision, deterministic, problem.user_factors.element_size())
     except config.NotShipped as reason:
-        return f"not shipped for {device.name}: {reason}"
+        return f"not shipped for {target.name}: {reason}"
     return ""
 
 

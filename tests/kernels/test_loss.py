@@ -351,7 +351,7 @@ def test_cpu_backends_refuse_tensors_elsewhere():
 
 def test_auto_falls_back_where_the_native_kernel_cannot_run(monkeypatch):
     native = importlib.import_module(MODULES["native"])
-    monkeypatch.setattr(native, "unavailable", lambda problem=None: "no C++ compiler found")
+    monkeypatch.setattr(native, "unavailable", lambda *_: "no C++ compiler found")
     monkeypatch.setattr(native, "step", None)  # must not be reached
     inputs = draw_inputs(33, 47, 6)
     assert backends()["native"] == Backend(False, "no C++ compiler found")
@@ -364,7 +364,7 @@ def test_auto_falls_back_where_the_native_kernel_cannot_run(monkeypatch):
 
 def test_an_unavailable_backend_is_refused_for_empty_sizes_too(monkeypatch):
     native = importlib.import_module(MODULES["native"])
-    monkeypatch.setattr(native, "unavailable", lambda problem=None: "no C++ compiler found")
+    monkeypatch.setattr(native, "unavailable", lambda *_: "no C++ compiler found")
     with pytest.raises(RuntimeError, match=r"no C\+\+ compiler found"):
         mf_loss(*draw_inputs(0, 5, 2), backend="native")
 
