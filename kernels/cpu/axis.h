@@ -15,6 +15,18 @@ struct Side {  // as the caller has it
     void *d_factors, *d_bias;  // contiguous
 };
 
+// The sum of the squares of numbers in float64 throughout, where they are whole groups of CHAINS vectors.
+template <class T> double sum_of_squares(int64_t count, const T *values) {
+    using Doubles = typename Simd<double>::Vector;
+    Doubles squares[CHAINS] = {};
+    for (const T *at = values; at < values + count;)
+        for (int chain = 0; chain < CHAINS; ++chain, at += Simd<double>::LANES) {
+            const Doubles numbers = load_doubles(at);
+            squares[chain] += numbers * numbers;
+        }
+    return sum_lanes<double>((squares[0] + squares[1]) + (squares[2] + squares[3]));
+}
+
 // A side of the matrix, cut into ranges of whole cells.
 template <class T> class Axis {
     static constexpr int LANES = Simd<T>::LANES;
@@ -39,44 +51,57 @@ template <class T> class Axis {
         std::fill_n(d_bias + at, rows, 0.0);
     }
 
-    // Copies rows and adds `extra` to their biases; rows beyond the last one are zeros. factors: [.., ld]; bias: [..].
-    void pack(int64_t begin, int64_t end, T extra, T *factors, T *bias) const {
+    // Copies rows and adds `extra` to their biases; rows beyond the last one are zeros.
+    // factors: [.., ld]; packed_bias: [..].
+    void pack(int64_t begin, int64_t end, T extra, T *factors, T *packed_bias) const {
         const int64_t there = std::min(end, given.count);
         const T *from = static_cast<const T *>(given.factors) + begin * given.row_stride;
         for (int64_t i = begin; i < there; ++i, from += given.row_stride, factors += ld) {
             copy_row(from, factors);
-            *bias++ = static_cast<const T *>(given.bias)[i * given.bias_stride] + extra;
+            *packed_bias++ = bias(i) + extra;
         }
         std::fill_n(factors, (end - there) * ld, T(0));
-        std::fill_n(bias, end - there, extra);
+        std::fill_n(packed_bias, end - there, extra);
     }
 
-    // Sums the partial gradients of rows in a fixed order, regularises and doubles; adds up the bias partials.
-    // factors, bias: the rows as `pack` leaves them, without an extra.
-    void finish(int64_t begin, int64_t end, int64_t partials, double reg, const T *factors, const T *bias,
-                double &bias_sum) const {
-        for (int64_t i = begin; i < std::min(end, given.count); ++i, factors += ld, ++bias) {
-            const T *d_row = d_factors + i * ld;
+    // Of a range, whose factors are as `pack` left them: the squares of factors and biases, summed in float64.
+    double squared_norm(int64_t range, const T *factors) const {
+        double sum = sum_of_squares((begin(range + 1) - begin(range)) * ld, factors);
+        for (int64_t i = begin(range); i < end(range); ++i) sum += double(bias(i)) * double(bias(i));
+        return sum;
+    }
+
+    // Of a task's share of the rows: sums the partial gradients in a fixed order, regularises and doubles.
+    // Returns the sum of the bias partials.
+    double finish(int64_t task, int64_t tasks, int64_t partials, double reg) const {
+        double bias_sum = 0;
+        for (int64_t i = begin(task, tasks), end = std::min(begin(task + 1, tasks), given.count); i < end; ++i) {
+            const T *row = static_cast<const T *>(given.factors) + i * given.row_stride, *d_row = d_factors + i * ld;
             T *to = static_cast<T *>(given.d_factors) + i * rank;
-            const auto gradient = [&](int64_t k, auto like) {
-                auto sum = T(reg) * load<decltype(like)>(factors + k);
+            const auto gradient = [&](int64_t k, auto factor) {
+                auto sum = T(reg) * factor;
                 for (int64_t partial = 0; partial < partials; ++partial)
-                    sum += load<decltype(like)>(d_row + partial * padded * ld + k);
+                    sum += load<decltype(factor)>(d_row + partial * padded * ld + k);
                 store(to + k, sum + sum);
             };
-            if (rank >= LANES) for_vectors([&](int64_t k) { gradient(k, V{}); });
-            else for (int64_t k = 0; k < rank; ++k) gradient(k, T(0));
+            if (by_vectors()) for_vectors([&](int64_t k) { gradient(k, load<V>(row + k)); });
+            else for (int64_t k = 0; k < rank; ++k) gradient(k, row[k * given.column_stride]);
             double sum = 0;
             for (int64_t partial = 0; partial < partials; ++partial) sum += d_bias[partial * padded + i];
-            static_cast<T *>(given.d_bias)[i] = T(2 * (sum + reg * double(*bias)));
+            static_cast<T *>(given.d_bias)[i] = T(2 * (sum + reg * double(bias(i))));
             bias_sum += sum;
         }
+        return bias_sum;
     }
 
   private:
+    T bias(int64_t i) const { return static_cast<const T *>(given.bias)[i * given.bias_stride]; }
+
+    bool by_vectors() const { return given.column_stride == 1 && rank >= LANES; }
+
     void copy_row(const T *from, T *row) const {
         for (int64_t k = rank / LANES * LANES; k < ld; k += LANES) store(row + k, V{});
-        if (given.column_stride == 1 && rank >= LANES) {
+        if (by_vectors()) {
             for_vectors([&](int64_t k) { store(row + k, load<V>(from + k)); });
         } else {
             for (int64_t k = 0; k < rank; ++k) row[k] = from[k * given.column_stride];
@@ -88,15 +113,3 @@ template <class T> class Axis {
         for (int64_t k = 0; k < rank; k += LANES) visit(std::min(k, rank - LANES));
     }
 };
-
-// The sum of the squares of numbers in float64 throughout, where they are whole groups of CHAINS vectors.
-template <class T> double squared_norm(int64_t count, const T *values) {
-    using Doubles = typename Simd<double>::Vector;
-    Doubles squares[CHAINS] = {};
-    for (const T *at = values; at < values + count;)
-        for (int chain = 0; chain < CHAINS; ++chain, at += Simd<double>::LANES) {
-            const Doubles numbers = load_doubles(at);
-            squares[chain] += numbers * numbers;
-        }
-    return sum_lanes<double>((squares[0] + squares[1]) + (squares[2] + squares[3]));
-}

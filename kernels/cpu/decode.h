@@ -71,7 +71,8 @@ inline void decode(const Matrix &matrix, const Region &at, To *to, int64_t pitch
     for (int64_t r = 0; r < at.rows; ++r, to += pitch) {
         const S *row = address<S>(matrix, at.i + r, at.j);
         for (int64_t c = 0; c < grouped; c += GROUP) decode_group<GROUP>(row + c, to + c, element);
-        for (int64_t c = grouped; c < at.columns; ++c) to[c] = element(row[c * stride]);
+        if (stride == 1) for (int64_t c = grouped; c < at.columns; ++c) to[c] = element(row[c]);
+        else for (int64_t c = 0; c < at.columns; ++c) to[c] = element(row[c * stride]);
     }
 }
 

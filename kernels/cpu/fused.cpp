@@ -48,7 +48,6 @@ template <class T> class Step {
         Packed users, items;
         T *items_by_rank;  // [rows / NR, ld, NR]
         Block<T> *block;
-        Packed finished;  // of a cell
     };
 
     const Call &call;
@@ -56,7 +55,7 @@ template <class T> class Step {
     Axis<T> users, items;
     Ratings<T, Block<T>::ITEMS> ratings;
     int64_t tasks;                    // of finishing: each takes its share of both sides
-    double *sse, *norms, *bias_sums;  // per unit, per task, per task
+    double *sse, *norms, *bias_sums;  // per unit, per unit, per task
     Workspace *workspaces;            // one for each thread
 
   public:
@@ -81,14 +80,13 @@ template <class T> class Step {
         const int64_t units = users.ranges * items.ranges;
         const Pool::Lease pool(call.threads);
         pool.parallel(call.threads, units, [&](int64_t unit, int64_t thread) { run_unit(unit, workspaces[thread]); });
-        pool.parallel(call.threads, tasks, [&](int64_t task, int64_t thread) {
-            norms[task] = bias_sums[task] = 0;
-            double unused = 0;
-            finish(users, items.ranges, task, workspaces[thread].finished, bias_sums[task]);
-            finish(items, users.ranges, task, workspaces[thread].finished, unused);
+        *call.loss = sum(sse, units) + call.reg * sum(norms, units);
+        if (!call.gradients) return;
+        pool.parallel(call.threads, tasks, [&](int64_t task, int64_t) {
+            bias_sums[task] = users.finish(task, tasks, items.ranges, call.reg);
+            items.finish(task, tasks, users.ranges, call.reg);
         });
-        *call.loss = sum(sse, units) + call.reg * sum(norms, tasks);
-        if (call.gradients) *static_cast<T *>(call.d_global_bias) = T(2 * sum(bias_sums, tasks));
+        *static_cast<T *>(call.d_global_bias) = T(2 * sum(bias_sums, tasks));
     }
 
   private:
@@ -158,13 +156,11 @@ template <class T> class Step {
                 place(axis->d_bias, partials * axis->padded);
             }
             place(sse, users.ranges * items.ranges);
-            place(norms, tasks);
+            place(norms, users.ranges * items.ranges);
             place(bias_sums, tasks);
             place(workspaces, call.threads);
             for (int64_t thread = 0; thread < call.threads; ++thread) {
                 Workspace unplaced, &own = measured ? workspaces[thread] : unplaced;
-                place(own.finished.factors, std::max(users.cell, items.cell) * ld);
-                place(own.finished.bias, std::max(users.cell, items.cell));
                 if (thread >= users.ranges * items.ranges) continue;  // there is no unit for it
                 own.users.range = own.items.range = -1;
                 place(own.users.factors, users.longest() * ld);
@@ -185,13 +181,13 @@ template <class T> class Step {
             users.clear(item_range, user_range);
             items.clear(user_range, item_range);
         }
-        sse[unit] = 0;
+        sse[unit] = norms[unit] = 0;
+        if (item_range == 0) norms[unit] += users.squared_norm(user_range, own.users.factors);
+        if (user_range == 0) norms[unit] += items.squared_norm(item_range, own.items.factors);
         const int64_t i_end = users.end(user_range), j_end = items.end(item_range);
         for (int64_t i = users.begin(user_range); i < i_end; i += Block<T>::USERS)
             for (int64_t j = items.begin(item_range), columns; j < j_end; j += columns) {
                 columns = std::min<int64_t>(Block<T>::ITEMS, j_end - j);
-                // a ragged end is read through a copy: it has a block of its own
-                if (columns % NR && columns > Block<T>::CELL_ITEMS) columns -= columns % Block<T>::CELL_ITEMS;
                 const Region at = {i, j, std::min<int64_t>(Block<T>::USERS, i_end - i), columns};
                 sse[unit] += block_errors(at, users.d_bias + item_range * users.padded + i, own);
                 if (call.gradients && own.block->any()) block_gradients(at, user_range, item_range, own);
@@ -214,18 +210,6 @@ template <class T> class Step {
             transpose<NR>(rank, own.items.factors + j * ld, ld, own.items_by_rank + j * ld);
     }
 
-    // A task's share of an axis: its squared norm and, where asked for, its gradients.
-    void finish(const Axis<T> &axis, int64_t partials, int64_t task, const Packed &packed, double &bias_sum) {
-        const int64_t end = axis.begin(task + 1, tasks);
-        for (int64_t i = axis.begin(task, tasks); i < end; i += axis.cell) {
-            axis.pack(i, i + axis.cell, T(0), packed.factors, packed.bias);
-            norms[task] += squared_norm(axis.cell * ld, packed.factors);
-            for (int64_t r = 0; r < axis.cell; ++r) norms[task] += double(packed.bias[r]) * double(packed.bias[r]);
-            if (call.gradients)
-                axis.finish(i, i + axis.cell, partials, call.reg, packed.factors, packed.bias, bias_sum);
-        }
-    }
-
     // The errors of a block, their row sums added to d_user_bias; returns the sum of their squares.
     double block_errors(const Region &at, double *d_user_bias, Workspace &own) {
         const T *P = own.users.factors + (at.i - own.users.first) * ld;
@@ -233,13 +217,18 @@ template <class T> class Step {
         const T *bu = own.users.bias + (at.i - own.users.first), *bi = own.items.bias + (at.j - own.items.first);
         Block<T> &block = *own.block;
         const bool prefetching = cells() > CACHED;
+        const int64_t whole = at.columns / NR * NR;  // a register tile at the end that is not is read by itself
         double squares = 0;
         std::fill_n(block.column_sums, Block<T>::ITEMS, T(0));
         std::fill(std::begin(block.seen), std::end(block.seen), Set(0));
         for (int64_t i = 0; i < at.rows; i += MR) {
-            Strip<T> strip;
-            const Set seen = block.seen[i / MR] = ratings.strip(
-                {at.i + i, at.j, std::min<int64_t>(MR, at.rows - i), at.columns}, strip, block.copy);
+            const int64_t rows = std::min<int64_t>(MR, at.rows - i);
+            Strip<T> strip, last;
+            Set seen = ratings.strip({at.i + i, at.j, rows, whole}, strip, block.copy);
+            if (whole < at.columns)
+                seen |= ratings.strip({at.i + i, at.j + whole, rows, at.columns - whole}, last, block.last_copy)
+                        << whole / NR;
+            block.seen[i / MR] = seen;
             const Place next = later(seen ? 1 : LOOK_AHEAD, i, at);
             T *E = block.E + i * Block<T>::ITEMS;
             for (int64_t j = 0; j < at.columns; j += NR) {
@@ -252,11 +241,15 @@ template <class T> class Step {
             }
             if (!seen) continue;
             StripErrors<T> errors = {E, Block<T>::ITEMS, block.column_sums, {}, 0};
-            for_runs(seen, NR, strip.columns,
-                     [&](int64_t j, int64_t length) { ratings.errors(strip, j, j + length, bu + i, bi, errors); });
+            for_runs(seen & below(whole / NR), NR, whole, [&](int64_t j, int64_t length) {
+                ratings.errors(strip, j, j + length, bu + i, bi, errors);
+            });
+            errors.E += whole;
+            errors.column_sums += whole;
+            if (has(seen, whole / NR)) ratings.errors(last, 0, NR, bu + i, bi + whole, errors);
             squares += errors.squares;
             if (!call.gradients) continue;
-            for (int64_t r = 0; r < strip.rows; ++r) d_user_bias[i + r] += errors.row_sums[r];
+            for (int64_t r = 0; r < rows; ++r) d_user_bias[i + r] += errors.row_sums[r];
         }
         return squares;
     }

@@ -171,18 +171,18 @@ class Pool {
     // The state with a job open that is not number `done`.
     std::uint64_t await(std::uint64_t done) {
         const auto open = [&](std::uint64_t state) { return state & OPEN && state / NEXT_JOB != done; };
-        const auto end = std::chrono::steady_clock::now() + SPIN;
-        do {
-            for (int i = 0; i < PAUSES; ++i, pause())
-                if (const auto state = state_.load(std::memory_order_relaxed); open(state)) return state;
-            std::this_thread::yield();
-        } while (std::chrono::steady_clock::now() < end);
-        std::unique_lock<std::mutex> lock(mutex_);
-        ++sleeping_;
-        any_asleep_.store(true);
-        std::uint64_t state;
-        while (!open(state = state_.load())) posted_.wait(lock);
-        if (--sleeping_ == 0) any_asleep_.store(false);
-        return state;
+        for (;;) {
+            const auto end = std::chrono::steady_clock::now() + SPIN;
+            do {
+                for (int i = 0; i < PAUSES; ++i, pause())
+                    if (const auto state = state_.load(std::memory_order_relaxed); open(state)) return state;
+                std::this_thread::yield();
+            } while (std::chrono::steady_clock::now() < end);
+            std::unique_lock<std::mutex> lock(mutex_);
+            ++sleeping_;
+            any_asleep_.store(true);
+            if (!open(state_.load())) posted_.wait(lock);
+            if (--sleeping_ == 0) any_asleep_.store(false);
+        }  // woken too late for a job, it spins for the next one: else it would be too late for that one, too
     }
 };
