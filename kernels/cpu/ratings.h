@@ -104,36 +104,40 @@ void strip_errors(const Strip<T> &strip, int64_t begin, int64_t end, const T *us
         row_errors<T, how, Stored, Word, 1>(strip, r, begin, end, user_bias, item_bias, to);
 }
 
-// Whether any place of a register tile, whose first column is c, is observed in the rows from begin to end.
-template <class T, Missing how, class Stored, class Word>
-ALWAYS_INLINE bool any_seen(const Strip<T> &strip, int64_t begin, int64_t end, int64_t c) {
-    if constexpr (how != Missing::BY_NAN && sizeof(Word) == 1) {
-        typename Simd<T>::ByteRow seen = {};
-        for (int64_t r = begin; r < end; ++r) {
-            const auto bytes = load<typename Simd<T>::ByteRow>(Row<T, how, Stored, Word>(strip, r).words + c);
-            seen |= how == Missing::BY_CODE ? bytes ^ MISSING_CODE : bytes;
+// The register tiles with an observed rating in ROWS rows of a strip, from `first` on; its last row stands for any beyond.
+template <class T, Missing how, class Stored, class Word, int ROWS>
+ALWAYS_INLINE Set seen_in(const Strip<T> &strip, int64_t first) {
+    constexpr int NR = Simd<T>::NR, LANES = Simd<T>::LANES;
+    Row<T, how, Stored, Word> rows[ROWS];
+    for (int r = 0; r < ROWS; ++r) rows[r] = {strip, std::min<int64_t>(first + r, strip.rows - 1)};
+    Set seen = 0;
+    for (int64_t c = 0; c < strip.columns; c += NR) {
+        bool here;
+        if constexpr (how != Missing::BY_NAN && sizeof(Word) == 1) {
+            typename Simd<T>::ByteRow bytes = {};
+#pragma GCC unroll 12
+            for (const auto &row : rows) {
+                const auto words = load<typename Simd<T>::ByteRow>(row.words + c);
+                bytes |= how == Missing::BY_CODE ? words ^ MISSING_CODE : words;
+            }
+            here = nonzero(bytes);
+        } else {
+            typename Simd<T>::Lanes missing = ~typename Simd<T>::Lanes{};
+#pragma GCC unroll 12
+            for (const auto &row : rows)
+                for (int v = 0; v < NR; v += LANES) missing &= row.missing(c + v);
+            here = nonzero(~missing);
         }
-        return nonzero(seen);
-    } else {
-        typename Simd<T>::Lanes missing = ~typename Simd<T>::Lanes{};
-        for (int64_t r = begin; r < end; ++r)
-            for (int64_t v = c; v < c + Simd<T>::NR; v += Simd<T>::LANES)
-                missing &= Row<T, how, Stored, Word>(strip, r).missing(v);
-        return nonzero(~missing);
+        seen |= Set(here) << c / NR;
     }
+    return seen;
 }
 
-// The strip's register tiles with an observed rating.
+// The strip's register tiles with an observed rating. The first row shows them all unless ratings are rare.
 template <class T, Missing how, class Stored, class Word> Set strip_seen(const Strip<T> &strip) {
-    constexpr int NR = Simd<T>::NR;
-    const int64_t tiles = strip.columns / NR;
-    Set seen = 0;
-    for (int64_t t = 0; t < tiles; ++t)  // the first row is enough unless ratings are rare
-        seen |= Set(any_seen<T, how, Stored, Word>(strip, 0, 1, t * NR)) << t;
-    for_each(below(tiles) & ~seen, [&](int64_t t) {
-        seen |= Set(any_seen<T, how, Stored, Word>(strip, 1, strip.rows, t * NR)) << t;
-    });
-    return seen;
+    const Set seen = seen_in<T, how, Stored, Word, 1>(strip, 0);
+    if (seen == below(strip.columns / Simd<T>::NR)) return seen;
+    return seen | seen_in<T, how, Stored, Word, MR - 1>(strip, 1);
 }
 
 template <class T, int ITEMS> class Ratings {
