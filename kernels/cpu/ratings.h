@@ -104,7 +104,7 @@ void strip_errors(const Strip<T> &strip, int64_t begin, int64_t end, const T *us
         row_errors<T, how, Stored, Word, 1>(strip, r, begin, end, user_bias, item_bias, to);
 }
 
-// The register tiles with an observed rating in ROWS rows of a strip, from `first` on; its last row stands for any beyond.
+// The tiles with an observed rating in ROWS rows of a strip, from `first` on; its last row stands for any beyond.
 template <class T, Missing how, class Stored, class Word, int ROWS>
 ALWAYS_INLINE Set seen_in(const Strip<T> &strip, int64_t first) {
     constexpr int NR = Simd<T>::NR, LANES = Simd<T>::LANES;
