@@ -10,7 +10,6 @@ import functools
 import gc
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -149,9 +148,10 @@ class Worker:
         """
         _poison(self.outputs)
         self.outputs = []
-        until = clock() + REST_S
-        while other_threads_run() and clock() < until:
+        until, quiet = clock() + REST_S, 0
+        while quiet < 2 and clock() < until:  # one look may meet a thread as it waits for a page
             time.sleep(0)  # lets other threads have the interpreter
+            quiet = 0 if other_threads_run() else quiet + 1
 
     def evaluate_anew(self, case: Case, draw_number: int) -> Evaluated:
         """Evaluate once after other parameters were written into the same tensors."""
@@ -220,11 +220,13 @@ def _open(device: str) -> Device:
 
 
 def other_threads_run() -> bool:
-    """Whether any is on a core or waits for one, as far as the system tells; their CPU times grow only by ticks."""
-    for task in Path("/proc/self/task").glob("*/stat"):
+    """Whether any is on a core or waits for one, where Linux tells; their CPU times would show it a tick later."""
+    if sys.platform != "linux":
+        return False
+    own = Path("/proc/thread-self").resolve()
+    for task in own.parent.iterdir():
         with contextlib.suppress(OSError):  # it has ended
-            state = task.read_text().rpartition(")")[2].split()[0]
-            if state == "R" and int(task.parent.name) != threading.get_native_id():
+            if task != own and (task / "stat").read_bytes().rpartition(b")")[2].split()[0] == b"R":
                 return True
     return False
 

@@ -217,7 +217,7 @@ template <class T> class Step {
         const T *bu = own.users.bias + (at.i - own.users.first), *bi = own.items.bias + (at.j - own.items.first);
         Block<T> &block = *own.block;
         const bool prefetching = cells() > CACHED;
-        const int64_t whole = at.columns / NR * NR;  // a register tile at the end that is not is read by itself
+        const int64_t whole = at.columns / NR * NR;  // columns; what is left over is read by itself
         double squares = 0;
         std::fill_n(block.column_sums, Block<T>::ITEMS, T(0));
         std::fill(std::begin(block.seen), std::end(block.seen), Set(0));

@@ -183,6 +183,6 @@ class Pool {
             any_asleep_.store(true);
             if (!open(state_.load())) posted_.wait(lock);
             if (--sleeping_ == 0) any_asleep_.store(false);
-        }  // woken too late for a job, it spins for the next one: else it would be too late for that one, too
+        }  // who was woken too late for a job spins for the next one: asleep it would be too late for that one, too
     }
 };

@@ -79,6 +79,7 @@ def spin(seconds: float) -> threading.Thread:
     return thread
 
 
+@linux
 def test_a_worker_rests_once_its_threads_sleep() -> None:
     resting = Worker("closed-form", "cpu", 1)
 
@@ -106,6 +107,7 @@ def test_a_worker_rests_once_openmp_sleeps() -> None:
     assert sum(rested() for _ in range(TRIES)) > TRIES / 2
 
 
+@linux
 def test_a_thread_that_never_sleeps_is_not_waited_for(monkeypatch) -> None:
     monkeypatch.setattr(worker, "REST_S", 0.02)
     resting = Worker("closed-form", "cpu", 1)
