@@ -84,7 +84,7 @@ template <class T> class Axis {
                     sum += load<decltype(factor)>(d_row + partial * padded * ld + k);
                 store(to + k, sum + sum);
             };
-            if (by_vectors()) for_vectors([&](int64_t k) { gradient(k, load<V>(row + k)); });
+            if (rank >= LANES) for_vectors([&](int64_t k) { gradient(k, factors_at(row, k)); });
             else for (int64_t k = 0; k < rank; ++k) gradient(k, row[k * given.column_stride]);
             double sum = 0;
             for (int64_t partial = 0; partial < partials; ++partial) sum += d_bias[partial * padded + i];
@@ -97,15 +97,17 @@ template <class T> class Axis {
   private:
     T bias(int64_t i) const { return static_cast<const T *>(given.bias)[i * given.bias_stride]; }
 
-    bool by_vectors() const { return given.column_stride == 1 && rank >= LANES; }
+    V factors_at(const T *row, int64_t k) const {  // a vector of them
+        if (given.column_stride == 1) return load<V>(row + k);
+        T factors[LANES];
+        for (int lane = 0; lane < LANES; ++lane) factors[lane] = row[(k + lane) * given.column_stride];
+        return load<V>(factors);
+    }
 
     void copy_row(const T *from, T *row) const {
         for (int64_t k = rank / LANES * LANES; k < ld; k += LANES) store(row + k, V{});
-        if (by_vectors()) {
-            for_vectors([&](int64_t k) { store(row + k, load<V>(from + k)); });
-        } else {
-            for (int64_t k = 0; k < rank; ++k) row[k] = from[k * given.column_stride];
-        }
+        if (rank >= LANES) for_vectors([&](int64_t k) { store(row + k, factors_at(from, k)); });
+        else for (int64_t k = 0; k < rank; ++k) row[k] = from[k * given.column_stride];
     }
 
     // visit(k) for the vectors of a row of `rank` numbers, at least LANES of them: the last may overlap the one before.
