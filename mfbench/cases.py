@@ -144,7 +144,7 @@ def load_suite(name_or_path: str) -> Suite:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--suite: {path} is not TOML: {error}") from None
     except ValidationError as error:
-        raise UsageError(f"--suite: {path}: {_first(error)}") from None
+        raise UsageError(f"--suite: {path}: {fault(error, Suite)}") from None
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -154,7 +154,11 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(names)}"
 
 
-def _first(error: ValidationError) -> str:
+def fault(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first thing that does not fit `model`, where it stands, and what came; for a wrong name the nearest one."""
     detail = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in detail["loc"])
+    *group, name = detail["loc"]
+    place = ".".join(map(str, (*group, name)))
+    if detail["type"] == "extra_forbidden":
+        return f"{place}: no such name{nearest(str(name), (Axes if group else model).model_fields)}"
     return f"{place}: {detail['msg']}, got {detail['input']!r}"

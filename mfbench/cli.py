@@ -16,7 +16,7 @@ import click
 
 from mfbench import foreign_packages, forkserver, installed_from, messages
 from mfbench.errors import DataUnavailable, NotComparable, UsageError
-from mfbench.options import Finite, comma_separated, options
+from mfbench.options import Finite, options, several
 
 INTERRUPTED = 130  # exit code, as a shell has it for SIGINT
 
@@ -213,11 +213,11 @@ def train(**given: Any) -> int:
 
 
 @cli.command()
-@click.option("--target", callback=comma_separated, metavar="A,B", help="sm_90, gfx942, ...; default: all.")
-@click.option("--rank", callback=comma_separated, metavar="K,L", help="Default: 30.")
-@click.option("--precision", callback=comma_separated, metavar="A,B", help="Default: all.")
-@click.option("--encoding", callback=comma_separated, metavar="A,B", help="Default: float32+uint8.")
-@click.option("--mode", callback=comma_separated, metavar="A,B", help="fast (the default), deterministic.")
+@several("--target", "A,B", "sm_90, gfx942, ...; default: all.")
+@several("--rank", "K,L", "Default: 30.")
+@several("--precision", "A,B", "Default: all.")
+@several("--encoding", "A,B", "Default: float32+uint8.")
+@several("--mode", "A,B", "fast (the default), deterministic.")
 @click.option("--all", "everything", is_flag=True, help="Every tile that is shipped, where no other option says which.")
 @click.option("--jobs", type=click.IntRange(1, 1024), help="Compile in so many processes; default: one a CPU.")
 @click.option("--compare", "other", metavar="OTHER.json", type=click.Path(path_type=Path),

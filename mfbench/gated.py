@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mfbench.cases import Axes, Case
+from mfbench.cases import Axes, Case, fault
 from mfbench.errors import UsageError
 
 DEFAULT: dict[str, Any] = {"size": ["200x300", "129x65", "33x47"], "rank": [30, 1], "density": 0.7}
@@ -90,7 +90,5 @@ def cases(axes: Mapping[str, Any]) -> list[GatedCase]:
     try:
         group = Axes.model_validate(({} if "data" in axes else DEFAULT) | axes)
     except ValidationError as error:
-        detail = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in detail["loc"])
-        raise UsageError(f"mf_case: {place}: {detail['msg']}, got {detail['input']!r}") from None
+        raise UsageError(f"mf_case: {fault(error, Axes)}") from None
     return [GatedCase(case, device) for case in group.cases("mf_case")]

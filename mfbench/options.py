@@ -27,13 +27,18 @@ class Finite(click.FloatRange):
         return "" if self.min is None and self.max is None else super()._describe_range()
 
 
-def comma_separated(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
-    if value is None:
+def _names(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> list[str] | None:
+    if not values:
         return None
-    parts = list(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
-    if not parts:
-        raise click.BadParameter(f"expected one or more names, got {value!r}.")
-    return parts
+    names = list(dict.fromkeys(name.strip() for value in values for name in value.split(",") if name.strip()))
+    if not names:
+        raise click.BadParameter(f"expected one or more names, got {','.join(values)!r}.")
+    return names
+
+
+def several(option: str, metavar: str, help: str) -> Callable[..., Any]:
+    """An option for one name or more, with commas between them or given again; None where it is not given."""
+    return click.option(option, multiple=True, callback=_names, metavar=metavar, help=help)
 
 
 def _suites(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
@@ -46,9 +51,7 @@ OPTIONS: dict[str, Callable[..., Any]] = {
     "suite": click.option("--suite", default="quick", show_default=True, metavar="NAME|FILE.toml",
                           shell_complete=_suites),
     "device": click.option("--device", type=click.Choice(["cpu", "cuda", "all"]), help="Default: the best one here."),
-    "provider": click.option(
-        "--provider", callback=comma_separated, metavar="A,B", help="Also path/to/file.py:function."
-    ),
+    "provider": several("--provider", "A,B", "Also path/to/file.py:function; may be repeated."),
     "size": click.option("--size", multiple=True, metavar="MxN", help="Users x items; may be repeated."),
     "rank": click.option("--rank", type=click.IntRange(0, 1 << 20)),
     "density": click.option("--density", type=Finite(0, 1), help="Fraction observed."),

@@ -28,10 +28,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that uses `mf_case` runs once on every case of its marker."""
     if "mf_case" not in metafunc.fixturenames:
         return
+    from mfbench.errors import UsageError
     from mfbench.gated import cases
 
     marker = metafunc.definition.get_closest_marker("mf_case")
-    drawn = cases(dict(marker.kwargs) if marker else {})
+    try:
+        drawn = cases(dict(marker.kwargs) if marker else {})
+    except UsageError as error:  # a line, where pytest would show its own frames
+        raise pytest.Collector.CollectError(f"{metafunc.definition.nodeid}: {error}") from None
     metafunc.parametrize(
         "mf_case", drawn, indirect=True, ids=[f"{c.case.m}x{c.case.n}-rank{c.case.rank}" for c in drawn]
     )

@@ -20,14 +20,15 @@ def command(
     """Write the report, and the figures where `plots` is a folder.
 
     Raises:
-        UsageError: a file cannot be read or written, or what reports are made with is not installed.
+        UsageError: a file cannot be read or written, `out` has the name of another format, or what reports are made
+            with is not installed.
     """
     require()
+    form = form or _form_of(out)
     from mfbench.report import evidence, page
 
     what = page.content(evidence.load(paths), margin)
-    as_markdown = (form or ("md" if out.suffix.lower() in (".md", ".markdown") else "html")) == "md"
-    _write(out, (page.markdown if as_markdown else page.html)(what).encode(errors="replace"))
+    _write(out, (page.markdown if form == "md" else page.html)(what).encode(errors="replace"))
     if plots is not None:
         _write_plots(what, plots, plots_format)
     for note in what.notes:
@@ -40,6 +41,14 @@ def require() -> None:
     missing = [package for package in NEEDED if find_spec(package) is None]
     if missing:
         raise UsageError(f"reports need {' and '.join(missing)}: pip install 'mfbench[report]'")
+
+
+def _form_of(out: Path) -> str:
+    known = {".html": "html", ".htm": "html", ".md": "md", ".markdown": "md", "": "html"}
+    suffix = out.suffix.lower()
+    if suffix not in known:
+        raise UsageError(f"--out: expected a name that ends in .html or .md, or --format, got {out}")
+    return known[suffix]
 
 
 def _write(path: Path, content: bytes) -> None:

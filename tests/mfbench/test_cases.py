@@ -60,7 +60,7 @@ def test_nearest_name() -> None:
     ("content", "message"),
     [
         ("description = 'x'\n[[case]]\nrank = 'high'", r"case\.0\.rank"),
-        ("description = 'x'\n[[case]]\nsizes = '3x4'", r"case\.0\.sizes: Extra inputs"),
+        ("description = 'x'\n[[case]]\nsizes = '3x4'", r"case\.0\.sizes: no such name; did you mean 'size'"),
         ("description = 'x'\n[[case]]\nratings_dtype = 'int16'", r"case\.0\.ratings_dtype"),
         ("description = 'x'", "case: Field required"),
         ("description = ", "is not TOML"),

@@ -57,6 +57,15 @@ def test_list_names_everything(monkeypatch, capsys) -> None:
         assert f"  {name} " in text
 
 
+def test_providers_are_given_with_commas_or_one_by_one(monkeypatch, capsys) -> None:
+    options = ("verify", "--cases", 2, "--provider", "autograd,closed-form", "--provider", "fused", "--json")
+    assert mfbench_here(monkeypatch, *options) == 0
+    checked = json.loads(capsys.readouterr().out)["providers"]
+    assert [entry["provider"] for entry in checked] == ["autograd", "closed-form", "fused"]
+    assert mfbench_here(monkeypatch, "verify", "--provider", ",") == 2
+    assert "--provider" in capsys.readouterr().err
+
+
 def test_output_without_a_terminal_has_no_control_codes(tmp_path: Path) -> None:
     done = mfbench("verify", "--cases", 2, "--provider", "autograd", cwd=tmp_path)
     assert done.returncode == 0

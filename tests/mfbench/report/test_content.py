@@ -203,7 +203,12 @@ def test_usage_errors_have_code_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert mfbench_here(monkeypatch, "report", tmp_path / "none.jsonl", "--out", tmp_path / "x.html") == 2
     assert mfbench_here(monkeypatch, "report", good, "--out", tmp_path / "no" / "x.html") == 2
     assert mfbench_here(monkeypatch, "report", good) == 2
-    assert "cannot be read" in capsys.readouterr().err
+    assert mfbench_here(monkeypatch, "report", good, "--out", tmp_path / "x.pdf") == 2
+    told = capsys.readouterr().err
+    assert "cannot be read" in told
+    assert "--out: expected a name that ends in .html or .md, or --format, got " in told
+    assert not (tmp_path / "x.pdf").exists()
+    assert mfbench_here(monkeypatch, "report", good, "--out", tmp_path / "x.page", "--format", "html") == 0
 
 
 def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
