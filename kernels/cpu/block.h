@@ -22,7 +22,7 @@ template <class T> struct Block : Simd<T> {
     T column_sums[ITEMS];
     Set seen[USERS / MR];    // a strip's register tiles with an observed rating; the others are not written
     Set active[USER_CELLS];  // tiles of a cell's users with one; all of their cell is written
-    typename Ratings<T, ITEMS>::Copy copy, last_copy;
+    typename Ratings<T, ITEMS>::Copy copy;
 
     bool any() const {
         return std::any_of(std::begin(seen), std::end(seen), [](Set tiles) { return tiles != 0; });

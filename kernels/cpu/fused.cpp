@@ -224,9 +224,9 @@ template <class T> class Step {
         for (int64_t i = 0; i < at.rows; i += MR) {
             const int64_t rows = std::min<int64_t>(MR, at.rows - i);
             Strip<T> strip, last;
-            Set seen = ratings.strip({at.i + i, at.j, rows, whole}, strip, block.copy);
+            Set seen = ratings.strip({at.i + i, at.j, rows, whole}, strip, block.copy, 0);
             if (whole < at.columns)
-                seen |= ratings.strip({at.i + i, at.j + whole, rows, at.columns - whole}, last, block.last_copy)
+                seen |= ratings.strip({at.i + i, at.j + whole, rows, at.columns - whole}, last, block.copy, whole)
                         << whole / NR;
             block.seen[i / MR] = seen;
             const Place next = later(seen ? 1 : LOOK_AHEAD, i, at);

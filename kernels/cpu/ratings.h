@@ -173,22 +173,23 @@ template <class T, int ITEMS> class Ratings {
                                                                           : decode_mask<std::uint8_t>);
     }
 
-    // The strip of a region of at most MR x ITEMS; columns are added up to the next whole register tile, without any
-    // rating. Returns the tiles with an observed one; without any, the strip's ratings are not there.
-    Set strip(const Region &at, Strip<T> &strip, Copy &copy) const {
+    // The strip of a region of whole register tiles, or of less than one, which gets columns without any rating. What
+    // has to be decoded goes to the copy, from `column` on. Returns the tiles with an observed rating; without any, the
+    // strip's ratings are not there.
+    Set strip(const Region &at, Strip<T> &strip, Copy &copy, int64_t column) const {
         const Integer all = Integer(-1), magnitude = std::numeric_limits<Integer>::max();
         strip = {at.rows, round_up(at.columns, NR), nullptr, nullptr, 0, 0, scale_, offset_,
                  words_.kind & SIGNED_ZERO ? magnitude : all};
         Set seen = 0;
         if (how_ != Missing::BY_NAN) {
-            const Rows words = read(words_, words_line_, words_as_, at, copy.words);
+            const Rows words = read(words_, words_line_, words_as_, at, copy.words, column);
             strip.words = words.data;
             strip.word_stride = words.stride;
             seen = seen_(strip);
             if (!seen) return 0;
         }
         if (how_ != Missing::BY_CODE) {
-            const Rows ratings = read(ratings_, ratings_line_, ratings_as_, at, copy.ratings);
+            const Rows ratings = read(ratings_, ratings_line_, ratings_as_, at, copy.ratings, column);
             strip.ratings = ratings.data;
             strip.rating_stride = ratings.stride;
         }
@@ -263,19 +264,16 @@ template <class T, int ITEMS> class Ratings {
         errors_ = strip_errors<T, how, Stored, Word>;
     }
 
-    // The rows of a region: in place, or in the copy, completed to whole register tiles.
-    static Rows read(const Matrix &matrix, const Line &line, const Reading &as, const Region &at, char *copy) {
+    // The rows of a region: in place, or in the copy, completed to a whole register tile.
+    static Rows read(const Matrix &matrix, const Line &line, const Reading &as, const Region &at, char *copy,
+                     int64_t column) {
         const bool whole = at.columns % NR == 0;
         if (whole && as.in_place) return {address(matrix, line.size, at.i, at.j), matrix.row_stride};
-        if (!whole) fill_last_tile(copy, as.element, at.columns, as.missing);
+        const auto pitch = std::size_t(ITEMS) * as.element;
+        copy += std::size_t(column) * as.element;
+        for (int r = 0; !whole && r < MR; ++r) std::memset(copy + std::size_t(r) * pitch, as.missing, NR * as.element);
         as.decode(matrix, at, copy, ITEMS);
         return {copy, ITEMS};
-    }
-
-    // Every byte of the last register tile of the rows of a copy.
-    static void fill_last_tile(char *copy, std::size_t element, int64_t columns, int byte) {
-        char *last = copy + std::size_t(columns / NR * NR) * element;
-        for (int r = 0; r < MR; ++r) std::memset(last + std::size_t(r) * ITEMS * element, byte, NR * element);
     }
 
     static const char *address(const Matrix &matrix, int64_t size, int64_t i, int64_t j) {
