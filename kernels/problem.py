@@ -98,7 +98,7 @@ def check_problem(
         blocks = (-(-m // OCCUPIED_BLOCK), -(-n // OCCUPIED_BLOCK))
         _check_place("ratings.occupied", occupied, (blocks,), device)
     if not isinstance(reg, (float, Real, torch.SymFloat, torch.SymInt)):
-        raise TypeError(f"reg: expected a finite number, got {reg!r}")
+        raise TypeError(f"reg: expected a finite number of Python, got {reg!r}")
     if not math.isfinite(reg):
         raise ValueError(f"reg: expected a finite number, got {reg!r}")
     return Problem(

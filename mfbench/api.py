@@ -173,14 +173,29 @@ def run(
     Raises:
         UsageError: a name, a file or a value that does not fit.
     """
-    from mfbench.cases import Axes
+    from pydantic import ValidationError
+
+    from mfbench.cases import Axes, fault
     from mfbench.commands.run import run_suite
 
-    unknown = set(axes) - set(Axes.model_fields)
-    if unknown:
-        raise UsageError(f"run: expected axes among {', '.join(Axes.model_fields)}, got {', '.join(sorted(unknown))}")
-    overrides = {name: list(value) if isinstance(value, list | tuple) else [value] for name, value in axes.items()}
     names = [provider] if isinstance(provider, str) else provider
+    if callable(names) or not all(isinstance(name, str) for name in names or ()):
+        raise UsageError(
+            f"provider: expected names, a function of your own as 'path/to/file.py:function', got {names!r}"
+        )
+    for name, value, fits in (
+        ("threads", threads, threads is None or threads >= 1),
+        ("margin", margin, margin >= 0),
+        ("budget", budget, budget > 0),
+        ("time_limit", time_limit, time_limit > 0),
+    ):
+        if not fits:
+            raise UsageError(f"{name}: expected a positive number, got {value!r}")
+    try:
+        given = Axes.model_validate({"size": "1x1", **axes})
+    except ValidationError as error:
+        raise UsageError(f"run: {fault(error, Axes)}") from None
+    overrides = {name: getattr(given, name) for name in axes}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(out) if out is not None else Path(folder) / "records.jsonl"
         found, interrupted = run_suite(

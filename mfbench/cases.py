@@ -71,7 +71,7 @@ class Axes(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
-        return value if isinstance(value, list) else [value]
+        return list(value) if isinstance(value, list | tuple) else [value]
 
     @model_validator(mode="after")
     def _drawn_data_has_a_size(self) -> Axes:

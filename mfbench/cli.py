@@ -203,7 +203,9 @@ def report(records: tuple[Path, ...], out: Path, form: str | None, plots: Path |
 @click.option("--holdout", type=Finite(), default=0.1, show_default=True, help="Fraction of real ratings held out.")
 @click.option("--target-rmse", type=Finite(), help="Stop when the held-out RMSE is down to it.")
 def train(**given: Any) -> int:
-    """Train with any provider: the notebook's loop on `seed` (the default), or real ratings with a held-out part.
+    """Train with one provider: the notebook's loop on `seed` (the default), or real ratings with a held-out part.
+
+    Not held against the correctness gate: that is what `run` and `verify` do.
 
     Exit code: 0; 2 usage; 130 interrupted.
     """

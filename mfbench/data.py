@@ -72,7 +72,8 @@ def load(source: str) -> Ratings:
 
     Files: MovieLens' own layouts, `u.data` (tabs), `ratings.dat` (`::`) and `ratings.csv` (commas, a header), one
     rating a line: user, item, rating and possibly a time, where users and items become rows and columns in the order
-    of their numbers; `.npy` (m, n) with NaN for missing; `.npz` with an array `ratings` and possibly a `mask`.
+    of their numbers; `.npy` (m, n) with NaN for missing; `.npz` with an array `ratings` and possibly a `mask`. A 0 is a
+    rating; where an array of integers has some and no mask, a `DataWarning` says so.
 
     Lines of another form and ratings that are not finite in float32 are left out, as are all but the last of several
     ratings for one place: a `DataWarning` says which.
@@ -156,6 +157,10 @@ def _matrix(values: np.ndarray, mask: np.ndarray | None, name: str) -> Ratings:
         raise UsageError(f"--data: {name}: expected a mask of shape {values.shape} as the ratings, got {mask.shape}")
     finite = _finite(values)
     observed = ~np.isnan(values) if mask is None else mask != 0
+    if mask is None and values.dtype.kind in "iu" and (zeros := int(np.count_nonzero(values == 0))):
+        _warn(
+            f"{name}: {_counted(zeros, 'rating')} of 0 taken as observed; NaN or a mask in .npz marks what is missing"
+        )
     bad = np.argwhere(observed & ~finite)
     if len(bad):
         places = _listed([f"[{i}, {j}]" for i, j in bad[: NAMED + 1].tolist()])

@@ -151,7 +151,9 @@ def _troubles(records: Sequence[Record]) -> str:
     if throttled := sum(timing.throttled or 0 for timing in timings):
         parts.append(f" {throttled} rounds were timed again: heat or power held the device back.")
     if any(record.roofline and record.roofline.fraction > 1 for record in records):
-        parts.append(" !: faster than the machine allows, an error of this harness: a ceiling was measured too low.")
+        parts.append(
+            " !: faster than the machine allows: a ceiling was measured too low, or not all the work was done."
+        )
     return "".join(parts)
 
 
@@ -186,17 +188,21 @@ def _baselines(names: Collection[str], stacked: bool) -> Text:
     return Text(f"× {separator.join(_name(name, stacked) for name in sorted(names))}" if names else "")
 
 
-def _speedup(provider: str, speedup: Speedup | None, stacked: bool) -> tuple[str, RenderableType]:
+def _speedup(provider: str, speedup: Speedup | None, stacked: bool) -> tuple[RenderableType, RenderableType]:
     if speedup is None:
         return "", ""
     if speedup.baseline == provider:
         return "1", Text("baseline", style="dim")
-    low, high = speedup.ci95
-    told = low is not None and high is not None and high < WIDEST * low
-    ratio = f"{speedup.ratio:.3g} [{low:.3g}, {high:.3g}]" if told else f"{speedup.ratio:.3g}"
+    ratio = f"{speedup.ratio:.3g}{_interval(*speedup.ci95)}"
     if stacked and len(ratio) > NARROW_RATIO:
         ratio = ratio.replace(" [", "\n[")
-    return ratio, Text(speedup.verdict, style=VERDICT_STYLE[speedup.verdict])
+    return Text(ratio), Text(speedup.verdict, style=VERDICT_STYLE[speedup.verdict])
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return " [too few rounds]"
+    return f" [{low:.3g}, {high:.3g}]" if high < WIDEST * low else " [too noisy]"
 
 
 def gemm_fraction(record: Record) -> float | None:

@@ -118,7 +118,8 @@ def show(comparison: Comparison, base: str, new: str, as_json: bool) -> None:
         return
     console = Console(highlight=False)
     console.print(table(comparison))
-    console.print(legend(comparison), style="dim")
+    if messages.level() >= 0:
+        console.print(legend(comparison), style="dim")
 
 
 def as_dict(comparison: Comparison) -> dict[str, Any]:

@@ -104,7 +104,8 @@ def show(records: Sequence[Record], as_json: bool) -> None:
         return
     console = Console(highlight=False)
     console.print(table.table(records))
-    console.print(table.legend(records), style="dim")
+    if messages.level() >= 0:
+        console.print(table.legend(records), style="dim")
 
 
 def pick_devices(device: str | None) -> list[str]:

@@ -30,8 +30,11 @@ def command(
     **given: Any,
 ) -> int:
     """The command with its options as the command line has them; None where the user gave none."""
-    if device == "all" or len(provider or []) > 1 or len(size) > 1:
-        raise UsageError("--provider, --size, --device: train takes one of each; run it again for another")
+    for option, values in (("--provider", provider or ()), ("--size", size)):
+        if len(values) > 1:
+            raise UsageError(f"{option}: train takes one, got {', '.join(values)}; run it again for another")
+    if device == "all":
+        raise UsageError("--device: train takes one, got all; run it again for another")
     if threads is not None:
         torch.set_num_threads(threads)
     with warnings.catch_warnings():
@@ -131,11 +134,11 @@ def _judged(entry: Entry) -> str:
 def summary(run: TrainingRun) -> Iterator[str]:
     """The lines under the log: held-out error, time, time to quality."""
     last, best = run.entries[-1], run.best
-    yield (
-        f"held-out squared error {last.held_out_sse:.2f} over {run.held_out:,} entries (RMSE {last.held_out_rmse:.4f})"
-        if run.held_out
-        else "nothing held out"
-    )
+    if run.held_out:
+        entries = f"{run.held_out:,} {'entry' if run.held_out == 1 else 'entries'}"
+        yield f"held-out squared error {last.held_out_sse:.2f} over {entries} (RMSE {last.held_out_rmse:.4f})"
+    else:
+        yield "nothing held out"
     if run.held_out and best is not last:
         yield f"best held-out RMSE {best.held_out_rmse:.4f} at epoch {best.epoch}, after {best.seconds:.2f} s"
     if run.target_rmse is not None:

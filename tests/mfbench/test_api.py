@@ -127,7 +127,12 @@ def test_another_environment_is_not_comparable(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ({"sise": "3x4"}, "run: expected axes among size, rank.*got sise"),
+    ({"sise": "3x4"}, "run: sise: no such name; did you mean 'size'"),
+    ({"size": (64, 64)}, "run: size.0: Input should be a valid string, got 64"),
+    ({"density": 2}, "run: density.0: .* less than or equal to 1, got 2"),
+    ({"provider": print}, "provider: expected names, a function of your own as 'path/to/file.py:function', got <b"),
+    ({"budget": -1}, "budget: expected a positive number, got -1"),
+    ({"threads": 0}, "threads: expected a positive number, got 0"),
     ({"suite": "quik"}, "did you mean 'quick'"),
     ({"size": "3by4"}, "--size: expected MxN"),
     ({"provider": "fusd"}, "did you mean 'fused'"),

@@ -203,7 +203,9 @@ def test_arrays(tmp_path):
         assert ratings.values.is_contiguous()
         assert said == []
     np.save(tmp_path / "e.npy", np.array([[3, 0], [1, 2]], dtype=np.int8))
-    check(load(tmp_path / "e.npy")[0], torch.tensor([[3.0, 0], [1, 2]]), torch.ones(2, 2))
+    ratings, said = load(tmp_path / "e.npy")
+    check(ratings, torch.tensor([[3.0, 0], [1, 2]]), torch.ones(2, 2))
+    assert "1 rating of 0 taken as observed" in said[0]
 
 
 def test_array_ratings_that_are_not_finite_are_named(tmp_path):

@@ -73,10 +73,13 @@ def test_quiet_leaves_out_notes_but_no_error(tmp_path: Path, monkeypatch: pytest
         file.write("torn")
     arguments = ["compare", path, path]
     assert mfbench_here(monkeypatch, *arguments) == 0
-    assert "the last line is torn" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "the last line is torn" in err
+    assert "how many times as fast" in out
     assert mfbench_here(monkeypatch, *arguments, "--quiet") == 0
     out, err = capsys.readouterr()
     assert "8 same" in out
+    assert "how many times as fast" not in out
     assert err == ""
     assert mfbench_here(monkeypatch, "compare", path, tmp_path / "none", "-q") == 2
     assert "cannot be read" in capsys.readouterr().err

@@ -52,7 +52,7 @@ def test_the_verdicts_of_a_larger_family_take_more_evidence() -> None:
         ({"foreign": np.repeat([0.0, 0.9], [10, 10])}, "only a factor of 2 is a verdict"),
         ({"throttled": 7}, "7 rounds were timed again"),
         ({"dropped": 12}, "12 rounds were dropped"),
-        ({"scale": 1e-3}, "error of this harness"),
+        ({"scale": 1e-3}, "a ceiling was measured too low"),
     ],
 )
 def test_troubles_are_told_below_the_table(changes, told: str) -> None:
@@ -117,3 +117,15 @@ def test_on_a_busy_machine_only_what_sharing_a_core_cannot_do_is_a_verdict(ratio
     assert [r.speedup.verdict for r in found] == [calm, busy]
     assert found[0].speedup.ci95 == found[1].speedup.ci95
     assert [comparison.measurement(r).busy for r in found] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("ci95", "told"),
+    [((2.0, 4.5), "3 [2, 4.5]"), ((0.5, 6461.0), "3 [too noisy]"), ((None, None), "3 [too few rounds]")],
+)
+def test_a_ratio_never_stands_alone(ci95, told: str) -> None:
+    one = record(rounds())
+    wide = one.model_copy(update={"speedup": one.speedup.model_copy(update={"ratio": 3.0, "ci95": ci95})})
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(table.table([wide]))
+    assert told in console.export_text()

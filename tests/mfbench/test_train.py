@@ -350,7 +350,7 @@ def test_the_command_gives_json_and_says_what_it_left_out(monkeypatch, capsys, t
     ("arguments", "expected"),
     [
         (["--lr", 1, "--epochs", 200], "--lr: training diverged: loss nan at epoch 100"),
-        (["--provider", "fused,autograd"], "train takes one of each"),
+        (["--provider", "fused,autograd"], "--provider: train takes one, got fused, autograd"),
         (["--data", "absent.csv"], "--data: no data set and no file 'absent.csv'"),
         (["--epochs", 0], "--epochs"),
     ],
