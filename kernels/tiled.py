@@ -18,21 +18,19 @@ def unavailable(problem: Problem | None = None, precision: str = "ieee", determi
 
 
 def step(problem: Problem, precision: str, deterministic: bool, gradients: bool) -> tuple[Tensor, Grads | None]:
-    """Loss (0-d float64) and, where asked for, the gradients of one step.
+    """Loss (0-d float64) and, where asked for, the gradients of one step. No temporary is larger than a tile.
 
-    With the factors padded by a column of ones, A = [P, 1] and B = [Q, 1], the products 2 E B and 2 E' A
-    hold the bias gradients in their last columns. No temporary is larger than a tile.
+    The sums of errors, which may all have one sign, are added up over the tiles in float64.
     """
     with torch.autocast(problem.user_factors.device.type, enabled=False):  # full precision, as asked for
         return _step(problem, gradients)
 
 
 def _step(problem: Problem, gradients: bool) -> tuple[Tensor, Grads | None]:
-    m, n, rank = problem.shape
+    m, n, _ = problem.shape
     P, Q, bu, bi, mu = (parameter.detach() for parameter in problem.parameters)
-    A, B = (torch.cat([factors, factors.new_ones(len(factors), 1)], dim=1) for factors in (P, Q))
-    dA, dB = torch.zeros_like(A), torch.zeros_like(B)
-    sse = torch.zeros((), dtype=torch.float64, device=P.device)
+    dP, dQ = (torch.zeros_like(factors, memory_format=torch.contiguous_format) for factors in (P, Q))
+    d_user_bias, d_item_bias, sse = (P.new_zeros(shape, dtype=torch.float64) for shape in (m, n, ()))
     bu_mu, bi = bu.reshape(m, 1) + mu, bi.reshape(1, n)
 
     tile_items = max(1, min(n, TILE_ITEMS))
@@ -47,21 +45,15 @@ def _step(problem: Problem, gradients: bool) -> tuple[Tensor, Grads | None]:
             E -= ratings
             E.masked_fill_(missing, 0)
             if gradients:
-                dA[users].addmm_(E, B[items])
-                dB[items].addmm_(E.T, A[users])
+                dP[users].addmm_(E, Q[items])
+                dQ[items].addmm_(E.T, P[users])
+                d_user_bias[users] += E.sum(1)
+                d_item_bias[items] += E.sum(0)
             sse += E.square_().sum(dtype=torch.float64)
     loss = sse + problem.reg * squared_norms(problem)
     if not gradients:
         return loss, None
 
-    dA[:, :rank] += problem.reg * P
-    dB[:, :rank] += problem.reg * Q
-    d_user_bias, d_item_bias = dA[:, rank], dB[:, rank]
-    d_global_bias = d_user_bias.sum(dtype=torch.float64).to(P.dtype)
-    return loss, Grads(
-        2 * dA[:, :rank],
-        2 * dB[:, :rank],
-        2 * (d_user_bias.reshape(problem.user_bias.shape) + problem.reg * bu),
-        2 * (d_item_bias.reshape(problem.item_bias.shape) + problem.reg * problem.item_bias.detach()),
-        2 * d_global_bias.reshape(mu.shape),
-    )
+    sums = (dP, dQ, d_user_bias, d_item_bias, d_user_bias.sum())
+    regularised = zip(sums, problem.parameters, (problem.reg,) * 4 + (0.0,), strict=True)
+    return loss, Grads(*(2 * (d.reshape(p.shape) + reg * p.detach()).to(p.dtype) for d, p, reg in regularised))

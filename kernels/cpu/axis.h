@@ -30,6 +30,7 @@ template <class T> double sum_of_squares(int64_t count, const T *values) {
 // A side of the matrix, cut into ranges of whole cells.
 template <class T> class Axis {
     static constexpr int LANES = Simd<T>::LANES;
+    static constexpr int64_t PIECE = 16;  // of a sum of squares, one after the other
     using V = typename Simd<T>::Vector;
 
   public:
@@ -66,9 +67,8 @@ template <class T> class Axis {
 
     // Of a range, whose factors are as `pack` left them: the squares of factors and biases, summed in float64.
     double squared_norm(int64_t range, const T *factors) const {
-        double sum = sum_of_squares((begin(range + 1) - begin(range)) * ld, factors);
-        for (int64_t i = begin(range); i < end(range); ++i) sum += double(bias(i)) * double(bias(i));
-        return sum;
+        return sum_of_squares((begin(range + 1) - begin(range)) * ld, factors) +
+               bias_squares(begin(range), end(range));
     }
 
     // Of a task's share of the rows: sums the partial gradients in a fixed order, regularises and doubles.
@@ -96,6 +96,14 @@ template <class T> class Axis {
 
   private:
     T bias(int64_t i) const { return static_cast<const T *>(given.bias)[i * given.bias_stride]; }
+
+    double bias_squares(int64_t begin, int64_t end) const {  // by halves: a long sum loses less
+        const int64_t middle = begin + (end - begin) / 2;
+        if (end - begin > PIECE) return bias_squares(begin, middle) + bias_squares(middle, end);
+        double sum = 0;
+        for (int64_t i = begin; i < end; ++i) sum += double(bias(i)) * double(bias(i));
+        return sum;
+    }
 
     V factors_at(const T *row, int64_t k) const {  // a vector of them
         if (given.column_stride == 1) return load<V>(row + k);

@@ -42,6 +42,23 @@ def test_accuracy_holds_at_any_scale(scale):
     assert_right(scaled, mf_loss_and_grads(*scaled, backend="torch"))
 
 
+@pytest.mark.parametrize("backend", [name for name in CPU_BACKENDS if name != "interpret"])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-6), (torch.float64, 1e-13)])
+def test_long_sums_of_errors_of_one_sign_do_not_drift(backend, dtype, bound):
+    n = 1 << 19
+    drawn = draw_inputs(1, n, 2, dtype=dtype)
+    like = drawn.item_bias.new_full((n,), 0.1) + 1e-6 * drawn.item_bias.flatten()
+    inputs = drawn._replace(
+        user_factors=1e-6 * drawn.user_factors, item_bias=like, ratings=torch.zeros(1, n), mask=torch.ones(1, n)
+    )
+    loss, grads = mf_loss_and_grads(*inputs, backend=backend)
+    sse, expected = oracle_loss_and_grads(*inputs)
+    assert loss.item() == pytest.approx(sse, rel=bound)
+    _, _, d_user_bias, _, d_global_bias = expected
+    assert grads.user_bias.item() == pytest.approx(d_user_bias.item(), rel=bound)
+    assert grads.global_bias.item() == pytest.approx(d_global_bias.item(), rel=bound)
+
+
 def test_whole_tiles_and_a_rest():
     inputs = draw_inputs(70, tiled.TILE_ITEMS + 300, 5)
     assert_right(inputs, mf_loss_and_grads(*inputs, backend="torch"))
