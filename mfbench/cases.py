@@ -157,8 +157,8 @@ def nearest(name: str, names: Iterable[str]) -> str:
 def fault(error: ValidationError, model: type[BaseModel]) -> str:
     """The first thing that does not fit `model`, where it stands, and what came; for a wrong name the nearest one."""
     detail = error.errors(include_url=False)[0]
-    *group, name = detail["loc"]
-    place = ".".join(map(str, (*group, name)))
+    path = [str(part) for part in detail["loc"]]
+    place = ".".join(path) + ": " if path else ""
     if detail["type"] == "extra_forbidden":
-        return f"{place}: no such name{nearest(str(name), (Axes if group else model).model_fields)}"
-    return f"{place}: {detail['msg']}, got {detail['input']!r}"
+        return f"{place}no such name{nearest(path[-1], (Axes if path[:-1] else model).model_fields)}"
+    return f"{place}{detail['msg'].removeprefix('Value error, ')}, got {detail['input']!r}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -25,6 +27,8 @@ def main() -> None:
     """Run a command; an error of the user's is one line on stderr and exit code 2."""
     messages.set_level(0)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # an ASCII terminal still gets its table
@@ -35,8 +39,10 @@ def main() -> None:
         messages.note("another mfbench lies in the current folder, which `python -m mfbench` would run")
     try:
         code = cli.main(standalone_mode=False) or 0
+        if sys.stdout:
+            sys.stdout.flush()
         if code == INTERRUPTED:
-            _leave_at_once()
+            _leave_at_once(code)
         sys.exit(code)
     except click.exceptions.NoArgsIsHelpError as help_text:
         click.echo(help_text.format_message(), err=True)
@@ -53,15 +59,42 @@ def main() -> None:
         click.echo(f"mfbench: not comparable: {error}", err=True)
         sys.exit(4)
     except (click.Abort, KeyboardInterrupt):
-        _leave_at_once()
+        _leave_at_once(INTERRUPTED)
+    except Exception as error:
+        _leave_if_unwritten(error)
+        raise
 
 
-def _leave_at_once() -> NoReturn:
+def _interrupt(_: int, frame: FrameType | None) -> NoReturn:
+    while frame:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):  # an import may fail in any way, PyTorch's aborts
+            _leave_at_once(INTERRUPTED)
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+class _Unwritten(Exception):
+    """Caused by an OSError, of which click would make exit code 1: a verdict of some commands."""
+
+
+def _leave_if_unwritten(error: Exception) -> None:
+    """End where the result could not be written to its stream; an error that names a file is of another kind."""
+    cause = error.__cause__ if isinstance(error, _Unwritten) else error
+    if not isinstance(cause, OSError) or cause.filename is not None:
+        return
+    _tell_where(error)
+    if cause.errno == errno.EPIPE:  # nobody reads on: as if the signal had ended this process
+        _leave_at_once(128 + signal.SIGPIPE)
+    click.echo(f"mfbench: cannot write the output: {cause.strerror}", err=True)
+    _leave_at_once(2)
+
+
+def _leave_at_once(code: int) -> NoReturn:
     """Everything is written and every worker has ended: PyTorch takes a second to tidy up, which nobody waits for."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    os._exit(INTERRUPTED)
+    os._exit(code)
 
 
 def _tell_where(error: Exception) -> None:
@@ -84,6 +117,12 @@ class Commands(click.Group):
             click.Option(["-v", "--verbose"], help="Say each step, and where an error came from.", **shared),
         ]
         super().add_command(cmd, name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            raise _Unwritten from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -87,6 +87,8 @@ def cases(axes: Mapping[str, Any]) -> list[GatedCase]:
     """
     axes = dict(axes)
     device = axes.pop("device", "cpu")
+    if device not in ("cpu", "cuda"):
+        raise UsageError(f"mf_case: device: expected 'cpu' or 'cuda', got {device!r}")
     try:
         group = Axes.model_validate(({} if "data" in axes else DEFAULT) | axes)
     except ValidationError as error:

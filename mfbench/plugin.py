@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "mf_case(size, rank, density, ratings_dtype, mask, data, seed, device): what the fixture mf_case draws, each a "
-        "value or a list of values; without it, a few small problems at the edges of tiles",
+        "mf_case(size, rank, density, ratings_dtype, mask, data, seed, device): what the fixture mf_case draws, each "
+        "but the device a value or a list of values; without it, a few small problems at the edges of tiles",
     )
 
 
@@ -33,6 +33,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     marker = metafunc.definition.get_closest_marker("mf_case")
     try:
+        if marker and marker.args:
+            raise UsageError(f"mf_case: expected names, such as size='200x300', got {marker.args[0]!r} without one")
         drawn = cases(dict(marker.kwargs) if marker else {})
     except UsageError as error:  # a line, where pytest would show its own frames
         raise pytest.Collector.CollectError(f"{metafunc.definition.nodeid}: {error}") from None

@@ -100,7 +100,8 @@ def _prepare_encoded(inputs: Inputs) -> Step:
 
 
 def _function_from_file(name: str) -> Callable[..., Outputs]:
-    path, _, function = name.rpartition(":")
+    path, _, function = name.rpartition(".py:")
+    path += ".py"
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     assert spec is not None  # a .py file always has a spec and a loader
     assert spec.loader is not None

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from mfbench import external, messages, records
 from mfbench.comparison import Comparison, Difference, Measurement, Outcome, Pair, compare, measurement
+from mfbench.console import Output
 from mfbench.errors import NotComparable
 from mfbench.results import finite
 from mfbench.table import WIDEST, seconds, short
@@ -116,7 +117,7 @@ def show(comparison: Comparison, base: str, new: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"base": base, "new": new, **as_dict(comparison)}))
         return
-    console = Console(highlight=False)
+    console = Output()
     console.print(table(comparison))
     if messages.level() >= 0:
         console.print(legend(comparison), style="dim")

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kernels.gpu.config import TARGETS
+from mfbench.console import Output
 from mfbench.errors import UsageError
 from mfbench.inspect import difference
 from mfbench.inspect.builds import ENCODINGS, MODES, PRECISIONS, RANKS, examine_all, specs, telling
@@ -40,7 +41,7 @@ def command(chosen: dict[str, list[str] | None], everything: bool, jobs: int | N
         click.echo(inspection.model_dump_json(by_alias=True))
     else:
         changes = [] if base is None else [Text(line) for line in difference.differences(base, inspection)]
-        Console(highlight=False).print(*_parts(inspection), *changes, sep="\n")
+        Output().print(*_parts(inspection), *changes, sep="\n")
     return int(bool(inspection.failed))
 
 

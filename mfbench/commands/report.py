@@ -25,6 +25,8 @@ def command(
     """
     require()
     form = form or _form_of(out)
+    if any(out.exists() and path.exists() and out.samefile(path) for path in paths):
+        raise UsageError(f"--out: expected another file than the records, got {out}")
     from mfbench.report import evidence, page
 
     what = page.content(evidence.load(paths), margin)
@@ -54,6 +56,8 @@ def _form_of(out: Path) -> str:
 def _write(path: Path, content: bytes) -> None:
     try:
         if str(path) == "-":
+            if sys.stdout is None:
+                raise UsageError("cannot write -: standard output is closed")
             sys.stdout.flush()
             sys.stdout.buffer.write(content)
         else:

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mfbench import messages, providers, runner, table
 from mfbench.against import Checkout
 from mfbench.cases import Case, load_suite
+from mfbench.console import Output
 from mfbench.errors import UsageError
 from mfbench.records import Record, Writer, read
 from mfbench.resume import last_run
@@ -52,7 +53,8 @@ def run_suite(
     if not against:
         taking_part = list(dict.fromkeys([*taking_part, baseline]))
     for name in taking_part:
-        providers.check(name, "--provider" if name in (provider or ()) else "--baseline")
+        named_by = "--provider" if name in (provider or ()) else "--baseline" if name == baseline else "--suite"
+        providers.check(name, named_by)
     sessions = (
         [([against.name(name), name], against.name(name)) for name in taking_part]
         if against
@@ -102,7 +104,7 @@ def show(records: Sequence[Record], as_json: bool) -> None:
     if as_json:
         print(json.dumps([record.model_dump(mode="json", exclude_none=True) for record in records]))
         return
-    console = Console(highlight=False)
+    console = Output()
     console.print(table.table(records))
     if messages.level() >= 0:
         console.print(table.legend(records), style="dim")

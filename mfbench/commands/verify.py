@@ -20,6 +20,7 @@ from kernels import backends, encode_ratings, mf_loss_and_grads
 from kernels.loss import PRECISIONS
 from mfbench import gate, messages, providers
 from mfbench.commands.run import pick_devices
+from mfbench.console import Output
 from mfbench.inputs import Inputs, fingerprints, on_device
 from mfbench.outputs import WrongOutputs, flaws, tensors
 from mfbench.providers import Provider
@@ -187,7 +188,7 @@ def command(device: str | None, names: Sequence[str] | None, seed: int, count: i
         rows = [t._asdict() | {"worst": {name: finite(ratio) for name, ratio in t.worst.items()}} for t in tallies]
         print(json.dumps({"providers": rows, "failures": [f._asdict() for f in failures]}))
     else:
-        Console(highlight=False).print(_table(tallies))
+        Output().print(_table(tallies))
         for failure in failures[:20]:
             print(f"{failure.provider}: {failure.problem}: {failure.reason}", file=sys.stderr)
         if len(failures) > 20:

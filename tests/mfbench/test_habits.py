@@ -17,6 +17,7 @@ import pytest
 
 from kernels.backends import implementation
 from mfbench import messages
+from mfbench.against import ROOT
 from mfbench.cli import cli
 from tests.mfbench.commands import command, mfbench_here
 from tests.mfbench.report.synthetic import suite, write
@@ -174,3 +175,29 @@ def completed(*words: str) -> list[str]:
 ])  # fmt: skip
 def test_values_are_completed_without_torch(words: tuple[str, ...], expected: set[str]) -> None:
     assert set(completed(*words)) == expected
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_cannot_be_written_is_no_verdict(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.jsonl", suite())
+    for arguments in (("compare", path, path), ("compare", path, path, "--json"), ("report", path, "--out", "-")):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(command(*arguments), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr.startswith("mfbench: cannot write")
+        assert done.stderr.count("\n") == 1
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command("compare", path, path), stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_an_interrupted_import_ends_as_any_interruption(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("print('importing', flush=True)\nimport time\ntime.sleep(60)\n")
+    settings = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    with subprocess.Popen(command("verify"), env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"importing\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30)[1] == b""
+    assert process.returncode == 130

@@ -67,10 +67,19 @@ def test_a_users_suite_holds_its_kernel_against_the_gate(tmp_path: Path) -> None
     )
 
 
-def test_a_wrong_axis_is_named(tmp_path: Path) -> None:
-    suite = "import pytest\n@pytest.mark.mf_case(sise='3x4')\ndef test_mine(mf_case): pass\n"
+@pytest.mark.parametrize(
+    ("marked", "told"),
+    [
+        ("sise='3x4'", "sise: no such name; did you mean 'size'?"),
+        ("data='synthetic'", "size is missing, and synthetic has none of its own, got {'data': 'synthetic'}"),
+        ("size='3x4', device='gpu'", "device: expected 'cpu' or 'cuda', got 'gpu'"),
+        ("'3x4'", "expected names, such as size='200x300', got '3x4' without one"),
+    ],
+)
+def test_a_wrong_marker_is_told_in_a_line(tmp_path: Path, marked: str, told: str) -> None:
+    suite = f"import pytest\n@pytest.mark.mf_case({marked})\ndef test_mine(mf_case): pass\n"
     out = run(tmp_path, suite)
-    assert "test_mine.py::test_mine: mf_case: sise: no such name; did you mean 'size'?" in out
+    assert f"test_mine.py::test_mine: mf_case: {told}" in out
     assert "pluggy" not in out
 
 

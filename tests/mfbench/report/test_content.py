@@ -208,6 +208,9 @@ def test_usage_errors_have_code_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "cannot be read" in told
     assert "--out: expected a name that ends in .html or .md, or --format, got " in told
     assert not (tmp_path / "x.pdf").exists()
+    before = good.read_bytes()
+    assert mfbench_here(monkeypatch, "report", good, "--out", good, "--format", "md") == 2
+    assert good.read_bytes() == before
     assert mfbench_here(monkeypatch, "report", good, "--out", tmp_path / "x.page", "--format", "html") == 0
 
 
