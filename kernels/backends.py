@@ -51,10 +51,12 @@ def choose(name: str, problem: Problem, precision: str = "ieee", deterministic: 
     `auto` takes the fused kernel of the tensors' device and falls back to `torch`.
 
     Raises:
-        ValueError: no backend has that name.
+        TypeError, ValueError: that is no name, or no backend has it.
         RuntimeError: the backend asked for cannot run this problem here.
     """
     if name != "auto":
+        if not isinstance(name, str):
+            raise TypeError(f"backend: expected a name, got {name!r}")
         module = implementation(name)
         reason = module.unavailable(problem, precision, deterministic)
         if reason:

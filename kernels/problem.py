@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from numbers import Real
 from typing import NamedTuple
 
@@ -11,8 +11,7 @@ from torch import Tensor
 
 PARAMETER_DTYPES = (torch.float32, torch.float64)
 RATING_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.uint8, torch.int8)
-
-
+LARGEST = sys.float_info.max
 OCCUPIED_BLOCK = 16  # users and items of a block in `Problem.occupied`
 
 
@@ -99,7 +98,7 @@ def check_problem(
         _check_place("ratings.occupied", occupied, (blocks,), device)
     if not isinstance(reg, (float, Real, torch.SymFloat, torch.SymInt)):
         raise TypeError(f"reg: expected a finite number of Python, got {reg!r}")
-    if not math.isfinite(reg):
+    if not -LARGEST <= reg <= LARGEST:  # NaN, infinite, or an integer that no float64 can hold
         raise ValueError(f"reg: expected a finite number, got {reg!r}")
     return Problem(
         user_factors, item_factors, user_bias, item_bias, global_bias, ratings, mask, reg, grid, packed, occupied

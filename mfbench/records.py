@@ -104,7 +104,7 @@ class Record(_Part):
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
 
-    schema_: int = Field(SCHEMA, alias="schema")
+    schema_: int = Field(SCHEMA, alias="schema", strict=True)
     run_id: str
     time: str  # ISO 8601, UTC
     case: Case

@@ -103,7 +103,7 @@ def read(path: Path) -> tuple[str, list[Measurement]]:
 def _check_schema(path: Path, content: bytes) -> None:
     for number, schema in records.other_schemas(content).items():
         raise NotComparable(
-            f"{path}: line {number} has schema {schema}, and this mfbench reads schema {records.SCHEMA}"
+            f"{path}: line {number} has schema {schema!r}, and this mfbench reads schema {records.SCHEMA}"
         )
 
 

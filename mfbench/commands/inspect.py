@@ -25,6 +25,7 @@ from mfbench.inspect.document import Build, Inspection, Spec  # fmt: skip
 
 NAMES = {"target": tuple(TARGETS), "precision": PRECISIONS, "encoding": tuple(ENCODINGS), "mode": MODES}
 DEFAULTS = {**NAMES, "encoding": ("float32+uint8",), "mode": ("fast",)}
+LARGEST_RANK = 1 << 20
 DEFAULT_RANKS = (30,)
 
 
@@ -74,9 +75,9 @@ def _specs(chosen: dict[str, list[str] | None], everything: bool) -> list[Spec]:
             if name not in known:
                 raise UsageError(f"--{axis}: expected names of {', '.join(known)}; got {name!r}")
     given = chosen["rank"]
-    if given is not None and not all(rank.isdecimal() and int(rank) for rank in given):
-        raise UsageError(f"--rank: expected whole numbers from 1 up, got {','.join(given)!r}")
-    ranks = [int(rank) for rank in given] if given else RANKS if everything else DEFAULT_RANKS
+    if given is not None and not all(rank.isdecimal() and 0 < int(rank) <= LARGEST_RANK for rank in given):
+        raise UsageError(f"--rank: expected whole numbers from 1 to {LARGEST_RANK}, got {','.join(given)!r}")
+    ranks = list(dict.fromkeys(map(int, given))) if given else RANKS if everything else DEFAULT_RANKS
     wanted = specs(axes["target"], ranks, axes["precision"], axes["encoding"], axes["mode"])
     return telling(wanted) if everything and not (chosen["encoding"] or chosen["mode"]) else wanted
 

@@ -69,6 +69,7 @@ NOT_TENSORS = [
 REGS = [
     (TypeError, "0.1"), (TypeError, None), (TypeError, 1j), (TypeError, torch.tensor(0.1)),
     (ValueError, float("nan")), (ValueError, float("inf")), (ValueError, -float("inf")),
+    (ValueError, 10**400),
 ]  # fmt: skip
 BAD = [
     *[(name, value, ValueError, came, expected) for name, value, came, expected in SHAPES + DEVICES],

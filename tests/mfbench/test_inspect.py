@@ -262,7 +262,7 @@ def test_ctrl_c_ends_what_compiles(tmp_path):
     ("options", "message"),
     [
         (["--target", "sm_75"], "--target: expected names of sm_80, "),
-        (["--rank", "0"], "--rank: expected whole numbers from 1 up, got '0'"),
+        (["--rank", "0"], "--rank: expected whole numbers from 1 to 1048576, got '0'"),
         (["--compare", "missing.json"], "missing.json: No such file"),
         (["--compare", __file__], "expected the output of `mfbench inspect --json`"),
     ],
