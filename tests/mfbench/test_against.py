@@ -25,6 +25,7 @@ pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not 
 ROOT = Path(mfbench.__file__).parent.parent
 OPTIONS = ("--suite", "square", "--size", "160x120", "--rank", 8, "--threads", 1, "--budget", 0.5, "--out", "out.jsonl")
 
+TRIES = 4
 PLANTS = {
     "slow": """
 def mf_loss_and_grads(*arguments, step=mf_loss_and_grads, **options):
@@ -86,6 +87,15 @@ class Repository:
         assert "Traceback" not in err
         return SimpleNamespace(code=process.returncode, out=out, err=err)
 
+    def decided(self, *arguments: object) -> SimpleNamespace:
+        """The run, made again where other programs kept it from a verdict, which is a right answer, too."""
+        for _ in range(TRIES):
+            (self.folder / "out.jsonl").unlink(missing_ok=True)
+            done = self.run(*arguments)
+            if done.code != 3:
+                break
+        return done
+
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
@@ -97,7 +107,7 @@ def test_both_sides_are_measured_in_the_same_rounds(repository: Repository) -> N
     repository.commit()
     repository.git("branch", "topic/slow")
     repository.plant(None)  # the working tree is honest again
-    done = repository.run("--against", "topic/slow", "--json")
+    done = repository.decided("--against", "topic/slow", "--json")
     assert done.code == 0, done.err
     found = json.loads(done.out)
     assert found["paired"]
@@ -114,7 +124,7 @@ def test_both_sides_are_measured_in_the_same_rounds(repository: Repository) -> N
 
 def test_a_slower_working_tree_is_a_regression(repository: Repository) -> None:
     repository.plant("slow")
-    done = repository.run("--against", "honest", "--provider", "fused,autograd")
+    done = repository.decided("--against", "honest", "--provider", "fused,autograd")
     assert done.code == 1, done.err
     assert "slower" in done.out
     assert "2 compared" in done.out
