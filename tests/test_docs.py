@@ -48,8 +48,9 @@ def faster(arguments: list[str]) -> list[str]:
             if argument in SMALLER and arguments[place + 1] not in KEPT:
                 number = arguments[:place].count(argument)
                 arguments[place + 1] = f"{24 + 8 * number}x32" if argument == "--size" else SMALLER[argument]
-        given = {*arguments, *(["--size"] if "--data" in arguments else [])}  # most data brings its size
-        missing = [option for option in SMALLER if option not in given]
+        missing = [option for option in SMALLER if option not in arguments]
+        if "--data" in arguments:
+            missing.remove("--size")
         if "--suite" not in arguments:
             arguments += ["--suite", "tiny.toml"]  # `quick` has three kinds of problems
         arguments += [part for option in missing for part in (option, SMALLER[option])]
