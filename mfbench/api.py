@@ -15,11 +15,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mfbench import comparison
 from mfbench.commands.report import require
 from mfbench.errors import UsageError
-from mfbench.records import Record
 from mfbench.report import evidence
+from mfbench.results import comparison
+from mfbench.results.records import Record
 
 if TYPE_CHECKING:
     import pandas
@@ -175,8 +175,8 @@ def run(
     """
     from pydantic import ValidationError
 
-    from mfbench.cases import Axes, fault
     from mfbench.commands.run import run_suite
+    from mfbench.problems.cases import Axes, fault
 
     names = [provider] if isinstance(provider, str) else provider
     if callable(names) or not all(isinstance(name, str) for name in names or ()):

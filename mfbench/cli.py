@@ -16,16 +16,18 @@ from typing import Any, NoReturn
 
 import click
 
-from mfbench import foreign_packages, forkserver, installed_from, messages
+from mfbench import log
+from mfbench.commands.options import Finite, options, several
 from mfbench.errors import DataUnavailable, NotComparable, UsageError
-from mfbench.options import Finite, options, several
+from mfbench.installation import foreign_packages, installed_from
+from mfbench.measure.worker import forkserver
 
 INTERRUPTED = 130  # exit code, as a shell has it for SIGINT
 
 
 def main() -> None:
     """Run a command; an error of the user's is one line on stderr and exit code 2."""
-    messages.set_level(0)
+    log.set_level(0)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
@@ -36,7 +38,7 @@ def main() -> None:
         click.echo(f"mfbench: {'; '.join(foreign)}", err=True)
         sys.exit(2)
     if not installed_from(Path.cwd()):
-        messages.note("another mfbench lies in the current folder, which `python -m mfbench` would run")
+        log.note("another mfbench lies in the current folder, which `python -m mfbench` would run")
     try:
         code = cli.main(standalone_mode=False) or 0
         if sys.stdout:
@@ -98,13 +100,13 @@ def _leave_at_once(code: int) -> NoReturn:
 
 
 def _tell_where(error: Exception) -> None:
-    if messages.level() > 0:
+    if log.level() > 0:
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
 
 
 def _set_level(_: click.Context, parameter: click.Parameter, given: bool) -> None:
     if given:
-        messages.set_level(1 if parameter.name == "verbose" else -1)
+        log.set_level(1 if parameter.name == "verbose" else -1)
 
 
 class Commands(click.Group):

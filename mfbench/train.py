@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from kernels import mf_sse
-from mfbench import providers
-from mfbench.cases import Case
-from mfbench.data import Ratings
 from mfbench.errors import UsageError
-from mfbench.inputs import Inputs, draw
-from mfbench.outputs import flaws, tensors
+from mfbench.problems.cases import Case
+from mfbench.problems.datasets import Ratings
+from mfbench.problems.inputs import Inputs, draw
+from mfbench.providers import registry
+from mfbench.providers.outputs import flaws, tensors
 
 Optimizer = Literal["sgd", "momentum", "adam"]
 Update = Callable[[Sequence[Tensor]], None]
@@ -108,7 +108,7 @@ def rating_task(ratings: Ratings, rank: int = 30, seed: int = 1, reg: float = 0.
 # How it is trained
 
 
-def curvature(step: providers.Step, parameters: Sequence[Tensor], iterations: int = 10) -> float:
+def curvature(step: registry.Step, parameters: Sequence[Tensor], iterations: int = 10) -> float:
     """Largest eigenvalue of the loss's second derivative, by power iteration on differences of gradients.
 
     Gradient descent with rate `lr` is stable where `lr * curvature < 2`. The iteration starts at a shift of all
@@ -140,7 +140,7 @@ def _norm(tensors: Sequence[Tensor]) -> float:
     return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in tensors)) or 1.0
 
 
-def default_rate(task: Task, optimizer: Optimizer, step: providers.Step) -> float:
+def default_rate(task: Task, optimizer: Optimizer, step: registry.Step) -> float:
     """A learning rate that does not diverge: half the limit of plain descent, or the notebook's on its own task."""
     if optimizer == "adam":
         return ADAM_RATE
@@ -171,7 +171,7 @@ def _update(parameters: Sequence[Tensor], optimizer: Optimizer, lr: float) -> Up
     return update
 
 
-def descend(task: Task, step: providers.Step, update: Update, epochs: int, every: int) -> Iterator[Entry]:
+def descend(task: Task, step: registry.Step, update: Update, epochs: int, every: int) -> Iterator[Entry]:
     """Train in place, `epochs` updates; an entry every `every` epochs and one after the last update.
 
     Raises:
@@ -202,7 +202,7 @@ def descend(task: Task, step: providers.Step, update: Update, epochs: int, every
 
 def train(
     task: Task,
-    provider: providers.Provider,
+    provider: registry.Provider,
     epochs: int,
     every: int = 1000,
     optimizer: Optimizer = "sgd",

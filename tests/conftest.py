@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mfbench.environment import usable_cpus
+from mfbench.results.environment import usable_cpus
 
 FOLDER = Path(__file__).parent
 MOST_PROCESSES = 4  # a test may have two threads of its own

@@ -6,8 +6,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mfbench.gate import standard
-from mfbench.inputs import Inputs
+from mfbench.correctness.gate import standard
+from mfbench.problems.inputs import Inputs
 
 RATINGS = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.uint8, torch.int8)
 MASKS = (

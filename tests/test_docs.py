@@ -17,8 +17,8 @@ import pytest
 
 import mfbench.api
 from mfbench.cli import cli
-from mfbench.options import DEFAULT_OUT
-from tests.mfbench.commands import mfbench_here, tiny_suite
+from mfbench.commands.options import DEFAULT_OUT
+from tests.mfbench.cli_runner import mfbench_here, tiny_suite
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

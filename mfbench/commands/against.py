@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mfbench import against
 from mfbench.commands.compare import show
 from mfbench.commands.run import run_suite, tell_interrupted
-from mfbench.comparison import compare, measurement
 from mfbench.errors import NotComparable, UsageError
+from mfbench.providers.revision import OWN, checkout
+from mfbench.results.comparison import compare, measurement
 
 
 def command(
@@ -35,9 +35,9 @@ def command(
     """
     taking_part = provider or ["fused"]
     for name in taking_part:
-        if name in against.OWN:
+        if name in OWN:
             raise UsageError(f"--provider: {name} is part of the harness, which is the same on both sides of --against")
-    with against.checkout(revision, taking_part) as other:
+    with checkout(revision, taking_part) as other:
         records, interrupted = run_suite(
             suite, device, taking_part, overrides, out, resume, threads, "", margin, budget_s, time_limit_s, other
         )

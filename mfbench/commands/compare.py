@@ -14,12 +14,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mfbench import external, messages, records
-from mfbench.comparison import Comparison, Difference, Measurement, Outcome, Pair, compare, measurement
-from mfbench.console import Output
+from mfbench import log
 from mfbench.errors import NotComparable
-from mfbench.results import finite
-from mfbench.table import WIDEST, seconds, short
+from mfbench.measure.recording import finite
+from mfbench.report.console import Output
+from mfbench.report.terminal import WIDEST, seconds, short
+from mfbench.results import pytest_benchmark, records
+from mfbench.results.comparison import Comparison, Difference, Measurement, Outcome, Pair, compare, measurement
 
 OUTCOME_STYLE: dict[Outcome, str] = {
     "faster": "green", "slower": "red", "same": "cyan", "inconclusive": "yellow", "broken": "red", "mended": "green",
@@ -81,9 +82,9 @@ def read(path: Path) -> tuple[str, list[Measurement]]:
         NotComparable: it holds records of a schema that this version does not know.
     """
     content = records.content(path)
-    foreign, notes = external.parse(content), list[str]()
+    foreign, notes = pytest_benchmark.parse(content), list[str]()
     if foreign is not None:
-        kind, found = BENCHMARKS, external.measurements(path, foreign)
+        kind, found = BENCHMARKS, pytest_benchmark.measurements(path, foreign)
     else:
         found_records, notes = records.parse(path, content)
         _check_schema(path, content)
@@ -109,7 +110,7 @@ def _check_schema(path: Path, content: bytes) -> None:
 
 def _tell(notes: Iterable[str]) -> None:
     for message in notes:
-        messages.note(message)
+        log.note(message)
 
 
 def show(comparison: Comparison, base: str, new: str, as_json: bool) -> None:
@@ -119,7 +120,7 @@ def show(comparison: Comparison, base: str, new: str, as_json: bool) -> None:
         return
     console = Output()
     console.print(table(comparison))
-    if messages.level() >= 0:
+    if log.level() >= 0:
         console.print(legend(comparison), style="dim")
 
 

@@ -10,9 +10,11 @@ import torch
 import kernels
 import mfbench
 import reference
-from mfbench import data, environment, providers
-from mfbench.cases import load_suite, suite_names
 from mfbench.errors import DataUnavailable
+from mfbench.problems import datasets
+from mfbench.problems.cases import load_suite, suite_names
+from mfbench.providers import registry
+from mfbench.results import environment
 
 Findings = dict[str, Any]
 
@@ -34,7 +36,7 @@ def examine() -> Findings:
             name: "available" if backend.available else f"not available: {backend.reason}"
             for name, backend in kernels.backends().items()
         },
-        "data": {name: _data(name) for name, dataset in data.DATASETS.items() if dataset.path},
+        "data": {name: _data(name) for name, dataset in datasets.DATASETS.items() if dataset.path},
     }
 
 
@@ -42,12 +44,12 @@ def catalogue() -> Findings:
     """Everything that an option can name, with what it is."""
     return {
         "suites": {name: load_suite(name).description for name in suite_names()},
-        "providers": providers.names(),
+        "providers": registry.names(),
         "devices": {
             "cpu": environment.cpu_name(),
             "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"not here: {_no_gpu()}",
         },
-        "data": {name: dataset.description for name, dataset in data.DATASETS.items()},
+        "data": {name: dataset.description for name, dataset in datasets.DATASETS.items()},
     }
 
 
@@ -62,7 +64,7 @@ def text(findings: Findings) -> str:
 
 def _data(name: str) -> str:
     try:
-        ratings = data.load(name)
+        ratings = datasets.load(name)
     except DataUnavailable as missing:
         return f"not available: {missing}"
     m, n = ratings.values.shape

@@ -16,12 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from kernels.gpu.config import TARGETS
-from mfbench.console import Output
 from mfbench.errors import UsageError
 from mfbench.inspect import difference
 from mfbench.inspect.builds import ENCODINGS, MODES, PRECISIONS, RANKS, examine_all, specs, telling
 from mfbench.inspect.devices import DEVICES
 from mfbench.inspect.document import Build, Inspection, Spec  # fmt: skip
+from mfbench.report.console import Output
 
 NAMES = {"target": tuple(TARGETS), "precision": PRECISIONS, "encoding": tuple(ENCODINGS), "mode": MODES}
 DEFAULTS = {**NAMES, "encoding": ("float32+uint8",), "mode": ("fast",)}

@@ -43,7 +43,7 @@ def several(option: str, metavar: str, help: str) -> Callable[..., Any]:
 
 def _suites(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
     """For the shell: the suites of that beginning, or else files. Read from names alone: completion is to be quick."""
-    names = sorted(path.stem for path in (Path(__file__).parent / "suites").glob("*.toml"))
+    names = sorted(path.stem for path in (Path(__file__).parents[1] / "problems" / "suites").glob("*.toml"))
     return [CompletionItem(name) for name in names if name.startswith(begun)] or [CompletionItem(begun, type="file")]
 
 

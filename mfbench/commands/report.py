@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from mfbench import messages
+from mfbench import log
 from mfbench.errors import UsageError
 
 NEEDED = ("jinja2", "matplotlib")
@@ -34,7 +34,7 @@ def command(
     if plots is not None:
         _write_plots(what, plots, plots_format)
     for note in what.notes:
-        messages.note(note)
+        log.note(note)
     return 0
 
 

@@ -15,13 +15,16 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mfbench import messages, providers, runner, table
-from mfbench.against import Checkout
-from mfbench.cases import Case, load_suite
-from mfbench.console import Output
+from mfbench import log
 from mfbench.errors import UsageError
-from mfbench.records import Record, Writer, read
-from mfbench.resume import last_run
+from mfbench.measure import suite as suite_run
+from mfbench.measure.resume import last_run
+from mfbench.problems.cases import Case, load_suite
+from mfbench.providers import registry
+from mfbench.providers.revision import Checkout
+from mfbench.report import terminal
+from mfbench.report.console import Output
+from mfbench.results.records import Record, Writer, read
 
 
 def run_suite(
@@ -54,7 +57,7 @@ def run_suite(
         taking_part = list(dict.fromkeys([*taking_part, baseline]))
     for name in taking_part:
         named_by = "--provider" if name in (provider or ()) else "--baseline" if name == baseline else "--suite"
-        providers.check(name, named_by)
+        registry.check(name, named_by)
     sessions = (
         [([against.name(name), name], against.name(name)) for name in taking_part]
         if against
@@ -63,7 +66,7 @@ def run_suite(
     planned = list(itertools.product(pick_devices(device), sessions))
     family = len(cases) * sum(len(together) - 1 for _, (together, _) in planned)
     plans = [
-        runner.Plan(
+        suite_run.Plan(
             _new_run_id(), cases, together, base, name, margin, budget_s, time_limit_s, threads, family, against=against
         )
         for name, (together, base) in planned
@@ -74,7 +77,7 @@ def run_suite(
         against.check_resumed(records)
         records = against.complete(records)
     if resume:
-        messages.note(f"--resume: {len(records)} measurements are kept")
+        log.note(f"--resume: {len(records)} measurements are kept")
     writer = Writer(out)
     done = frozenset(record.key for record in records)
     try:
@@ -82,7 +85,7 @@ def run_suite(
             task = bar.add_task("", total=len(cases) * len(plans))
             for plan in plans:
                 plan = plan._replace(run_id=run_id, done=done)
-                for finished in runner.run(plan, lambda case, what: _tell(bar, task, case, what)):
+                for finished in suite_run.run(plan, lambda case, what: _tell(bar, task, case, what)):
                     if against:
                         finished = [against.stamped(record) for record in finished]
                     writer.append(finished)
@@ -96,7 +99,7 @@ def run_suite(
 
 
 def tell_interrupted(out: Path) -> None:
-    messages.note(f"interrupted; what is finished is in {out}, and --resume goes on")
+    log.note(f"interrupted; what is finished is in {out}, and --resume goes on")
 
 
 def show(records: Sequence[Record], as_json: bool) -> None:
@@ -105,9 +108,9 @@ def show(records: Sequence[Record], as_json: bool) -> None:
         print(json.dumps([record.model_dump(mode="json", exclude_none=True) for record in records]))
         return
     console = Output()
-    console.print(table.table(records))
-    if messages.level() >= 0:
-        console.print(table.legend(records), style="dim")
+    console.print(terminal.table(records))
+    if log.level() >= 0:
+        console.print(terminal.legend(records), style="dim")
 
 
 def pick_devices(device: str | None) -> list[str]:
@@ -134,10 +137,10 @@ def _progress() -> Progress:
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
-        disable=not sys.stderr.isatty() or messages.level() != 0,
+        disable=not sys.stderr.isatty() or log.level() != 0,
     )
 
 
 def _tell(bar: Progress, task: Any, case: Case, what: str) -> None:
-    messages.step(f"{case.label}: {what}")
+    log.step(f"{case.label}: {what}")
     bar.update(task, description=f"{case.m}×{case.n} {what}" if case.m else f"{case.data} {what}")

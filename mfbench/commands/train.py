@@ -12,12 +12,13 @@ from typing import Any, get_args
 
 import torch
 
-from mfbench import messages, providers
-from mfbench.cases import Case, parse_size
+from mfbench import log
 from mfbench.commands.run import pick_devices
-from mfbench.data import DataWarning, Ratings, load
 from mfbench.errors import UsageError
-from mfbench.inputs import draw, on_device
+from mfbench.problems.cases import Case, parse_size
+from mfbench.problems.datasets import DataWarning, Ratings, load
+from mfbench.problems.inputs import draw, on_device
+from mfbench.providers import registry
 from mfbench.train import NOTEBOOK_SIZE, Entry, Optimizer, Task, TrainingRun, notebook_task, rating_task, train
 
 
@@ -39,7 +40,7 @@ def command(
         torch.set_num_threads(threads)
     with warnings.catch_warnings():
         warnings.simplefilter("always", DataWarning)
-        warnings.showwarning = lambda message, *_, **__: messages.note(str(message))
+        warnings.showwarning = lambda message, *_, **__: log.note(str(message))
         run = run_training(
             provider=provider[0] if provider else "fused",
             size=parse_size(size[0]) if size else None,
@@ -91,7 +92,7 @@ def run_training(
         DataUnavailable: the data set needs a package that is not installed.
     """
     _check(optimizer, epochs, every, lr, holdout, target_rmse)
-    loaded = providers.load(provider)
+    loaded = registry.load(provider)
     notebook = data == "seed"
     if notebook:
         task = notebook_task(size or NOTEBOOK_SIZE, rank, density, seed, reg)

@@ -18,15 +18,17 @@ from torch import Tensor
 
 from kernels import backends, encode_ratings, mf_loss_and_grads
 from kernels.loss import PRECISIONS
-from mfbench import gate, messages, providers
+from mfbench import log
 from mfbench.commands.run import pick_devices
-from mfbench.console import Output
-from mfbench.inputs import Inputs, fingerprints, on_device
-from mfbench.outputs import WrongOutputs, flaws, tensors
-from mfbench.providers import Provider
-from mfbench.reasons import reason
-from mfbench.results import finite
-from mfbench.table import short
+from mfbench.correctness import gate
+from mfbench.measure.recording import finite
+from mfbench.problems.inputs import Inputs, fingerprints, on_device
+from mfbench.providers import registry
+from mfbench.providers.exceptions import reason
+from mfbench.providers.outputs import WrongOutputs, flaws, tensors
+from mfbench.providers.registry import Provider
+from mfbench.report.console import Output
+from mfbench.report.terminal import short
 
 EDGES = (1, 2, 5, 15, 16, 17, 31, 33, 47, 48, 49, 63, 64, 65, 95, 97, 127, 128, 129, 145, 193)  # about tile sizes
 RANKS = (1, 2, 6, 7, 8, 14, 15, 16, 30, 31, 33, 62, 63, 64, 65, 97, 126, 130)
@@ -90,17 +92,17 @@ class Candidate(NamedTuple):
 def candidates(device: str, names: Sequence[str] | None) -> list[Candidate]:
     """The providers named; or every backend that can run on the device in all its modes, and autograd."""
     if names:
-        return [Candidate(providers.load(name)) for name in names]
+        return [Candidate(registry.load(name)) for name in names]
     able = [name for name, backend in backends().items() if backend.available]
     tested = [name for name in able if name in DEVICE_BACKENDS[device]]
-    return [*(mode for name in tested for mode in _modes(name)), Candidate(providers.load("autograd"))]
+    return [*(mode for name in tested for mode in _modes(name)), Candidate(registry.load("autograd"))]
 
 
 def _modes(backend: str) -> Iterator[Candidate]:
     def candidate(mode: str, eps: float = 0.0, encoded: bool = False, **options: Any) -> Candidate:
         options["backend"] = backend
 
-        def prepare(inputs: Inputs) -> providers.Step:
+        def prepare(inputs: Inputs) -> registry.Step:
             arguments: tuple[Any, ...] = _encoded(inputs) if encoded else inputs
             return lambda: mf_loss_and_grads(*arguments, **options)
 
@@ -170,7 +172,7 @@ def verify(names: Sequence[str] | None, device: str, problems: Iterable[Drawn]) 
 def command(device: str | None, names: Sequence[str] | None, seed: int, count: int, as_json: bool) -> int:
     """Print what `verify` found; the exit code."""
     for name in names or ():
-        providers.check(name)
+        registry.check(name)
     problems = list(draw(count, seed))
     tallies: list[Tally] = []
     failures: list[Failure] = []
@@ -180,7 +182,7 @@ def command(device: str | None, names: Sequence[str] | None, seed: int, count: i
             f"verifying on {chosen}",
             console=Console(stderr=True),
             transient=True,
-            disable=not sys.stderr.isatty() or messages.level() != 0,
+            disable=not sys.stderr.isatty() or log.level() != 0,
         )
         found, failed = verify(names, chosen, progress)
         tallies, failures = tallies + found, failures + failed

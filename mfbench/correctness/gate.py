@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mfbench import diagnosis, formulas
-from mfbench.formulas import flat
-from mfbench.inputs import Inputs
+from mfbench.correctness import diagnosis, near_misses
+from mfbench.correctness.near_misses import flat
+from mfbench.problems.inputs import Inputs
 from reference import autograd_loss_and_grads, oracle_loss_and_grads
 
 OUTPUTS = ("loss", "user_factors", "item_factors", "user_bias", "item_bias", "global_bias")
@@ -78,8 +78,8 @@ class Standard(NamedTuple):
         return self._explained(verdicts, outputs)
 
     def _explained(self, verdicts: dict[str, Correctness], outputs: Sequence[np.ndarray]) -> dict[str, Correctness]:
-        wrong = formulas.wrong(self.inputs)
-        penalties = formulas.penalties(self.inputs)
+        wrong = near_misses.wrong(self.inputs)
+        penalties = near_misses.penalties(self.inputs)
         found: dict[str, Correctness] = {}
         told = ""
         for place, (name, verdict) in enumerate(verdicts.items()):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mfbench.inputs import Inputs
+from mfbench.problems.inputs import Inputs
 from reference import oracle_loss_and_grads
 
 MOST_ELEMENTS = 1 << 22  # ratings, beyond which the near misses would take too long

@@ -1,0 +1,1 @@
+"""Time the providers of a suite against each other, case by case."""

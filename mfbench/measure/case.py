@@ -8,17 +8,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mfbench import gate, results, roofline
-from mfbench.cases import Case
-from mfbench.foreign import ForeignLoad
-from mfbench.inputs import Inputs, draw, redraw_parameters
-from mfbench.isolation import ProviderFailure, WorkerProcess
-from mfbench.moving import Moving
-from mfbench.records import Correctness, Record, Status
-from mfbench.results import Origin
-from mfbench.sampler import Sampler
-from mfbench.timing import Hands, Timing, time_in_rounds
-from mfbench.worker import Evaluated, Prepared
+from mfbench.correctness import gate
+from mfbench.correctness.audit.expected import Moving
+from mfbench.measure import recording, roofline
+from mfbench.measure.devices.load import ForeignLoad
+from mfbench.measure.recording import Origin
+from mfbench.measure.rounds import Hands, Timing, time_in_rounds
+from mfbench.measure.sampler import Sampler
+from mfbench.measure.worker.main import Evaluated, Prepared
+from mfbench.measure.worker.process import ProviderFailure, WorkerProcess
+from mfbench.problems.cases import Case
+from mfbench.problems.inputs import Inputs, draw, redraw_parameters
+from mfbench.results.records import Correctness, Record, Status
 
 TURNS = 7
 IN_A_ROW = (8, 64)  # fewest and most evaluations of a turn
@@ -60,7 +61,7 @@ class Trial:
             against = baseline if baseline in honest else None
             ceilings, observed = roofline.measure(self.case, self.origin.device), inputs.observed
             for name in honest:
-                parts = results.timed(self.origin, name, rounds, against, margin, family, ceilings, observed)
+                parts = recording.timed(self.origin, name, rounds, against, margin, family, ceilings, observed)
                 prepared = self.prepared[name]
                 records[name] = self.origin.record(
                     name,
@@ -117,7 +118,7 @@ class Trial:
 
     def _judge(self, name: str, standard: gate.Standard, evaluated: Evaluated, when: str = "") -> None:
         verdicts = standard.judge(evaluated.outputs)
-        self.correctness[name] = results.correctness(verdicts)
+        self.correctness[name] = recording.correctness(verdicts)
         if reasons := gate.complaints(verdicts, evaluated.flaws):
             self._fail(name, "wrong", when + "; ".join(reasons))
 

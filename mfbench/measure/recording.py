@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from mfbench import environment, gate, roofline, stats
-from mfbench.cases import Case
-from mfbench.records import Correctness, Rates, Record, Roofline, Speedup, Status, Timing
-from mfbench.timing import Timing as Rounds
+from mfbench.correctness import gate
+from mfbench.measure import roofline
+from mfbench.measure.rounds import Timing as Rounds
+from mfbench.problems.cases import Case
+from mfbench.results import environment
+from mfbench.results.records import Correctness, Rates, Record, Roofline, Speedup, Status, Timing
+from mfbench.stats import intervals
 
 REASON_LENGTH = 1000
 METHOD = "own process, interleaved rounds in random order, data moved in memory between placements"
@@ -78,7 +81,7 @@ def timed(
     """
     case = origin.case
     seconds = rounds.samples[provider]
-    median = stats.median_interval(seconds)
+    median = intervals.median_interval(seconds)
     work, floor = roofline.work(case), roofline.floor(case, observed, ceilings)
     watched = origin.device == "cpu"  # whether other programs were looked for
     timing = Timing(
@@ -112,14 +115,14 @@ def timed(
     }
     if baseline is not None:
         pair = rounds.samples[baseline], seconds
-        ratio = stats.ratio_interval(*pair)
-        together = stats.ratio_interval(*pair, confidence=stats.family_confidence(family))
+        ratio = intervals.ratio_interval(*pair)
+        together = intervals.ratio_interval(*pair, confidence=intervals.family_confidence(family))
         parts["speedup"] = Speedup(
             baseline=baseline,
             ratio=ratio.estimate,
             ci95=(finite(ratio.low), finite(ratio.high)),
             margin=margin,
-            verdict="same" if provider == baseline else stats.verdict(together, margin, timing.busy),
+            verdict="same" if provider == baseline else intervals.verdict(together, margin, timing.busy),
             family=family,
         )
     return parts

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import torch
 
-from mfbench import comparison, environment, messages
+from mfbench import log
 from mfbench.errors import UsageError
-from mfbench.records import SCHEMA, Record, read
-from mfbench.runner import Plan
+from mfbench.measure.suite import Plan
+from mfbench.results import comparison, environment
+from mfbench.results.records import SCHEMA, Record, read
 
 
 def last_run(path: Path, plans: Sequence[Plan]) -> list[Record]:
@@ -27,7 +28,7 @@ def last_run(path: Path, plans: Sequence[Plan]) -> list[Record]:
     """
     found, notes = read(path)
     for note in notes:
-        messages.note(note)
+        log.note(note)
     records = [record for record in found if record.run_id == found[-1].run_id]
     for record in records:
         for difference in _differences(record, plans):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from kernels.cpu import launch
-from mfbench.cases import Case
+from mfbench.problems.cases import Case
 
 GEMM_SIZE = 2048
 ROUNDS = 100_000  # of multiplying and adding, a millisecond or less

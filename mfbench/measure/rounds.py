@@ -15,8 +15,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from mfbench import stats
-from mfbench.device import Reading
+from mfbench.measure.devices.base import Reading
+from mfbench.stats import intervals
 
 SAMPLE_S = 5e-3  # a sample is at least so long, so that the clock and the pipe do not count
 ALIKE = 1.5  # factor between providers whose samples have as many evaluations
@@ -49,7 +49,7 @@ class Hands(NamedTuple):
 class Timing(NamedTuple):
     """Seconds per evaluation of every provider, round by round."""
 
-    samples: dict[str, stats.Samples]
+    samples: dict[str, intervals.Samples]
     loops: dict[str, int]
     cold: dict[str, bool]  # every sample of the provider was
     gaps: dict[str, bool]  # some sample of the provider had
@@ -57,12 +57,12 @@ class Timing(NamedTuple):
     placements: int
     throttled: int  # rounds that were timed again, since the device was held back in them
     dropped: int  # rounds that are not among the samples, since other programs kept the machine busy
-    foreign: stats.Samples  # cores that others kept busy, by placement
+    foreign: intervals.Samples  # cores that others kept busy, by placement
 
     @property
     def disturbed(self) -> int:
         """Rounds among the samples in which other programs kept the machine busy."""
-        return stats.BLOCK_ROUNDS * int((self.foreign > DISTURBED).sum())
+        return intervals.BLOCK_ROUNDS * int((self.foreign > DISTURBED).sum())
 
 
 def time_in_rounds(
@@ -115,12 +115,12 @@ class _Rounds:
 
     def take(self, placements: int) -> None:
         """So many placements, or fewer where time has run out."""
-        most_again = placements * stats.BLOCK_ROUNDS  # a device that is always held back is timed as it is
+        most_again = placements * intervals.BLOCK_ROUNDS  # a device that is always held back is timed as it is
         for _ in range(placements):
             self.hands.place()
             self._round({name: 1 for name, loops in self.loops.items() if loops > 1})  # does not count: pages are new
             self.hands.foreign()
-            for _ in range(stats.BLOCK_ROUNDS):
+            for _ in range(intervals.BLOCK_ROUNDS):
                 readings = self._round(self.loops)
                 while self.throttled < most_again and any(reading.throttled for reading in readings.values()):
                     self.throttled += 1
@@ -142,7 +142,9 @@ class _Rounds:
         self.take(disturbed)
         calm = [at for at, load in enumerate(self.foreign) if load <= DISTURBED]
         kept = calm[: _evenly(len(calm))] if len(calm) >= PLACEMENTS[0] else range(planned)
-        rounds = [self.rounds[at * stats.BLOCK_ROUNDS + turn] for at in kept for turn in range(stats.BLOCK_ROUNDS)]
+        rounds = [
+            self.rounds[at * intervals.BLOCK_ROUNDS + turn] for at in kept for turn in range(intervals.BLOCK_ROUNDS)
+        ]
         self.dropped = len(self.rounds) - len(rounds)
         self.rounds, self.foreign = rounds, [self.foreign[at] for at in kept]
 
@@ -156,7 +158,7 @@ class _Rounds:
             core = readings[name].core if core is None else core
         return readings
 
-    def samples(self) -> dict[str, stats.Samples]:
+    def samples(self) -> dict[str, intervals.Samples]:
         """Seconds per evaluation."""
         return {
             name: np.array([readings[name].seconds / loops for readings in self.rounds])
@@ -170,22 +172,22 @@ class _Rounds:
             cold={name: all(readings[name].cold for readings in self.rounds) for name in self.loops},
             gaps={name: any(readings[name].gaps for readings in self.rounds) for name in self.loops},
             pilot_rounds=pilot_rounds,
-            placements=math.ceil(len(self.rounds) / stats.BLOCK_ROUNDS),
+            placements=math.ceil(len(self.rounds) / intervals.BLOCK_ROUNDS),
             throttled=self.throttled,
             dropped=self.dropped,
             foreign=np.array(self.foreign),
         )
 
 
-def _warming_up(values: stats.Samples) -> bool:
+def _warming_up(values: intervals.Samples) -> bool:
     """The second half of a pilot is faster than the first by more than its noise."""
     first, second = np.array_split(np.log(values), 2)
     return len(values) >= 4 and bool(
-        np.median(first) - np.median(second) > 2 * max(stats.spread(first), stats.spread(second))
+        np.median(first) - np.median(second) > 2 * max(intervals.spread(first), intervals.spread(second))
     )
 
 
-def _placements_needed(pilot: Mapping[str, stats.Samples], baseline: str) -> int:
+def _placements_needed(pilot: Mapping[str, intervals.Samples], baseline: str) -> int:
     """After so many the intervals of all ratios should be as narrow as `TARGET`, going by the pilot's noise."""
     logs = [np.log(pilot[baseline]) - np.log(values) for name, values in pilot.items() if name != baseline]
     noise = CAUTION * max(map(_placement_noise, logs), default=0.0)
@@ -193,21 +195,21 @@ def _placements_needed(pilot: Mapping[str, stats.Samples], baseline: str) -> int
     return min(max(math.ceil((2 * noise / TARGET) ** 2), fewest), most)
 
 
-def _placement_noise(ratios: stats.Samples) -> float:
+def _placement_noise(ratios: intervals.Samples) -> float:
     """By which the mean over a placement's rounds varies: within placements or between them, whichever says more."""
-    placements = np.array_split(ratios, math.ceil(len(ratios) / stats.BLOCK_ROUNDS))
-    within = stats.spread(ratios) / math.sqrt(stats.BLOCK_ROUNDS)
-    return max(within, stats.spread(np.array([np.median(rounds) for rounds in placements])))
+    placements = np.array_split(ratios, math.ceil(len(ratios) / intervals.BLOCK_ROUNDS))
+    within = intervals.spread(ratios) / math.sqrt(intervals.BLOCK_ROUNDS)
+    return max(within, intervals.spread(np.array([np.median(rounds) for rounds in placements])))
 
 
 def _evenly(placements: int) -> int:
     """So many that no block of the intervals ends within a placement, where there are more than blocks."""
-    while placements % math.ceil(placements / stats.BLOCKS[1]):
+    while placements % math.ceil(placements / intervals.BLOCKS[1]):
         placements -= 1
     return placements
 
 
-def _loops(pilot: Mapping[str, stats.Samples], baseline: str) -> dict[str, int]:
+def _loops(pilot: Mapping[str, intervals.Samples], baseline: str) -> dict[str, int]:
     """How many evaluations a sample of each provider needs to last, going by the pilot.
 
     Those about as fast as the baseline get as many as it does. The first ones of a sample are slower than the others,

@@ -7,15 +7,16 @@ from typing import NamedTuple
 
 import torch
 
-from mfbench import environment, memory
-from mfbench.against import Checkout
-from mfbench.cases import Case
 from mfbench.errors import DataUnavailable, NotComparable, UsageError
-from mfbench.inputs import sized
-from mfbench.isolation import WorkerProcess
-from mfbench.records import Record
-from mfbench.results import Origin
-from mfbench.trial import Trial
+from mfbench.measure.case import Trial
+from mfbench.measure.devices import memory
+from mfbench.measure.recording import Origin
+from mfbench.measure.worker.process import WorkerProcess
+from mfbench.problems.cases import Case
+from mfbench.problems.inputs import sized
+from mfbench.providers.revision import Checkout
+from mfbench.results import environment
+from mfbench.results.records import Record
 
 
 class Plan(NamedTuple):

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 import numpy as np
 import psutil
 
-from mfbench.cases import FIXED_SIZE, nearest
 from mfbench.errors import DataUnavailable, UsageError
+from mfbench.problems.cases import FIXED_SIZE, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor

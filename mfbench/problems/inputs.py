@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mfbench import data
-from mfbench.cases import FIXED_SIZE, Case
+from mfbench.problems import datasets
+from mfbench.problems.cases import FIXED_SIZE, Case
 
 STARS = 10  # ratings are half stars from 0.5 to 5, as MovieLens' are; whole numbers from 1 to 10 in integer dtypes
 BLOCK = 64  # users and items of a block that is observed or not as a whole
@@ -43,7 +43,7 @@ def sized(case: Case) -> Case:
     """The case with the size and density of its data filled in."""
     if case.data in FIXED_SIZE:
         return case
-    ratings = data.load(case.data)
+    ratings = datasets.load(case.data)
     m, n = ratings.values.shape
     density = float(ratings.mask.count_nonzero()) / max(1, m * n)
     return case.model_copy(update={"m": m, "n": n, "density": density})
@@ -58,7 +58,7 @@ def draw(case: Case) -> Inputs:
     elif case.data in FIXED_SIZE:
         ratings, mask = _synthetic_ratings(case, ratings_dtype, generator)
     else:
-        ratings, mask = data.load(case.data)[:2]
+        ratings, mask = datasets.load(case.data)[:2]
     ratings = ratings.to(ratings_dtype)
     parameters = _parameters(case, generator)
     if case.mask == "none":

@@ -6,10 +6,11 @@ import sysconfig
 import traceback
 from pathlib import Path
 
+from mfbench.installation import ROOT
+
 LONGEST = 300  # characters of a line: a compiler's command line says little
-HOUSE = Path(__file__).resolve().parent.parent
 LIBRARIES = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-OTHERS = tuple(f"{folder}/" for folder in (*(HOUSE / name for name in ("kernels", "mfbench", "reference")), *LIBRARIES))
+OTHERS = tuple(f"{folder}/" for folder in (*(ROOT / name for name in ("kernels", "mfbench", "reference")), *LIBRARIES))
 
 
 def reason(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mfbench.inputs import Inputs
+from mfbench.problems.inputs import Inputs
 
 NAMES = ("loss", *Inputs._fields[:5])
 

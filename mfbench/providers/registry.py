@@ -15,10 +15,10 @@ from torch import Tensor
 
 from kernels import encode_ratings, mf_loss_and_grads
 from kernels.loss import PRECISIONS
-from mfbench.cases import nearest
 from mfbench.errors import UsageError
-from mfbench.inputs import Inputs
-from mfbench.reasons import reason
+from mfbench.problems.cases import nearest
+from mfbench.problems.inputs import Inputs
+from mfbench.providers.exceptions import reason
 from reference.autograd import notebook_loss, notebook_operands
 
 Outputs = tuple[Any, Any]  # loss, gradients in parameter order

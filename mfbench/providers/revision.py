@@ -11,11 +11,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mfbench import MEASURED
 from mfbench.errors import NotComparable, UsageError
-from mfbench.records import Record
+from mfbench.installation import MEASURED, ROOT
+from mfbench.results.records import Record
 
-ROOT = Path(__file__).resolve().parent.parent
 DIGITS = 12  # of a commit's name
 OWN = ("closed-form",)  # providers that are part of the harness
 

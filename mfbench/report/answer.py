@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from mfbench import stats
-from mfbench.comparison import Comparison
 from mfbench.report.evidence import Entry, Evidence
 from mfbench.report.labels import device_and_case, printable, short
+from mfbench.results.comparison import Comparison
+from mfbench.stats import intervals
 
 VERDICTS = ("faster", "same", "inconclusive", "slower")
 
@@ -21,9 +21,9 @@ class Pooled(NamedTuple):
     provider: str
     baseline: str
     entries: Sequence[Entry]
-    ratio: stats.Interval  # geometric mean of those that have an interval, if any
+    ratio: intervals.Interval  # geometric mean of those that have an interval, if any
     bounded: int  # how many these are
-    verdict: stats.Verdict  # of the geometric mean
+    verdict: intervals.Verdict  # of the geometric mean
     verdicts: Counter[str]
 
 
@@ -45,9 +45,9 @@ def _pool(provider: str, baseline: str, entries: Sequence[Entry]) -> Pooled:
     centre, low, high = (
         sum(map(math.log, column)) / len(bounded) for column in zip(*bounded, strict=True)
     ) if bounded else (sum(math.log(s.ratio) for s in speedups) / len(speedups), -math.inf, math.inf)  # fmt: skip
-    ratio = stats.Interval(*map(math.exp, (centre, low, high)))
+    ratio = intervals.Interval(*map(math.exp, (centre, low, high)))
     busy = any(entry.measurement.busy for entry in entries)
-    verdict = stats.verdict(ratio, max(s.margin for s in speedups), busy)
+    verdict = intervals.verdict(ratio, max(s.margin for s in speedups), busy)
     return Pooled(provider, baseline, entries, ratio, len(bounded), verdict, Counter(s.verdict for s in speedups))
 
 

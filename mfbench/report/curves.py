@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from mfbench.records import Record
 from mfbench.report.labels import provider_label, seconds
 from mfbench.report.style import MOST_MARKS, Numbers, Palette, Plot, apart, figure, legend, marker, plain_log
+from mfbench.results.records import Record
 
 LEAST_SIZES = 3  # for an exponent
 

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from mfbench import external, records
-from mfbench.cases import Case
-from mfbench.comparison import Measurement, measurement
 from mfbench.errors import NotComparable
 from mfbench.inspect import document
-from mfbench.records import Record
+from mfbench.problems.cases import Case
+from mfbench.results import pytest_benchmark, records
+from mfbench.results.comparison import Measurement, measurement
+from mfbench.results.records import Record
 
 LISTED = 5  # notes of one file that are told one by one
 
@@ -162,7 +162,7 @@ def _records(path: Path, content: bytes) -> tuple[list[Run], list[str]]:
 
 def _foreign(path: Path, content: Any) -> Evidence:
     try:
-        found = external.measurements(path, content)
+        found = pytest_benchmark.measurements(path, content)
     except NotComparable as error:
         return Evidence([], [], [f"{error}; the file was left out"])
     time = str(content.get("datetime") or "")

@@ -9,11 +9,11 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from mfbench.records import Correctness, Record
 from mfbench.report import curves, forest
 from mfbench.report.evidence import Entry
 from mfbench.report.labels import case_labels, cut, printable, provider_label, size
 from mfbench.report.style import FRAME, ROW, Numbers, Palette, Plot, apart, figure, legend, marker, rows_axis
+from mfbench.results.records import Correctness, Record
 
 LEAST_ERROR = 1e-4  # of the bound, where the axis of errors begins
 

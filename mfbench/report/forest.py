@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from mfbench.comparison import Comparison
 from mfbench.report.labels import case_labels, cut, provider_label
 from mfbench.report.style import FRAME, ROW, Numbers, Palette, Plot, figure, legend, marker, plain_log, rows_axis
+from mfbench.results.comparison import Comparison
 
 MOST_ROWS = 30  # cases in a figure that has a row for each; the tables have all
 

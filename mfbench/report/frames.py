@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas
 
-from mfbench.cases import Case
-from mfbench.comparison import Comparison, Measurement
+from mfbench.problems.cases import Case
 from mfbench.report.evidence import Entry
-from mfbench.table import error_over_bound, gemm_fraction
+from mfbench.report.terminal import error_over_bound, gemm_fraction
+from mfbench.results.comparison import Comparison, Measurement
 
 
 def measurements(entries: Sequence[Entry]) -> pandas.DataFrame:

@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from mfbench import steps
 from mfbench.report.evidence import Entry, Key
 from mfbench.report.labels import case_labels, device_and_case, provider_label, seconds
 from mfbench.report.style import MOST_MARKS, Palette, Plot, figure, legend, marker
+from mfbench.stats import changepoints
 
 FEWEST = 3  # runs that make a history
 MOST_FIGURES = 12  # those with steps first; the page draws the others from its data on demand
@@ -24,7 +24,7 @@ class Course(NamedTuple):
 
     key: Key
     entries: Sequence[Entry]
-    steps: Sequence[steps.Step]  # `at` counts the entries
+    steps: Sequence[changepoints.Step]  # `at` counts the entries
 
     @property
     def provider(self) -> str:
@@ -38,9 +38,9 @@ def courses(histories: Mapping[Key, Sequence[Entry]], margin: float) -> list[Cou
     ]
 
 
-def _steps(entries: Sequence[Entry], margin: float) -> list[steps.Step]:
+def _steps(entries: Sequence[Entry], margin: float) -> list[changepoints.Step]:
     timed = [(at, entry.measurement.median_s) for at, entry in enumerate(entries) if entry.measurement.median_s]
-    found = steps.find(np.array([median for _, median in timed]), margin)
+    found = changepoints.find(np.array([median for _, median in timed]), margin)
     return [step._replace(at=timed[step.at][0]) for step in found]
 
 
@@ -59,7 +59,7 @@ def plots(found: Sequence[Course]) -> list[Plot]:
     return made
 
 
-def describe(course: Course, step: steps.Step) -> str:
+def describe(course: Course, step: changepoints.Step) -> str:
     """A step in words."""
     change = f"{step.ratio:.3g} times as long" if step.ratio > 1 else f"{1 / step.ratio:.3g} times as fast"
     return f"{change} from {course.entries[step.at].time[:16].replace('T', ' ')} on (run {step.at + 1})"

@@ -6,8 +6,8 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from mfbench.cases import Case
-from mfbench.table import seconds, short, size
+from mfbench.problems.cases import Case
+from mfbench.report.terminal import seconds, short, size
 
 __all__ = ["alike", "case_labels", "cut", "device_and_case", "printable", "provider_label", "seconds", "short", "size"]
 

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
-from mfbench.comparison import Comparison, compare
 from mfbench.report import answer, figures, forest, history, samples, tables
 from mfbench.report.evidence import Evidence
 from mfbench.report.labels import alike, case_labels, device_and_case, printable, short
 from mfbench.report.style import Plot, inline
 from mfbench.report.tables import Row
+from mfbench.results.comparison import Comparison, compare
 
 MOST_ROWS = 200  # of a table that are in the markup
 MARKDOWN = {character: f"\\{character}" for character in r"\`*_[]|#~!$"} | {

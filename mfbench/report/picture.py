@@ -7,8 +7,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from mfbench.cases import nearest
 from mfbench.errors import UsageError
+from mfbench.problems.cases import nearest
 from mfbench.report.style import Plot, drawn, file
 
 

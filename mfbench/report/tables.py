@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mfbench.cases import Case
-from mfbench.comparison import Pair
 from mfbench.inspect.document import Build
-from mfbench.records import Record
+from mfbench.problems.cases import Case
 from mfbench.report.evidence import Entry
 from mfbench.report.labels import device_and_case, printable, seconds, short, size
-from mfbench.table import error_over_bound, gemm_fraction, half_width
+from mfbench.report.terminal import error_over_bound, gemm_fraction, half_width
+from mfbench.results.comparison import Pair
+from mfbench.results.records import Record
 
 COLUMNS = ("case", "provider", "status", "median", "±", "× baseline", "verdict", "error", "peak", "GEMM", "floor")
 

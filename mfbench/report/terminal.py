@@ -11,7 +11,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from mfbench.records import Record, Roofline, Speedup
+from mfbench.results.records import Record, Roofline, Speedup
 
 WIDEST = 1000.0  # an interval whose ends are farther apart says nothing
 NARROW_NAME, NARROW_RATIO = 12, 16  # characters: what is longer takes two lines where the console is narrow

@@ -7,9 +7,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from mfbench import stats
-from mfbench.cases import Case
-from mfbench.records import Record
+from mfbench.problems.cases import Case
+from mfbench.results.records import Record
+from mfbench.stats import intervals
 
 ENVIRONMENT = ("cpu", "cpus", "gpu", "driver", "system", "threads")  # beside the versions of what is installed
 SUBJECT = "mfbench"  # its version is what a comparison may be about
@@ -34,7 +34,7 @@ class Measurement(NamedTuple):
     device: str
     status: str  # as in a record
     reason: str | None
-    samples: stats.Samples | Quartiles | None  # seconds, in the order in which they were taken; None: not ok
+    samples: intervals.Samples | Quartiles | None  # seconds, in the order in which they were taken; None: not ok
     env: Mapping[str, Any]
     busy: bool = False  # other programs ran while it was timed
 
@@ -67,7 +67,7 @@ class Pair(NamedTuple):
 
     base: Measurement
     new: Measurement
-    ratio: stats.Interval | None  # base / new: how many times as fast the new side is
+    ratio: intervals.Interval | None  # base / new: how many times as fast the new side is
     outcome: Outcome
 
 
@@ -132,7 +132,7 @@ def compare(base: Iterable[Measurement], new: Iterable[Measurement], margin: flo
     bases, news = ({m.key: m for m in side if m.status != "skipped"} for side in (base, new))
     matched = [(bases[key], news[key]) for key in bases if key in news]
     timed = sum(old.samples is not None and now.samples is not None for old, now in matched)
-    confidence = stats.family_confidence(timed)
+    confidence = intervals.family_confidence(timed)
     return Comparison(
         pairs=[_judge(old, now, margin, confidence, paired) for old, now in matched],
         missing=[m for key, m in bases.items() if key not in news],
@@ -148,21 +148,21 @@ def _judge(base: Measurement, new: Measurement, margin: float, confidence: float
         outcome: Outcome = "broken" if base.samples is not None else "mended" if new.samples is not None else "failing"
         return Pair(base, new, None, outcome)
     if len(base.samples) == len(new.samples) and bool(np.all(np.equal(base.samples, new.samples))):
-        return Pair(base, new, stats.Interval(1.0, 1.0, 1.0), "same")  # one measurement: nothing has to be inferred
+        return Pair(base, new, intervals.Interval(1.0, 1.0, 1.0), "same")  # one measurement: nothing has to be inferred
     ratio = _ratio(base.samples, new.samples, confidence, paired)
-    return Pair(base, new, ratio, stats.verdict(ratio, margin, base.busy or new.busy))
+    return Pair(base, new, ratio, intervals.verdict(ratio, margin, base.busy or new.busy))
 
 
 def _ratio(
-    base: stats.Samples | Quartiles, new: stats.Samples | Quartiles, confidence: float, paired: bool
-) -> stats.Interval:
+    base: intervals.Samples | Quartiles, new: intervals.Samples | Quartiles, confidence: float, paired: bool
+) -> intervals.Interval:
     if isinstance(base, Quartiles) or isinstance(new, Quartiles):
-        return stats.between(_location(base), _location(new), confidence)
-    return (stats.ratio_interval if paired else stats.unpaired_ratio_interval)(base, new, confidence)
+        return intervals.between(_location(base), _location(new), confidence)
+    return (intervals.ratio_interval if paired else intervals.unpaired_ratio_interval)(base, new, confidence)
 
 
-def _location(samples: stats.Samples | Quartiles) -> stats.Location:
-    return stats.quartile_location(*samples) if isinstance(samples, Quartiles) else stats.location(samples)
+def _location(samples: intervals.Samples | Quartiles) -> intervals.Location:
+    return intervals.quartile_location(*samples) if isinstance(samples, Quartiles) else intervals.location(samples)
 
 
 def _differences_of(matched: Iterable[tuple[Measurement, Measurement]]) -> list[Difference]:

@@ -14,6 +14,8 @@ from typing import Any
 import psutil
 import torch
 
+from mfbench.installation import ROOT
+
 PACKAGES = ("torch", "triton", "numpy", "mfbench")
 
 
@@ -68,15 +70,14 @@ def usable_cpus() -> int:
 
 @functools.cache
 def _fixed() -> dict[str, Any]:
-    root = Path(__file__).resolve().parent.parent
-    status = _git(root, "status", "--porcelain")
+    status = _git(ROOT, "status", "--porcelain")
     return {
         "cpu": cpu_name(),
         "cpus": usable_cpus(),
         "memory_bytes": psutil.virtual_memory().total,
         "system": f"{platform.system()} {platform.release()}",
         "versions": versions(),
-        "commit": _git(root, "rev-parse", "HEAD"),
+        "commit": _git(ROOT, "rev-parse", "HEAD"),
         "dirty": None if status is None else bool(status),
     }
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
 
-from mfbench.comparison import Measurement, Quartiles
 from mfbench.errors import NotComparable
+from mfbench.results.comparison import Measurement, Quartiles
 
 
 class _Stats(BaseModel):

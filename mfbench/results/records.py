@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mfbench.cases import Case
 from mfbench.errors import UsageError
-from mfbench.stats import Verdict
+from mfbench.problems.cases import Case
+from mfbench.stats.intervals import Verdict
 
 try:
     import fcntl

@@ -1,0 +1,1 @@
+"""Confidence intervals, verdicts and change points of timing samples."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mfbench.stats import Samples, spread
+from mfbench.stats.intervals import Samples, spread
 
 FEWEST = 6  # runs, below which the noise between runs is not known
 SIDE = 2  # runs on each side of a step, so that a single stray run is none

@@ -1,0 +1,1 @@
+"""The correctness gate for test suites: a pytest plugin and equivalence checks."""

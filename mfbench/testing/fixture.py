@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mfbench.cases import Axes, Case, fault
 from mfbench.errors import UsageError
+from mfbench.problems.cases import Axes, Case, fault
 
 DEFAULT: dict[str, Any] = {"size": ["200x300", "129x65", "33x47"], "rank": [30, 1], "density": 0.7}
 ANOTHER_DRAW = 1  # number of the parameters of the second evaluation
@@ -24,8 +24,8 @@ class GatedCase:
 
     @functools.cached_property
     def inputs(self) -> Any:
-        """The arguments of a provider in order: factors, biases, ratings, mask, reg (see `mfbench.inputs.Inputs`)."""
-        from mfbench.inputs import on_device
+        """The arguments of a provider in order: factors, biases, ratings, mask, reg (`mfbench.problems.inputs.Inputs`)."""
+        from mfbench.problems.inputs import on_device
 
         return on_device(self._drawn, self.device)
 
@@ -42,7 +42,7 @@ class GatedCase:
         __tracebackhide__ = True
         inputs = copy.deepcopy(self.inputs)
         first = self._evaluate(function, inputs, self._standard)
-        from mfbench.inputs import redraw_parameters
+        from mfbench.problems.inputs import redraw_parameters
 
         others = redraw_parameters(self.case, ANOTHER_DRAW)
         for name, values in others.items():
@@ -54,7 +54,7 @@ class GatedCase:
     def _evaluate(self, function: Callable[..., Any], inputs: Any, standard: Any, when: str = "") -> dict[str, float]:
         __tracebackhide__ = True
         from mfbench.commands.verify import check
-        from mfbench.providers import Provider
+        from mfbench.providers.registry import Provider
 
         provider = Provider("", lambda inputs: functools.partial(function, *inputs))
         errors, wrong = check(provider, inputs, standard)
@@ -64,7 +64,7 @@ class GatedCase:
 
     @functools.cached_property
     def _drawn(self) -> Any:
-        from mfbench.inputs import draw, sized
+        from mfbench.problems.inputs import draw, sized
 
         self.case = sized(self.case)
         inputs = draw(self.case)
@@ -74,7 +74,7 @@ class GatedCase:
 
     @functools.cached_property
     def _standard(self) -> Any:
-        from mfbench import gate
+        from mfbench.correctness import gate
 
         return gate.standard(self._drawn)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from mfbench.gated import GatedCase
+    from mfbench.testing.fixture import GatedCase
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,7 +29,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "mf_case" not in metafunc.fixturenames:
         return
     from mfbench.errors import UsageError
-    from mfbench.gated import cases
+    from mfbench.testing.fixture import cases
 
     marker = metafunc.definition.get_closest_marker("mf_case")
     try:

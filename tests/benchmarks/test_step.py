@@ -12,10 +12,11 @@ import functools
 
 import pytest
 
-from mfbench import gate, providers
-from mfbench.cases import Case, load_suite
 from mfbench.commands.verify import check
-from mfbench.inputs import Inputs, draw
+from mfbench.correctness import gate
+from mfbench.problems.cases import Case, load_suite
+from mfbench.problems.inputs import Inputs, draw
+from mfbench.providers import registry
 
 CASES = [
     *load_suite("seed").cases({})[:1],  # the notebook's 200x300, rank 30, float64 ratings and int32 mask
@@ -36,8 +37,8 @@ def test_step(benchmark, case, provider):
     benchmark.group = case.label
     benchmark.name = provider
     inputs, standard = drawn(case)
-    step = providers.load(provider).prepare(inputs)
-    errors, wrong = check(providers.Provider(provider, lambda inputs: step), inputs, standard)
+    step = registry.load(provider).prepare(inputs)
+    errors, wrong = check(registry.Provider(provider, lambda inputs: step), inputs, standard)
     if wrong:
         pytest.fail(f"{provider} is not timed, since it is not right: {wrong}")
     benchmark.extra_info["error over bound"] = errors

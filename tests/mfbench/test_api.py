@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import mfbench
-from mfbench import environment
 from mfbench.errors import NotComparable, UsageError
+from mfbench.results import environment
 from tests.mfbench.report.synthetic import HOSTILE, case, failed, suite, write
 
 pytest.importorskip("matplotlib", reason="needs the extra `report`")

@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mfbench.against import ROOT
-from mfbench.cases import suite_names
-from tests.mfbench.commands import mfbench, mfbench_here
+from mfbench.problems.cases import suite_names
+from mfbench.providers.revision import ROOT
+from tests.mfbench.cli_runner import mfbench, mfbench_here
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -16,10 +16,10 @@ import click
 import pytest
 
 from kernels.backends import implementation
-from mfbench import messages
-from mfbench.against import ROOT
+from mfbench import log
 from mfbench.cli import cli
-from tests.mfbench.commands import command, mfbench_here
+from mfbench.providers.revision import ROOT
+from tests.mfbench.cli_runner import command, mfbench_here
 from tests.mfbench.report.synthetic import suite, write
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -94,10 +94,10 @@ def test_verbose_says_where_an_error_came_from(tmp_path: Path, monkeypatch: pyte
 
 
 def test_verbose_says_each_step(capsys) -> None:
-    messages.set_level(1)
-    messages.step("timing")
-    messages.set_level(0)
-    messages.step("gate")
+    log.set_level(1)
+    log.step("timing")
+    log.set_level(0)
+    log.step("gate")
     assert capsys.readouterr().err == "mfbench: timing\n"
 
 

@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from kernels import mf_loss_and_grads
-from mfbench import providers
 from mfbench.commands.train import run_training
-from mfbench.data import Ratings
 from mfbench.errors import UsageError
+from mfbench.problems.datasets import Ratings
+from mfbench.providers import registry
 from mfbench.train import Diverged, curvature, descend, notebook_task, rating_task, train
 from reference import oracle_loss_and_grads
 from reference.autograd import notebook_loss
-from tests.mfbench.commands import mfbench_here
+from tests.mfbench.cli_runner import mfbench_here
 
 LOSS_RANGES = {0: (1.6e6, 2.4e6), 1000: (89_000, 93_000), 2000: (80_500, 83_500), 3000: (77_000, 80_000)}
-FUSED = providers.load("fused")
+FUSED = registry.load("fused")
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +64,7 @@ def test_the_notebooks_losses(seed):
 def test_fused_trains_as_autograd_does(seed):
     epochs = 1001 if seed == 4 else 201
     fused, autograd = (
-        train(notebook_task(seed=seed), providers.load(name), epochs, every=100) for name in ("fused", "autograd")
+        train(notebook_task(seed=seed), registry.load(name), epochs, every=100) for name in ("fused", "autograd")
     )
     assert len(fused.entries) == len(autograd.entries) == (epochs - 1) // 100 + 2
     for ours, theirs in zip(fused.entries, autograd.entries, strict=True):
@@ -170,9 +170,9 @@ def test_the_held_out_ratings_are_not_trained_on(rating_file):
 
 
 def load_copy(path):
-    from mfbench import data
+    from mfbench.problems import datasets
 
-    return (tensor.clone() for tensor in data.load(path)[:2])
+    return (tensor.clone() for tensor in datasets.load(path)[:2])
 
 
 def test_the_target_stops_training_and_the_best_is_kept(rating_file):
@@ -311,7 +311,7 @@ def test_a_providers_gradient_of_another_shape_is_named():
         return step
 
     with pytest.raises(UsageError, match=r"--provider: mine: user_bias has shape \(9,\), expected \(9, 1\)"):
-        train(notebook_task((9, 7), 2), providers.Provider("mine", prepare), 5)
+        train(notebook_task((9, 7), 2), registry.Provider("mine", prepare), 5)
 
 
 def test_a_loss_that_is_not_finite_from_the_beginning_is_not_blamed_on_the_rate():

@@ -1,6 +1,6 @@
 """Where the time of a run goes: measuring, gates, process starts, and the harness's own cost beside them.
 
-python -m tests.mfbench.cost --suite quick
+python -m tests.studies.cost --suite quick
 """
 
 from __future__ import annotations
@@ -17,8 +17,15 @@ from unittest import mock
 
 import click
 
-from mfbench import gate, inputs, isolation, moving, records, roofline, runner, trial
 from mfbench.commands.run import run_suite, show
+from mfbench.correctness import gate
+from mfbench.correctness.audit import expected
+from mfbench.measure import case as case_run
+from mfbench.measure import roofline
+from mfbench.measure import suite as suite_run
+from mfbench.measure.worker import process
+from mfbench.problems import inputs
+from mfbench.results import records
 
 MEASURING = ("evaluations, timed", "evaluations before each sample", "settling before each sample",
              "moving the data", "ceilings")  # fmt: skip
@@ -72,19 +79,19 @@ class Ledger:
 
 def watched(ledger: Ledger) -> Iterator[Any]:
     """Patches of what a run calls."""
-    yield mock.patch.object(isolation.WorkerProcess, "request", ledger.request(isolation.WorkerProcess.request))
+    yield mock.patch.object(process.WorkerProcess, "request", ledger.request(process.WorkerProcess.request))
     for owner, attribute, name in (
-        (isolation.WorkerProcess, "start", "process starts"),
-        (isolation.WorkerProcess, "ready", "process starts"),
-        (isolation.WorkerProcess, "stop", "process starts"),
+        (process.WorkerProcess, "start", "process starts"),
+        (process.WorkerProcess, "ready", "process starts"),
+        (process.WorkerProcess, "stop", "process starts"),
         (roofline, "measure", "ceilings"),
         (gate, "standard", "oracle"),
         (gate.Standard, "moved_to", "oracle"),
-        (moving.Moving, "of", "oracle"),
+        (expected.Moving, "of", "oracle"),
         (gate.Standard, "judge", "gates"),
-        (trial, "draw", "drawing inputs"),
-        (runner, "sized", "drawing inputs"),
-        (inputs.data, "load", "drawing inputs"),
+        (case_run, "draw", "drawing inputs"),
+        (suite_run, "sized", "drawing inputs"),
+        (inputs.datasets, "load", "drawing inputs"),
         (records.Writer, "append", "records"),
     ):
         yield mock.patch.object(owner, attribute, ledger.booked(getattr(owner, attribute), name))

@@ -1,6 +1,6 @@
 """Timings of a simulated device: do the intervals cover the truth, are throttled and cold samples told from others?
 
-    python -m tests.mfbench.coverage --timings 8000
+    python -m tests.studies.coverage --timings 8000
 
 Each timing is the harness's own: pilot, placements, rounds, intervals. The machine drifts by 30 %, has correlated
 noise of heavy tails and a coarse clock, launches lag behind, data lies differently after each move.
@@ -14,10 +14,10 @@ from typing import NamedTuple
 import click
 import numpy as np
 
-from mfbench import stats
-from mfbench.device import Reading
-from mfbench.timing import time_in_rounds
-from tests.mfbench.simulated import Machine, Nature, SimulatedDevice, hands
+from mfbench.measure.devices.base import Reading
+from mfbench.measure.rounds import time_in_rounds
+from mfbench.stats import intervals
+from tests.mfbench.measure.devices.simulated import Machine, Nature, SimulatedDevice, hands
 
 BASE_S, NEW_S = 0.9e-3, 0.6e-3
 BUDGET_S = 1.0
@@ -83,7 +83,7 @@ def simulate(kind: Kind, count: int, first_seed: int) -> Seen:
         timing = time_in_rounds(
             hands(machine, devices, see), "base", BUDGET_S, seed, {"base": BASE_S, "new": NEW_S}
         )  # fmt: skip
-        ratio = stats.ratio_interval(timing.samples["base"], timing.samples["new"])
+        ratio = intervals.ratio_interval(timing.samples["base"], timing.samples["new"])
         cold_s = kind.nature.cold_s if kind.l2_known else 0.0
         covered += ratio.low <= (BASE_S + cold_s) / (NEW_S + cold_s) <= ratio.high
         widths.append((ratio.high - ratio.low) / 2 / ratio.estimate)

@@ -1,7 +1,7 @@
 """How often the harness is wrong: verdicts on identical providers, and on providers that are slower by a known part.
 
-    python -m tests.mfbench.false_alarms --comparisons 400                  # identical: any faster or slower is false
-    python -m tests.mfbench.false_alarms --comparisons 100 --slowdown 5     # 5 % slower (or 3): all else is a miss
+    python -m tests.studies.false_alarms --comparisons 400                  # identical: any faster or slower is false
+    python -m tests.studies.false_alarms --comparisons 100 --slowdown 5     # 5 % slower (or 3): all else is a miss
 
 A comparison is what `mfbench run` does for a case: two worker processes, the gate, rounds of timing within the budget,
 the gate again. The processes are new every `--suite-of` comparisons, as they are for every suite. Both records of a
@@ -19,12 +19,13 @@ import click
 import numpy as np
 from scipy.stats import binomtest
 
-from mfbench import comparison, stats
-from mfbench.cases import Case, parse_size
-from mfbench.isolation import WorkerProcess
-from mfbench.records import Record, Writer, read
-from mfbench.results import Origin
-from mfbench.trial import Trial
+from mfbench.measure.case import Trial
+from mfbench.measure.recording import Origin
+from mfbench.measure.worker.process import WorkerProcess
+from mfbench.problems.cases import Case, parse_size
+from mfbench.results import comparison
+from mfbench.results.records import Record, Writer, read
+from mfbench.stats import intervals
 
 SLOWED = Path(__file__).with_name("slowed.py")
 FALSE = {"faster", "slower"}
@@ -91,7 +92,7 @@ def of(found: int, count: int, what: str) -> str:
     """A count in words, with its exact binomial interval (Clopper and Pearson, 1934)."""
     if not count:
         return f"{what}: none were counted"
-    low, high = binomtest(found, count).proportion_ci(stats.CONFIDENCE, method="exact")
+    low, high = binomtest(found, count).proportion_ci(intervals.CONFIDENCE, method="exact")
     return f"{what}: {found} of {count}, {found / count:.1%} [{low:.1%}, {high:.1%}]"
 
 
@@ -118,7 +119,7 @@ def summary(pairs: Sequence[tuple[Record, Record]], count: Count) -> Iterator[st
     widths = [(high - low) / 2 for low, high in bounds if low and high]
     if not widths:
         return
-    spread, width = stats.spread(ratios), np.median(widths)
+    spread, width = intervals.spread(ratios), np.median(widths)
     yield f"ratio: median {np.median(ratios):.4f}, spread {spread:.4f}; half width: {width:.4f}"
     suites = [timed[i : i + count.suite_of] for i in range(0, len(timed) - count.suite_of + 1, count.suite_of)]
     found = [alarms(suite, count.margin) for suite in suites]

@@ -1,6 +1,6 @@
 """Runs that are killed at random moments and gone on with: is any finished record lost, is the whole the same?
 
-    python -m tests.mfbench.kills --kills 200
+    python -m tests.studies.kills --kills 200
 
 A run of many small cases is killed with SIGKILL, resumed, killed again, and so on; once one comes to its end, the next
 run begins with an empty file. Every line that stood in the file before a kill must stand there after it.
@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import click
 
-from mfbench.records import read
-from tests.mfbench.commands import command
+from mfbench.results.records import read
+from tests.mfbench.cli_runner import command
 
 SUITE = """
 description = "many cases, so that kills come between them"

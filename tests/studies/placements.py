@@ -1,6 +1,6 @@
 """What moving the data, and starting the process anew, is worth between two identical providers.
 
-    python -m tests.mfbench.placements --size 200x300 --threads 2
+    python -m tests.studies.placements --size 200x300 --threads 2
 
 Blocks of paired samples, before each of which nothing happens, the data moves, or both processes start anew. If the
 blocks' medians scatter more than the noise within the blocks explains, what happened before them matters.
@@ -14,10 +14,10 @@ import secrets
 import click
 import numpy as np
 
-from mfbench import stats
-from mfbench.cases import Case, parse_size
-from mfbench.isolation import WorkerProcess
-from mfbench.timing import SAMPLE_S
+from mfbench.measure.rounds import SAMPLE_S
+from mfbench.measure.worker.process import WorkerProcess
+from mfbench.problems.cases import Case, parse_size
+from mfbench.stats import intervals
 
 SIDES = ("base", "new")
 MEDIAN_ERROR = 1.2533  # of the median of normal noise, in standard deviations / sqrt(n)
@@ -64,7 +64,7 @@ class Pair:
 
 def report(name: str, blocks: list[np.ndarray]) -> str:
     medians = np.array([np.median(block) for block in blocks])
-    within = np.median([stats.spread(block) for block in blocks]) * MEDIAN_ERROR / np.sqrt(len(blocks[0]))
+    within = np.median([intervals.spread(block) for block in blocks]) * MEDIAN_ERROR / np.sqrt(len(blocks[0]))
     scatter = medians.std(ddof=1)
     beyond = np.sqrt(max(0.0, scatter**2 - within**2))
     return (

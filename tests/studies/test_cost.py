@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tests.mfbench import cost
-from tests.mfbench.commands import tiny_suite
+from tests.mfbench.cli_runner import tiny_suite
+from tests.studies import cost
 
 
 def test_all_the_time_of_a_run_is_accounted_for(tmp_path: Path) -> None:

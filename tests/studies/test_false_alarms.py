@@ -6,8 +6,8 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from mfbench.records import read
-from tests.mfbench.false_alarms import Count, main, summary
+from mfbench.results.records import read
+from tests.studies.false_alarms import Count, main, summary
 
 SMALL = ["--size", "24x32", "--budget", "0.3", "--threads", "1", "--suite-of", "1", "--slowdown", "5"]
 

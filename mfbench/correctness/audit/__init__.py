@@ -1,0 +1,1 @@
+"""Detect providers that game the benchmark while they are timed."""

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mfbench.formulas import flat
-from mfbench.gate import OUTPUTS, Standard
-from mfbench.projection import folded
+from mfbench.correctness.audit.projection import folded
+from mfbench.correctness.gate import OUTPUTS, Standard
+from mfbench.correctness.near_misses import flat
 from reference import oracle_loss_and_grads
 
 WIDER = 4.0  # times the size of the terms at the lower bias, at most, is that at the upper one

@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from mfbench.device import Clocks, Look, Reading, Step, Vary, nothing
-from mfbench.memory import page_faults
+from mfbench.measure.devices.base import Clocks, Look, Reading, Step, Vary, nothing
+from mfbench.measure.devices.memory import page_faults
 
 clock = time.perf_counter  # taken before a provider's code runs
 WARM_S = 2e-3  # so long after another process ran on it a core is slower
@@ -16,7 +16,7 @@ LONG_S = 0.1  # an evaluation that takes so long does not need another one befor
 
 
 class CpuDevice:
-    """Implements `mfbench.device.Device`."""
+    """Implements `mfbench.measure.devices.base.Device`."""
 
     def __init__(self) -> None:
         self._evaluation_s = 0.0  # of the last sample

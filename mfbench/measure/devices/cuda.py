@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from mfbench.device import Clocks, Look, Reading, Step, Vary, nothing
-from mfbench.nvml import Nvml
-from mfbench.queued import Sampler
+from mfbench.measure.devices.base import Clocks, Look, Reading, Step, Vary, nothing
+from mfbench.measure.devices.nvml import Nvml
+from mfbench.measure.devices.stream import Sampler
 
 Event, synchronize, sleep = torch.cuda.Event, torch.cuda.synchronize, torch.cuda._sleep
 # taken before a provider's code runs; the sleep is a kernel that spins for so many cycles
@@ -21,7 +21,7 @@ MAX_COPIES = 16
 
 
 class CudaDevice:
-    """Implements `mfbench.device.Device`, and the `Queue` that its samples are taken on."""
+    """Implements `mfbench.measure.devices.base.Device`, and the `Queue` that its samples are taken on."""
 
     def __init__(self, index: int = 0) -> None:
         self.index = index

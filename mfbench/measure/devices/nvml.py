@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mfbench.device import Clocks
+from mfbench.measure.devices.base import Clocks
 
 REASONS = (
     "nvmlClocksThrottleReasonSwThermalSlowdown",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from mfbench.device import Clocks, Reading, Step, Vary, nothing
+from mfbench.measure.devices.base import Clocks, Reading, Step, Vary, nothing
 
 BATCH = 16  # evaluations behind one block: a queue has room for about a thousand launches
 BLOCK_S = 2e-3  # the first block's length
@@ -49,7 +49,7 @@ class Sampler:
         self.highest_mhz = 0.0
 
     def sample(self, steps: Sequence[Step], loops: int, vary: Vary = nothing) -> tuple[Reading, Any]:
-        """As `mfbench.device.Device.sample` says; what varies is enqueued outside the marks."""
+        """As `mfbench.measure.devices.base.Device.sample` says; what varies is enqueued outside the marks."""
         outputs = steps[-1]()  # raises the clocks, which fall while the device is idle
         self.queue.synchronize()
         before = self.queue.clocks()

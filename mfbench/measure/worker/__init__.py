@@ -1,0 +1,1 @@
+"""The process in which one provider runs, and the harness's connection to it."""

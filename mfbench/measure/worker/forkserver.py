@@ -22,15 +22,15 @@ import sys
 from multiprocessing.connection import wait
 from typing import NoReturn
 
-from mfbench import MEASURED
+from mfbench.installation import MEASURED
 
 AVAILABLE = sys.platform == "linux"  # elsewhere system libraries do not survive a fork, or there is none
 REQUEST_BYTES = 1 << 16
 PR_SET_PDEATHSIG = 1  # prctl(2)
 NUMBER = struct.Struct("<i")  # of a process, and its exit code
 CHANGING = "PYTEST_CURRENT_TEST"  # no library looks at it, and it is another in every test
-PRELOADED = ("torch", "psutil", "mfbench.cases", "mfbench.pipe")
-SERVE = "from mfbench.forkserver import serve; serve(int(sys.argv[1]))"
+PRELOADED = ("torch", "psutil", "mfbench.problems.cases", "mfbench.measure.worker.pipe")
+SERVE = "from mfbench.measure.worker.forkserver import serve; serve(int(sys.argv[1]))"
 
 
 class Forked:

@@ -18,15 +18,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from mfbench import cores, memory, pipe, projection, providers
-from mfbench.cases import Case
-from mfbench.cpu import CpuDevice, clock
-from mfbench.device import Device, Reading
+from mfbench.correctness.audit import projection
 from mfbench.errors import UsageError
-from mfbench.forkserver import end_with_parent
-from mfbench.inputs import Fingerprints, Inputs, draw, fingerprints, moved, on_device, redraw_parameters
-from mfbench.outputs import WrongOutputs, flaws, tensors
-from mfbench.reasons import reason
+from mfbench.measure.devices import affinity, memory
+from mfbench.measure.devices.base import Device, Reading
+from mfbench.measure.devices.cpu import CpuDevice, clock
+from mfbench.measure.worker import pipe
+from mfbench.measure.worker.forkserver import end_with_parent
+from mfbench.problems.cases import Case
+from mfbench.problems.inputs import Fingerprints, Inputs, draw, fingerprints, moved, on_device, redraw_parameters
+from mfbench.providers import registry
+from mfbench.providers.exceptions import reason
+from mfbench.providers.outputs import WrongOutputs, flaws, tensors
 
 REST_S = 0.25  # how long to wait for a rest, at most: Intel's OpenMP spins for 0.2 s
 # as they are before a provider's code runs
@@ -61,10 +64,10 @@ class Worker:
             torch.set_num_threads(threads)
         self.device = device
         self.where = _open(device)
-        self.provider = providers.load(provider)
+        self.provider = registry.load(provider)
         self.inputs: Inputs | None = None
         self.copies: list[Inputs] = []  # the first are `inputs` themselves
-        self.steps: list[providers.Step] = []  # one on each
+        self.steps: list[registry.Step] = []  # one on each
         self.outputs: list[torch.Tensor] = []  # of the last sample, until they are looked at
 
     def prepare(self, case: Case) -> Prepared:
@@ -114,14 +117,14 @@ class Worker:
             The reading; of the evaluations that were looked at, their number, loss and gradient of the bias.
         """
         if core is not None:
-            cores.move_to(core)
+            affinity.move_to(core)
         writers = [_writer(copy.global_bias) for copy in self.copies]
         watched, seen = frozenset(looked_at), []
 
         def vary(turn: int) -> None:
             writers[turn % len(writers)](biases[turn])
 
-        def look(turn: int, outputs: providers.Outputs) -> None:
+        def look(turn: int, outputs: registry.Outputs) -> None:
             if turn in watched:
                 loss, (*_, d_bias) = outputs
                 seen.append((turn, _number(loss), _number(d_bias)))
@@ -130,7 +133,7 @@ class Worker:
         reading, outputs = self.where.sample(self.steps, len(biases), vary, look)
         gc.enable()
         self.outputs = tensors(outputs)
-        return reading._replace(core=cores.current()), seen
+        return reading._replace(core=affinity.current()), seen
 
     def samples(self, biases: Sequence[float], count: int) -> list[Reading]:
         """So many samples, one right after the other."""
@@ -193,14 +196,14 @@ class Worker:
         for name, values in parameters.items():
             getattr(inputs, name).detach().copy_(values)  # a provider may have asked for its gradient
 
-    def _timed(self, step: providers.Step) -> tuple[providers.Outputs, float]:
+    def _timed(self, step: registry.Step) -> tuple[registry.Outputs, float]:
         self.where.synchronize()
         start = clock()
         outputs = step()
         self.where.synchronize()
         return outputs, clock() - start
 
-    def _evaluated(self, outputs: providers.Outputs, seconds: float, before: Fingerprints) -> Evaluated:
+    def _evaluated(self, outputs: registry.Outputs, seconds: float, before: Fingerprints) -> Evaluated:
         inputs = self._present()
         after = fingerprints(inputs)
         values = tensors(outputs)
@@ -214,7 +217,7 @@ class Worker:
 def _open(device: str) -> Device:
     if device == "cpu":
         return CpuDevice()
-    from mfbench.cuda import CudaDevice
+    from mfbench.measure.devices.cuda import CudaDevice
 
     return CudaDevice()
 

@@ -11,14 +11,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mfbench import forkserver, pipe
 from mfbench.errors import UsageError
-from mfbench.records import Status
+from mfbench.measure.worker import forkserver, pipe
+from mfbench.results.records import Status
 
 START_LIMIT_S = 120.0
 DEATH_LIMIT_S = 10.0  # of a process that closed its pipe
-START = "sys.path[:0] = sys.argv[6:]; from mfbench.worker import main; main()"
-START_HARNESS_FIRST = "from mfbench.worker import main; sys.path[:0] = sys.argv[6:]; main()"
+START = "sys.path[:0] = sys.argv[6:]; from mfbench.measure.worker.main import main; main()"
+START_HARNESS_FIRST = "from mfbench.measure.worker.main import main; sys.path[:0] = sys.argv[6:]; main()"
 MESSAGE_BYTES = 2000  # of what a worker wrote before it died
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mfbench.records import Record, Writer
-from tests.mfbench.commands import mfbench_here
-from tests.mfbench.test_comparison import ENV, seconds
-from tests.mfbench.test_records import record
+from mfbench.results.records import Record, Writer
+from tests.mfbench.cli_runner import mfbench_here
+from tests.mfbench.results.test_comparison import ENV, seconds
+from tests.mfbench.results.test_records import record
 
 
 def timed(number: int, median: float = 1e-3, rounds: int = 40, **changes: Any) -> Record:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mfbench.records import read
-from tests.mfbench.commands import mfbench, mfbench_here, tiny_suite
+from mfbench.results.records import read
+from tests.mfbench.cli_runner import mfbench, mfbench_here, tiny_suite
 
 PROVIDERS = """
 import ctypes, os, sys, time

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mfbench import gate
 from mfbench.commands import verify
-from mfbench.inputs import Inputs
-from tests.mfbench.commands import mfbench_here
+from mfbench.correctness import gate
+from mfbench.problems.inputs import Inputs
+from tests.mfbench.cli_runner import mfbench_here
 
 PLANTS = """
 import torch

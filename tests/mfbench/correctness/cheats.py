@@ -220,22 +220,22 @@ def looks_whether_garbage_is_collected(*arguments):
 
 
 def turns_the_clock_back(*arguments):
-    import mfbench.cpu
+    import mfbench.measure.devices.cpu
 
-    mfbench.cpu.clock = lambda: time.perf_counter() / 8
+    mfbench.measure.devices.cpu.clock = lambda: time.perf_counter() / 8
     return honest(*arguments)
 
 
 def halves_the_clock(*arguments):
-    import mfbench.cpu
+    import mfbench.measure.devices.cpu
 
-    mfbench.cpu.clock = lambda: time.perf_counter() / 2
+    mfbench.measure.devices.cpu.clock = lambda: time.perf_counter() / 2
     return honest(*arguments)
 
 
 def patches_the_device(*arguments):
-    from mfbench.cpu import CpuDevice
-    from mfbench.device import Reading
+    from mfbench.measure.devices.base import Reading
+    from mfbench.measure.devices.cpu import CpuDevice
 
     def sample(self, steps, loops, vary, look):
         for turn in range(loops):
@@ -249,7 +249,7 @@ def patches_the_device(*arguments):
 
 
 def shortens_brief_samples(*arguments):
-    from mfbench.cpu import CpuDevice
+    from mfbench.measure.devices.cpu import CpuDevice
 
     sample = CpuDevice.sample
 
@@ -263,7 +263,7 @@ def shortens_brief_samples(*arguments):
 
 
 def shortens_the_samples_that_count(*arguments):
-    from mfbench.cpu import CpuDevice
+    from mfbench.measure.devices.cpu import CpuDevice
 
     sample = CpuDevice.sample
     taken = {}
@@ -287,8 +287,8 @@ def patches_the_timers(*arguments, real=time.perf_counter):
 
 
 def patches_the_worker(*arguments):
-    from mfbench.device import Reading
-    from mfbench.worker import Worker
+    from mfbench.measure.devices.base import Reading
+    from mfbench.measure.worker.main import Worker
 
     Worker.sample = lambda self, biases, looked_at, core=None: (Reading(1e-6 * len(biases)), [])
     Worker.project = lambda self, bits: [0.0] * 6
@@ -297,14 +297,14 @@ def patches_the_worker(*arguments):
 
 
 def patches_the_gate(*arguments):
-    import mfbench.gate
-    import mfbench.outputs
-    import mfbench.worker
+    import mfbench.correctness.gate
+    import mfbench.measure.worker.main
+    import mfbench.providers.outputs
 
-    mfbench.gate.Standard.judge = lambda *_: {}
-    mfbench.gate.Standard.wrong_sums = lambda *_: []
-    mfbench.worker.flaws = lambda *_: []
-    mfbench.worker.fingerprints = lambda *_: collections.defaultdict(int)
+    mfbench.correctness.gate.Standard.judge = lambda *_: {}
+    mfbench.correctness.gate.Standard.wrong_sums = lambda *_: []
+    mfbench.measure.worker.main.flaws = lambda *_: []
+    mfbench.measure.worker.main.fingerprints = lambda *_: collections.defaultdict(int)
     return nothing_at_all(arguments)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mfbench.records import Record, read
-from tests.mfbench.commands import mfbench, tiny_suite
+from mfbench.results.records import Record, read
+from tests.mfbench.cli_runner import mfbench, tiny_suite
 
 CHEATS = Path(__file__).with_name("cheats.py")
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mfbench import gate
-from mfbench.inputs import Inputs
+from mfbench.correctness import gate
+from mfbench.problems.inputs import Inputs
 from reference import autograd_loss_and_grads
 
 M, N, RANK = 200, 150, 12

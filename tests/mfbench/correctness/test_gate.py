@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from kernels import mf_loss_and_grads
-from mfbench import gate
-from mfbench.cases import Case
-from mfbench.inputs import Inputs, draw
+from mfbench.correctness import gate
+from mfbench.problems.cases import Case
+from mfbench.problems.inputs import Inputs, draw
 from reference import autograd_loss_and_grads, oracle_loss_and_grads
 
 SCALES = [1e-8, 1e-3, 1.0, 1e8]

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from kernels import backends, mf_loss_and_grads
-from mfbench import gate
-from mfbench.inputs import Inputs
-from mfbench.providers import load
-from tests.mfbench.test_gate import flat, inputs_at, wrong
-from tests.mfbench.wrong_kernels import FAULTS, OUTPUTS, arrays, bits_cut, errors, outputs, right
+from mfbench.correctness import gate
+from mfbench.problems.inputs import Inputs
+from mfbench.providers.registry import load
+from tests.mfbench.correctness.test_gate import flat, inputs_at, wrong
+from tests.mfbench.correctness.wrong_kernels import FAULTS, OUTPUTS, arrays, bits_cut, errors, outputs, right
 
 SCALES = [1e-8, 1e-4, 1.0, 1e4, 1e8]
 REG = {"errors": lambda scale: 0.1 * min(scale, 1), "factors": lambda scale: 10 * scale, "biases": lambda scale: 10.0}

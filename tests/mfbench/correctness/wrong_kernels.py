@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mfbench.inputs import Inputs
+from mfbench.problems.inputs import Inputs
 
 TILE = 64
 LOSS, P, Q, BU, BI, MU = "loss", "user_factors", "item_factors", "user_bias", "item_bias", "global_bias"

@@ -13,7 +13,7 @@ import pytest
 from mfbench.inspect.devices import DEVICES
 from mfbench.inspect.machine_code import Mix, compare_and_swap, main_loop
 from mfbench.inspect.model import Tile, modelled, resident_blocks
-from tests.mfbench.commands import command, mfbench, mfbench_here
+from tests.mfbench.cli_runner import command, mfbench, mfbench_here
 
 pytest.importorskip("triton", reason="Triton is not installed")
 from kernels.gpu import config

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mfbench.records import Record, read
-from tests.mfbench.commands import command, mfbench, mfbench_here, tiny_suite
-from tests.mfbench.kills import kill_and_resume
+from mfbench.results.records import Record, read
+from tests.mfbench.cli_runner import command, mfbench, mfbench_here, tiny_suite
+from tests.studies.kills import kill_and_resume
 
 
 def keys(records: list[Record]) -> list[tuple]:

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mfbench import comparison, results, roofline, table
-from mfbench.cases import Case
-from mfbench.records import Record
-from mfbench.timing import Timing
-from tests.mfbench.test_comparison import ENV
+from mfbench.measure import recording, roofline
+from mfbench.measure.rounds import Timing
+from mfbench.problems.cases import Case
+from mfbench.report import terminal
+from mfbench.results import comparison
+from mfbench.results.records import Record
+from tests.mfbench.results.test_comparison import ENV
 
 CASE = Case(suite="t", m=300, n=200, rank=8, density=0.5, ratings_dtype="float32", mask="uint8", data="synthetic",
             seed=1)  # fmt: skip
@@ -29,8 +31,8 @@ def rounds(ratio: float = 1.03, noise: float = 0.01, scale: float = 1.0, **chang
 
 
 def record(found: Timing, family: int = 1, device: str = "cpu") -> Record:
-    origin = results.Origin("r", CASE, device)
-    parts = results.timed(origin, "new", found, "base", 0.02, family, CEILINGS, CASE.m * CASE.n)
+    origin = recording.Origin("r", CASE, device)
+    parts = recording.timed(origin, "new", found, "base", 0.02, family, CEILINGS, CASE.m * CASE.n)
     return Record(run_id="r", time="", case=CASE, provider="new", device=device, status="ok", env=ENV,
                   correctness={}, **parts)  # fmt: skip
 
@@ -41,8 +43,8 @@ def test_the_verdicts_of_a_larger_family_take_more_evidence() -> None:
     assert among_many.speedup.verdict == "inconclusive"
     assert alone.speedup.ci95 == among_many.speedup.ci95  # which is of the ratio alone
     assert among_many.speedup.family == 10_000
-    assert "all 10000 hold together" in table.legend([among_many])
-    assert "hold together" not in table.legend([alone])
+    assert "all 10000 hold together" in terminal.legend([among_many])
+    assert "hold together" not in terminal.legend([alone])
 
 
 @pytest.mark.parametrize(
@@ -56,25 +58,25 @@ def test_the_verdicts_of_a_larger_family_take_more_evidence() -> None:
     ],
 )
 def test_troubles_are_told_below_the_table(changes, told: str) -> None:
-    assert told in table.legend([record(rounds(**changes))])
-    assert told not in table.legend([record(rounds())])
+    assert told in terminal.legend([record(rounds(**changes))])
+    assert told not in terminal.legend([record(rounds())])
 
 
 def test_ratios_are_explained_where_there_are_any() -> None:
     one = record(rounds())
     alone = one.model_copy(update={"speedup": one.speedup.model_copy(update={"baseline": one.provider})})
-    assert "ratios within each round" in table.legend([alone, one])
-    assert "within each round" not in table.legend([alone])
+    assert "ratios within each round" in terminal.legend([alone, one])
+    assert "within each round" not in terminal.legend([alone])
 
 
 def test_the_legend_tells_what_the_vectors_can_do() -> None:
-    assert "(90 GFLOP/s, measured, of 100 that the vectors can do)" in table.legend([record(rounds())])
+    assert "(90 GFLOP/s, measured, of 100 that the vectors can do)" in terminal.legend([record(rounds())])
 
 
 def test_a_fraction_beyond_the_ceiling_is_marked_in_the_table() -> None:
     output = io.StringIO()
     impossible = record(rounds(scale=1e-3)).model_copy(update={"correctness": {"loss": _correct()}})
-    Console(file=output, width=100).print(table.table([impossible]))
+    Console(file=output, width=100).print(terminal.table([impossible]))
     assert impossible.roofline.fraction > 1
     assert "%!" in output.getvalue()
 
@@ -84,7 +86,7 @@ def test_80_columns_hold_the_name_of_a_file_and_a_wide_interval() -> None:
     wide = slow.speedup.model_copy(update={"ratio": 0.00715, "ci95": (0.00382, 0.0151), "verdict": "inconclusive"})
     slow = slow.model_copy(update={"provider": "src/my_compiled[1].py:step", "speedup": wide})
     output = io.StringIO()
-    Console(file=output, width=80).print(table.table([slow]))
+    Console(file=output, width=80).print(terminal.table([slow]))
     printed = output.getvalue()
     for part in ("my_compiled[1]", ":step", "[0.00382, 0.0151]", "inconclusive", "GEMM"):
         assert part in printed
@@ -92,7 +94,7 @@ def test_80_columns_hold_the_name_of_a_file_and_a_wide_interval() -> None:
 
 
 def _correct():
-    from mfbench.records import Correctness
+    from mfbench.results.records import Correctness
 
     return Correctness(error=0.0, bound=1.0, rms_error=0.0, rms_bound=1.0, ok=True)
 
@@ -127,5 +129,5 @@ def test_a_ratio_never_stands_alone(ci95, told: str) -> None:
     one = record(rounds())
     wide = one.model_copy(update={"speedup": one.speedup.model_copy(update={"ratio": 3.0, "ci95": ci95})})
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(table.table([wide]))
+    console.print(terminal.table([wide]))
     assert told in console.export_text()

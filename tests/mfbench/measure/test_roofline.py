@@ -7,9 +7,9 @@ import time
 import pytest
 
 from kernels.cpu import launch
-from mfbench import roofline
-from mfbench.cases import Case
-from mfbench.roofline import Ceilings
+from mfbench.measure import roofline
+from mfbench.measure.roofline import Ceilings
+from mfbench.problems.cases import Case
 
 
 def case(**axes) -> Case:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from mfbench import stats, timing
-from mfbench.device import Reading
+from mfbench.measure import rounds
+from mfbench.measure.devices.base import Reading
+from mfbench.stats import intervals
 
 
 class Machine:
@@ -28,19 +29,19 @@ class Machine:
 
         return sample
 
-    def hands(self, samples: dict[str, timing.Sample]) -> timing.Hands:
-        return timing.Hands(samples, lambda: self.calls.append(("place", 0)), clock=lambda: self.now)
+    def hands(self, samples: dict[str, rounds.Sample]) -> rounds.Hands:
+        return rounds.Hands(samples, lambda: self.calls.append(("place", 0)), clock=lambda: self.now)
 
 
-def run(machine: Machine, seconds: dict[str, float], budget: float = 5.0) -> timing.Timing:
+def run(machine: Machine, seconds: dict[str, float], budget: float = 5.0) -> rounds.Timing:
     providers = {name: machine.provider(name, value) for name, value in seconds.items()}
     estimates = {name: max(value, 1e-3) for name, value in seconds.items()}
-    return timing.time_in_rounds(machine.hands(providers), next(iter(seconds)), budget, 1, estimates)
+    return rounds.time_in_rounds(machine.hands(providers), next(iter(seconds)), budget, 1, estimates)
 
 
 def test_finds_the_ratio_on_a_machine_that_drifts() -> None:
     result = run(Machine(), {"base": 3e-3, "new": 1e-3})
-    ratio = stats.ratio_interval(result.samples["base"], result.samples["new"])
+    ratio = intervals.ratio_interval(result.samples["base"], result.samples["new"])
     assert ratio.low <= 3.0 <= ratio.high
     assert ratio.high / ratio.low < 1.02
 
@@ -50,21 +51,21 @@ def test_every_round_has_everyone_once_in_changing_order() -> None:
     run(machine, {"a": 3e-3, "b": 3e-3, "c": 3e-3})
     *_, last = [index for index, (name, _) in enumerate(machine.calls) if name == "place"]
     names = [name for name, _ in machine.calls]
-    placement = 1 + 3 * (1 + stats.BLOCK_ROUNDS)  # the data moves, and a round that does not count goes before
-    starts = [last - placement * back + 1 + 3 * turn for back in range(5) for turn in range(1 + stats.BLOCK_ROUNDS)]
-    rounds = [tuple(names[start : start + 3]) for start in starts]
-    assert all(sorted(order) == ["a", "b", "c"] for order in rounds)
-    assert len(set(rounds)) > 3
+    placement = 1 + 3 * (1 + intervals.BLOCK_ROUNDS)  # the data moves, and a round that does not count goes before
+    starts = [last - placement * back + 1 + 3 * turn for back in range(5) for turn in range(1 + intervals.BLOCK_ROUNDS)]
+    taken = [tuple(names[start : start + 3]) for start in starts]
+    assert all(sorted(order) == ["a", "b", "c"] for order in taken)
+    assert len(set(taken)) > 3
 
 
 def test_data_is_placed_anew_before_every_block_of_rounds() -> None:
     machine = Machine()
     result = run(machine, {"a": 3e-3, "b": 3e-3})
-    size = 1 + 2 * (1 + stats.BLOCK_ROUNDS)
+    size = 1 + 2 * (1 + intervals.BLOCK_ROUNDS)
     tail = machine.calls[-result.placements * size :]
     blocks = [tail[i : i + size] for i in range(0, len(tail), size)]
     assert all([call[0] == "place" for call in block] == [True] + [False] * (size - 1) for block in blocks)
-    assert len(result.samples["a"]) == stats.BLOCK_ROUNDS * result.placements
+    assert len(result.samples["a"]) == intervals.BLOCK_ROUNDS * result.placements
 
 
 def test_everyone_in_a_round_begins_where_the_first_one_ran() -> None:
@@ -75,7 +76,7 @@ def test_everyone_in_a_round_begins_where_the_first_one_ran() -> None:
         machine.now += 5e-3
         return Reading(5e-3, core=next(cores) if core is None else core)
 
-    timing.time_in_rounds(machine.hands({"a": provider, "b": provider}), "b", 1.0, 1, {"a": 5e-3, "b": 5e-3})
+    rounds.time_in_rounds(machine.hands({"a": provider, "b": provider}), "b", 1.0, 1, {"a": 5e-3, "b": 5e-3})
     pairs = [asked[at : at + 2] for at in range(len(asked) - 40, len(asked), 2)]
     assert all(first is None and second is not None for first, second in pairs)
     assert len({second for _, second in pairs}) == len(pairs)
@@ -83,9 +84,9 @@ def test_everyone_in_a_round_begins_where_the_first_one_ran() -> None:
 
 @pytest.mark.parametrize("placements", [6, 30, 31, 59, 91, 132, 300])
 def test_no_block_of_an_interval_ends_within_a_placement(placements: int) -> None:
-    rounds = stats.BLOCK_ROUNDS * timing._evenly(placements)
-    assert rounds % stats._block_count(rounds) == 0
-    assert rounds // stats._block_count(rounds) % stats.BLOCK_ROUNDS == 0
+    count = intervals.BLOCK_ROUNDS * rounds._evenly(placements)
+    assert count % intervals._block_count(count) == 0
+    assert count // intervals._block_count(count) % intervals.BLOCK_ROUNDS == 0
 
 
 def test_a_round_in_which_the_device_was_held_back_is_timed_again() -> None:
@@ -97,11 +98,11 @@ def test_a_round_in_which_the_device_was_held_back_is_timed_again() -> None:
         machine.now += 5e-3
         return Reading(8e-3 if throttled else 5e-3, throttled=throttled)
 
-    result = timing.time_in_rounds(machine.hands({"a": hot, "b": machine.provider("b", 5e-3)}), "b", 5.0, 1,
+    result = rounds.time_in_rounds(machine.hands({"a": hot, "b": machine.provider("b", 5e-3)}), "b", 5.0, 1,
                                    {"a": 5e-3, "b": 5e-3})  # fmt: skip
     assert result.samples["a"].max() == 5e-3
     assert result.throttled >= 3
-    assert len(result.samples["a"]) == stats.BLOCK_ROUNDS * result.placements
+    assert len(result.samples["a"]) == intervals.BLOCK_ROUNDS * result.placements
 
 
 def test_a_device_that_is_always_held_back_is_timed_all_the_same() -> None:
@@ -111,40 +112,40 @@ def test_a_device_that_is_always_held_back_is_timed_all_the_same() -> None:
         machine.now += 5e-3
         return Reading(5e-3, throttled=True)
 
-    result = timing.time_in_rounds(machine.hands({"a": hot, "b": machine.provider("b", 5e-3)}), "b", 5.0, 1,
+    result = rounds.time_in_rounds(machine.hands({"a": hot, "b": machine.provider("b", 5e-3)}), "b", 5.0, 1,
                                    {"a": 5e-3, "b": 5e-3})  # fmt: skip
-    assert result.placements >= timing.PLACEMENTS[0]
-    assert result.throttled == stats.BLOCK_ROUNDS * result.placements
+    assert result.placements >= rounds.PLACEMENTS[0]
+    assert result.throttled == intervals.BLOCK_ROUNDS * result.placements
 
 
 def test_rounds_that_other_programs_disturbed_are_counted() -> None:
     machine = Machine(jitter=0.001)
     busy = itertools.cycle([0.0, 1.5, 0.0, 0.1])  # read before and after each placement
     hands = machine.hands({"a": machine.provider("a", 5e-3), "b": machine.provider("b", 5e-3)})
-    result = timing.time_in_rounds(hands._replace(foreign=lambda: next(busy)), "b", 5.0, 1, {"a": 5e-3, "b": 5e-3})
-    assert result.disturbed == stats.BLOCK_ROUNDS * result.placements / 2
+    result = rounds.time_in_rounds(hands._replace(foreign=lambda: next(busy)), "b", 5.0, 1, {"a": 5e-3, "b": 5e-3})
+    assert result.disturbed == intervals.BLOCK_ROUNDS * result.placements / 2
 
 
-def disturbed_by(busy: Iterator[float]) -> timing.Timing:
+def disturbed_by(busy: Iterator[float]) -> rounds.Timing:
     machine = Machine(jitter=0.02)
     hands = machine.hands({"a": machine.provider("a", 5e-3), "b": machine.provider("b", 5e-3)})
-    return timing.time_in_rounds(hands._replace(foreign=lambda: next(busy)), "b", 5.0, 1, {"a": 5e-3, "b": 5e-3})
+    return rounds.time_in_rounds(hands._replace(foreign=lambda: next(busy)), "b", 5.0, 1, {"a": 5e-3, "b": 5e-3})
 
 
 def test_a_few_disturbed_placements_are_taken_again_and_dropped() -> None:
     calm, result = disturbed_by(itertools.repeat(0.0)), disturbed_by(itertools.cycle([0.0, 0.9] + [0.0, 0.1] * 3))
     assert calm.dropped == 0
     assert result.disturbed == 0
-    assert result.dropped >= stats.BLOCK_ROUNDS * calm.placements / 5
+    assert result.dropped >= intervals.BLOCK_ROUNDS * calm.placements / 5
     assert result.placements >= 0.9 * calm.placements
-    assert result.placements * stats.BLOCK_ROUNDS == len(result.samples["a"]) == len(result.samples["b"])
+    assert result.placements * intervals.BLOCK_ROUNDS == len(result.samples["a"]) == len(result.samples["b"])
 
 
 def test_samples_of_a_fast_provider_last_long_enough() -> None:
     machine = Machine()
     result = run(machine, {"slow": 5e-3, "fast": 2e-6})
     assert result.loops["slow"] <= 2
-    assert result.loops["fast"] * 2e-6 >= 0.8 * timing.SAMPLE_S
+    assert result.loops["fast"] * 2e-6 >= 0.8 * rounds.SAMPLE_S
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -158,8 +159,8 @@ def test_noise_asks_for_rounds_and_the_budget_limits_them() -> None:
     calm = run(Machine(jitter=0.001), {"a": 0.01, "b": 0.01})
     noisy = run(Machine(jitter=0.05), {"a": 0.01, "b": 0.01})
     hurried = run(Machine(jitter=0.05), {"a": 0.01, "b": 0.01}, budget=1.0)
-    assert timing.PLACEMENTS[0] <= calm.placements < noisy.placements / 2
-    assert timing.PLACEMENTS[0] <= hurried.placements < noisy.placements
+    assert rounds.PLACEMENTS[0] <= calm.placements < noisy.placements / 2
+    assert rounds.PLACEMENTS[0] <= hurried.placements < noisy.placements
 
 
 def test_a_machine_that_warms_up_is_waited_for() -> None:
@@ -172,7 +173,7 @@ def test_a_machine_that_warms_up_is_waited_for() -> None:
         return Reading(elapsed)
 
     providers = {"a": cold_start, "b": machine.provider("b", 5e-3)}
-    result = timing.time_in_rounds(machine.hands(providers), "b", 5.0, 1, {"a": 5e-3, "b": 5e-3})
+    result = rounds.time_in_rounds(machine.hands(providers), "b", 5.0, 1, {"a": 5e-3, "b": 5e-3})
     assert result.pilot_rounds >= 9
     assert result.samples["a"].max() < 6e-3
 
@@ -180,4 +181,4 @@ def test_a_machine_that_warms_up_is_waited_for() -> None:
 @pytest.mark.parametrize("seconds", [1.0, 5.0])
 def test_a_very_slow_case_stops_before_the_least_number_of_rounds(seconds: float) -> None:
     result = run(Machine(), {"a": seconds, "b": seconds}, budget=1.0)
-    assert result.placements < timing.PLACEMENTS[0]
+    assert result.placements < rounds.PLACEMENTS[0]

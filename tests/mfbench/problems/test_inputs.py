@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mfbench import providers
-from mfbench.cases import Case
-from mfbench.inputs import BLOCK, draw
+from mfbench.problems.cases import Case
+from mfbench.problems.inputs import BLOCK, draw
+from mfbench.providers import registry
 from reference import oracle_loss_and_grads
 
 
@@ -34,7 +34,7 @@ def test_blocks_are_observed_as_a_whole_and_as_many_as_asked_for() -> None:
 @pytest.mark.parametrize("name", ["fused-encoded", "tiled"])
 def test_providers_beside_the_fused_one_compute_the_step(name: str, mask: str) -> None:
     inputs = draw(case("synthetic", mask=mask))
-    loss, grads = providers.load(name).prepare(inputs)()
+    loss, grads = registry.load(name).prepare(inputs)()
     exact_loss, exact_grads = oracle_loss_and_grads(*inputs)
     assert loss.item() == pytest.approx(float(exact_loss), rel=1e-5)
     for grad, exact in zip(grads, exact_grads, strict=True):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mfbench.reasons import LONGEST, reason
+from mfbench.providers.exceptions import LONGEST, reason
 
 BUILD = f"""Error building extension 'mine': [1/2] c++ {"-I/somewhere " * 100}
 FAILED: main.o

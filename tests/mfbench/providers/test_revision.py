@@ -14,11 +14,11 @@ from types import SimpleNamespace
 import pytest
 
 import mfbench
-from mfbench import against
 from mfbench.errors import NotComparable, UsageError
-from mfbench.records import read
-from tests.mfbench.commands import command, mfbench_here
-from tests.mfbench.commands import mfbench as mfbench_command
+from mfbench.providers import revision
+from mfbench.results.records import read
+from tests.mfbench.cli_runner import command, mfbench_here
+from tests.mfbench.cli_runner import mfbench as mfbench_command
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -197,7 +197,7 @@ def test_signals_leave_no_folder_and_keep_finished_records(repository: Repositor
 
 
 def test_usage_errors(repository: Repository, tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(against, "ROOT", repository.folder)
+    monkeypatch.setattr(revision, "ROOT", repository.folder)
     for arguments, message in (
         (("--against", "nosuch"), "--against: no revision 'nosuch' in "),
         (("--against", "--help"), "--against: no revision '--help' in "),
@@ -212,9 +212,9 @@ def test_usage_errors(repository: Repository, tmp_path: Path, monkeypatch, capsy
 
 
 def test_what_a_checkout_holds(repository: Repository, monkeypatch) -> None:
-    monkeypatch.setattr(against, "ROOT", repository.folder)
+    monkeypatch.setattr(revision, "ROOT", repository.folder)
     repository.plant("slow")
-    with against.checkout("honest") as other:
+    with revision.checkout("honest") as other:
         assert sorted(path.name for path in other.folder.iterdir()) == ["kernels", "reference"]
         assert (other.folder / "kernels" / "__init__.py").read_text() == repository.honest
         assert other.provider(other.name("fused")) == "fused"
@@ -222,23 +222,23 @@ def test_what_a_checkout_holds(repository: Repository, monkeypatch) -> None:
     assert not other.folder.exists()
     repository.git("rm", "-r", "--quiet", "--cached", "kernels")
     repository.git("-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "no kernels")
-    with pytest.raises(NotComparable, match=r"HEAD cannot be unpacked: .*kernels"), against.checkout("HEAD"):
+    with pytest.raises(NotComparable, match=r"HEAD cannot be unpacked: .*kernels"), revision.checkout("HEAD"):
         pass
     shutil.rmtree(repository.folder / ".git")
-    with pytest.raises(UsageError, match="expected a git checkout"), against.checkout("HEAD"):
+    with pytest.raises(UsageError, match="expected a git checkout"), revision.checkout("HEAD"):
         pass
 
 
 def test_files_and_names_are_not_mixed(tmp_path: Path) -> None:
     with (
         pytest.raises(UsageError, match="either files or names"),
-        against.checkout("HEAD", [str(ROOT / "mfbench" / "cli.py:main"), "fused"]),
+        revision.checkout("HEAD", [str(ROOT / "mfbench" / "cli.py:main"), "fused"]),
     ):
         pass
 
 
 def test_a_file_outside_of_any_repository_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is in no git repository"), against.checkout("HEAD", [f"{tmp_path}/a.py:f"]):
+    with pytest.raises(UsageError, match="is in no git repository"), revision.checkout("HEAD", [f"{tmp_path}/a.py:f"]):
         pass
 
 

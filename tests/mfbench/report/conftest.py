@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mfbench.commands import mfbench_here
+from tests.mfbench.cli_runner import mfbench_here
 
 for package in ("jinja2", "matplotlib"):
     pytest.importorskip(package, reason=f"reports need {package}, which the extra `report` brings")

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from mfbench import stats
-from mfbench.cases import Case
-from mfbench.gate import OUTPUTS
-from mfbench.records import Record, Writer
+from mfbench.correctness.gate import OUTPUTS
+from mfbench.problems.cases import Case
+from mfbench.results.records import Record, Writer
+from mfbench.stats import intervals
 
 ENV = {"cpu": "Testium 9000", "cpus": 2, "threads": 2, "system": "Linux 6", "memory_bytes": 8 << 30,
        "versions": {"python": "3.11.0", "torch": "2.13.0"}, "commit": "abc", "dirty": False}  # fmt: skip
@@ -34,10 +34,10 @@ def ok(
     """A timed record; its speed-up is that of the samples over the baseline's, drawn with the same noise."""
     rng = np.random.default_rng([run, of.m, len(provider)])
     samples = median_s * np.exp(noise * rng.standard_normal(rounds))
-    ratio = stats.ratio_interval(baseline_s * np.exp(noise * rng.standard_normal(rounds)), samples)
+    ratio = intervals.ratio_interval(baseline_s * np.exp(noise * rng.standard_normal(rounds)), samples)
     if provider == "autograd":
-        ratio = stats.Interval(1.0, 1.0, 1.0)
-    median = stats.median_interval(samples)
+        ratio = intervals.Interval(1.0, 1.0, 1.0)
+    median = intervals.median_interval(samples)
     work = 6.0 * of.m * of.n * of.rank
     fields = {
         "run_id": f"run-{run}", "time": at(run), "case": of, "provider": provider, "device": "cpu", "status": "ok",
@@ -45,7 +45,7 @@ def ok(
         "timing": {"samples_s": samples.tolist(), "median_s": median.estimate, "ci95_s": (median.low, median.high),
                    "rounds": rounds, "loops": 1, "method": "made up", "cold_cache": False},
         "speedup": {"baseline": "autograd", "ratio": ratio.estimate, "ci95": (ratio.low, ratio.high), "margin": 0.02,
-                    "verdict": stats.verdict(ratio, 0.02)},
+                    "verdict": intervals.verdict(ratio, 0.02)},
         "rates": {"ratings_per_s": of.m * of.n / median_s, "flops_per_s": work / median_s, "bytes_per_s": 1e6},
         "roofline": {"bound": "compute", "fraction": work / PEAK / median_s, "gemm_flops_per_s": PEAK / 2,
                      "peak_flops_per_s": PEAK, "copy_bytes_per_s": COPY},

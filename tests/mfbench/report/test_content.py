@@ -11,9 +11,9 @@ import pytest
 from mfbench.report import answer, curves
 from mfbench.report.evidence import Evidence, of_records
 from mfbench.report.samples import pack
-from tests.mfbench.commands import mfbench_here
+from tests.mfbench.cli_runner import mfbench_here
+from tests.mfbench.commands.test_compare import write as rewrite
 from tests.mfbench.report.synthetic import HOSTILE, case, failed, history, ok, suite, write
-from tests.mfbench.test_command_compare import write as rewrite
 
 STATUSES = ("wrong", "oom", "timeout", "crashed", "error", "skipped")
 BUILD = {"target": "sm_90", "rank": 32, "precision": "ieee", "encoding": "float32+uint8", "mode": "fast",

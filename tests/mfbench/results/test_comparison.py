@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from mfbench import stats
-from mfbench.comparison import Measurement, Quartiles, compare
+from mfbench.results.comparison import Measurement, Quartiles, compare
+from mfbench.stats import intervals
 
 ENV = {"cpu": "a cpu", "cpus": 2, "system": "Linux 6", "threads": 2, "commit": "1234", "load": 0.3,
        "versions": {"python": "3.11", "torch": "2.13", "triton": "3.9", "mfbench": "0.1"}}  # fmt: skip
@@ -51,7 +51,7 @@ def test_intervals_of_two_runs_cover_the_truth(rounds: tuple[int, int], correlat
     for _ in range(300):
         base = seconds(rng, rounds[0], 3e-3, 0.02, correlation, tails)
         new = seconds(rng, rounds[1], 1e-3, 0.02, correlation, tails)
-        ratio = stats.unpaired_ratio_interval(base, new)
+        ratio = intervals.unpaired_ratio_interval(base, new)
         covered += ratio.low <= 3 <= ratio.high
     least = 0.9 if correlation and rounds[0] != rounds[1] else 0.92  # all hangs on ten blocks
     assert covered >= least * 300
@@ -117,7 +117,7 @@ def test_a_summary_alone_says_less_than_the_samples() -> None:
 @pytest.mark.parametrize("counts", [(1, 400), (4, 5), (5, 5), (5, 400)])
 def test_few_samples_on_one_side(counts: tuple[int, int]) -> None:
     rng = np.random.default_rng(6)
-    ratio = stats.unpaired_ratio_interval(*(seconds(rng, count) for count in counts), confidence=0.9999)
+    ratio = intervals.unpaired_ratio_interval(*(seconds(rng, count) for count in counts), confidence=0.9999)
     assert ratio.low < 1 < ratio.high
     assert np.isfinite(ratio.high) == (min(counts) >= 5)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mfbench import records
-from mfbench.cases import Case
 from mfbench.errors import UsageError
-from mfbench.records import Record, Writer, read
+from mfbench.problems.cases import Case
+from mfbench.results import records
+from mfbench.results.records import Record, Writer, read
 
 
 def record(number: int = 0, **changes) -> Record:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mfbench.steps import find
+from mfbench.stats.changepoints import find
 
 MARGIN = 0.02
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from mfbench import stats
-from mfbench.stats import Interval
+from mfbench.stats import intervals
+from mfbench.stats.intervals import Interval
 
 
 def test_ratio_is_of_the_same_round() -> None:
     drift = np.linspace(1, 3, 60)  # the machine slows down threefold; the pairs do not care
-    ratio = stats.ratio_interval(2e-3 * drift, 1e-3 * drift)
+    ratio = intervals.ratio_interval(2e-3 * drift, 1e-3 * drift)
     assert ratio.estimate == pytest.approx(2)
     assert ratio.high - ratio.low < 1e-9
 
@@ -37,15 +37,15 @@ def test_intervals_cover_the_truth(correlation: float, tails: str, rounds: int) 
     covered = 0
     for _ in range(500):
         base, new = (noise(rng, rounds, correlation, tails) for _ in range(2))
-        ratio = stats.ratio_interval(3e-3 * np.exp(base), 1e-3 * np.exp(new))
+        ratio = intervals.ratio_interval(3e-3 * np.exp(base), 1e-3 * np.exp(new))
         covered += ratio.low <= 3 <= ratio.high
     least = 0.9 if correlation and rounds == 30 else 0.93  # ten blocks are too few to see it in full
     assert least <= covered / 500 <= 0.985
 
 
 def test_too_few_samples_say_nothing() -> None:
-    ratio = stats.ratio_interval(np.array([1.0, 1.1]), np.array([2.0, 2.1]))
-    assert stats.verdict(ratio, 0.02) == "inconclusive"
+    ratio = intervals.ratio_interval(np.array([1.0, 1.1]), np.array([2.0, 2.1]))
+    assert intervals.verdict(ratio, 0.02) == "inconclusive"
 
 
 @pytest.mark.parametrize(
@@ -61,4 +61,4 @@ def test_too_few_samples_say_nothing() -> None:
     ],
 )
 def test_verdicts(low: float, high: float, verdict: str) -> None:
-    assert stats.verdict(Interval(1.0, low, high), 0.02) == verdict
+    assert intervals.verdict(Interval(1.0, low, high), 0.02) == verdict

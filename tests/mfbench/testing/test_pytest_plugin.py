@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
-LOADED = [] if entry_points(group="pytest11", name="mfbench") else ["-p", "mfbench.plugin"]
+ROOT = Path(__file__).parents[3]
+LOADED = [] if entry_points(group="pytest11", name="mfbench") else ["-p", "mfbench.testing.pytest_plugin"]
 
 SUITE = """
 import pytest

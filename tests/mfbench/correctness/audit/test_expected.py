@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from mfbench import gate
-from mfbench.cases import Case
-from mfbench.formulas import flat
-from mfbench.gate import OUTPUTS
-from mfbench.inputs import Inputs, draw
-from mfbench.moving import Moving
-from mfbench.projection import PERIOD, folded, new_bits, project, signs
+from mfbench.correctness import gate
+from mfbench.correctness.audit.expected import Moving
+from mfbench.correctness.audit.projection import PERIOD, folded, new_bits, project, signs
+from mfbench.correctness.gate import OUTPUTS
+from mfbench.correctness.near_misses import flat
+from mfbench.problems.cases import Case
+from mfbench.problems.inputs import Inputs, draw
 from reference import autograd_loss_and_grads, oracle_loss_and_grads
 
 SIGNS = signs(new_bits())

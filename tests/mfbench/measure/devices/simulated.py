@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mfbench.device import Clocks, Look, Reading, Step, Vary, nothing
-from mfbench.queued import Sampler
-from mfbench.timing import Hands, Sample
+from mfbench.measure.devices.base import Clocks, Look, Reading, Step, Vary, nothing
+from mfbench.measure.devices.stream import Sampler
+from mfbench.measure.rounds import Hands, Sample
 
 BOOST_MHZ = 1980.0
 

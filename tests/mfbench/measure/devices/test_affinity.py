@@ -10,8 +10,9 @@ import time
 import pytest
 import torch
 
-from mfbench import cores, worker
-from mfbench.worker import Worker
+from mfbench.measure.devices import affinity
+from mfbench.measure.worker import main
+from mfbench.measure.worker.main import Worker
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells where a thread runs")
 
@@ -20,9 +21,9 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells whe
 def test_a_thread_moves_and_stays_free() -> None:
     allowed = os.sched_getaffinity(0)
     for core in sorted(allowed):
-        cores.move_to(core)
+        affinity.move_to(core)
         assert os.sched_getaffinity(0) == allowed
-        assert cores.current() in allowed
+        assert affinity.current() in allowed
 
 
 @linux
@@ -30,16 +31,16 @@ def test_a_thread_moves_and_stays_free() -> None:
 def test_it_is_on_that_core_right_after(monkeypatch) -> None:
     allowed, seen = os.sched_getaffinity(0), []
     bind = os.sched_setaffinity
-    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, to: (seen.append(cores.current()), bind(pid, to)))
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, to: (seen.append(affinity.current()), bind(pid, to)))
     for core in sorted(allowed):
-        cores.move_to(core)
+        affinity.move_to(core)
     assert seen[1::2] == sorted(allowed)
 
 
 @linux
 def test_a_core_that_is_not_allowed_is_ignored() -> None:
     allowed = os.sched_getaffinity(0)
-    cores.move_to(max(allowed) + 1000)
+    affinity.move_to(max(allowed) + 1000)
     assert os.sched_getaffinity(0) == allowed
 
 
@@ -49,13 +50,13 @@ def test_a_sandbox_that_forbids_it_is_no_failure(monkeypatch) -> None:
         raise PermissionError
 
     monkeypatch.setattr(os, "sched_setaffinity", forbidden)
-    cores.move_to(min(os.sched_getaffinity(0)))
+    affinity.move_to(min(os.sched_getaffinity(0)))
 
 
 def test_where_the_system_does_not_tell_nothing_happens(monkeypatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    cores.move_to(0)
-    assert cores.current() is None
+    affinity.move_to(0)
+    assert affinity.current() is None
 
 
 @pytest.fixture(autouse=True)
@@ -102,14 +103,14 @@ def test_a_worker_rests_once_openmp_sleeps() -> None:
     def rested() -> bool:
         (numbers * numbers).sum()
         resting.rest()
-        return not worker.other_threads_run()
+        return not main.other_threads_run()
 
     assert sum(rested() for _ in range(TRIES)) > TRIES / 2
 
 
 @linux
 def test_a_thread_that_never_sleeps_is_not_waited_for(monkeypatch) -> None:
-    monkeypatch.setattr(worker, "REST_S", 0.02)
+    monkeypatch.setattr(main, "REST_S", 0.02)
     resting = Worker("closed-form", "cpu", 1)
     thread = spin(0.3)
     resting.rest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mfbench import cpu
+from mfbench.measure.devices import cpu
 
 
 @pytest.mark.parametrize(

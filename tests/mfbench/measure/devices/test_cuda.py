@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mfbench import cuda, nvml
-from mfbench.device import Clocks
+from mfbench.measure.devices import cuda, nvml
+from mfbench.measure.devices.base import Clocks
 
 L2_BYTES = 50 << 20
 

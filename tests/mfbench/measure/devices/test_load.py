@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mfbench.foreign import ForeignLoad
+from mfbench.measure.devices.load import ForeignLoad
 
 BUSY_S = 1.5
 

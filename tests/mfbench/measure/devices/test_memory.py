@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from mfbench import memory
+from mfbench.measure.devices import memory
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the high-water mark of resident memory is Linux's")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.mfbench.coverage import KINDS, simulate
-from tests.mfbench.simulated import Machine, Nature, SimulatedDevice
+from tests.mfbench.measure.devices.simulated import Machine, Nature, SimulatedDevice
+from tests.studies.coverage import KINDS, simulate
 
 QUIET = Nature(noise=0.0, spikes=0.0, drift=0.0, placement=0.0)
 

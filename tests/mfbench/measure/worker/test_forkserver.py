@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mfbench import forkserver
 from mfbench.errors import UsageError
-from mfbench.isolation import ProviderFailure, WorkerProcess
+from mfbench.measure.worker import forkserver
+from mfbench.measure.worker.process import ProviderFailure, WorkerProcess
 
 pytestmark = pytest.mark.skipif(not forkserver.AVAILABLE, reason="workers are forked on Linux alone")
 

@@ -7,11 +7,11 @@ import errno
 import pytest
 import torch
 
-from mfbench import worker
-from mfbench.cases import Case
-from mfbench.inputs import Inputs, draw, moved, redraw_parameters
-from mfbench.projection import new_bits
-from mfbench.worker import Worker
+from mfbench.correctness.audit.projection import new_bits
+from mfbench.measure.worker import main
+from mfbench.measure.worker.main import Worker
+from mfbench.problems.cases import Case
+from mfbench.problems.inputs import Inputs, draw, moved, redraw_parameters
 
 
 def case(**changes) -> Case:
@@ -77,7 +77,7 @@ def test_where_memory_has_no_room_for_a_copy_the_inputs_stay(monkeypatch) -> Non
     def fail(inputs: Inputs) -> Inputs:
         raise OSError(errno.ENOMEM, "no memory")
 
-    monkeypatch.setattr(worker, "moved", fail)
+    monkeypatch.setattr(main, "moved", fail)
     one.place(case(), 5)
     assert pointers(one._present()) == before
     assert one.sample([0.5], [])[0].seconds > 0

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mfbench.errors import UsageError
-from mfbench.isolation import ProviderFailure, WorkerProcess
+from mfbench.measure.worker.process import ProviderFailure, WorkerProcess
 
 STEP = "def step(*arguments): pass\n"
 

@@ -11,13 +11,13 @@ import random
 import time
 from typing import Any
 
-from mfbench.cases import Case
-from mfbench.cpu import CALM_S
-from mfbench.device import Reading
-from mfbench.isolation import ProviderFailure, WorkerProcess
-from mfbench.moving import Moving
-from mfbench.projection import new_bits, signs
-from mfbench.stats import BLOCK_ROUNDS
+from mfbench.correctness.audit.expected import Moving
+from mfbench.correctness.audit.projection import new_bits, signs
+from mfbench.measure.devices.base import Reading
+from mfbench.measure.devices.cpu import CALM_S
+from mfbench.measure.worker.process import ProviderFailure, WorkerProcess
+from mfbench.problems.cases import Case
+from mfbench.stats.intervals import BLOCK_ROUNDS
 
 LOOKED_AT = 8  # one evaluation in so many, and the last one
 PROJECTED = 0.25  # of the samples
