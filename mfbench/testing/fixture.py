@@ -24,7 +24,7 @@ class GatedCase:
 
     @functools.cached_property
     def inputs(self) -> Any:
-        """The arguments of a provider in order: factors, biases, ratings, mask, reg (`mfbench.problems.inputs.Inputs`)."""
+        """The arguments of a provider in order: factors, biases, ratings, mask, reg (`problems.inputs.Inputs`)."""
         from mfbench.problems.inputs import on_device
 
         return on_device(self._drawn, self.device)
