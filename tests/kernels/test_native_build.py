@@ -177,6 +177,7 @@ SHAPES = """
 
 
 @needs_kernel
+@pytest.mark.compilers
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the instruction sets are those of x86-64")
 @pytest.mark.parametrize(
     ("processor", "needed"), [("x86-64", "sse2"), ("haswell", "avx2"), ("skylake-avx512", "avx512bw")]
@@ -192,6 +193,7 @@ def test_every_vector_width_that_this_cpu_has_gives_the_same(tmp_path, processor
 
 
 @needs_kernel
+@pytest.mark.compilers
 @pytest.mark.skipif(sys.platform != "linux", reason="the sanitizers are preloaded as on Linux")
 def test_address_and_undefined_behaviour_sanitizers_find_nothing(tmp_path):
     compiler = build._find_compiler()

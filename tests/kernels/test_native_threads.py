@@ -134,6 +134,7 @@ def test_a_forked_child_computes_too():
 
 
 @needs_kernel
+@pytest.mark.compilers
 @pytest.mark.skipif(shutil.which("setarch") is None, reason="the thread sanitizer wants fixed addresses")
 def test_the_thread_sanitizer_finds_nothing(tmp_path):
     library = build._output([*build._find_compiler(), "-print-file-name=libtsan.so"]).strip()

@@ -21,6 +21,9 @@ from .steps import execute_launch
 from .triton_kernels import Build, add, masked_sums, matmul
 
 
+pytestmark = pytest.mark.ptx
+
+
 class Outcome(NamedTuple):
     races: list
     right: bool

@@ -188,7 +188,9 @@ def test_chunks_are_counted():
 @pytest.mark.parametrize(
     ("target", "precision", "tile", "reason"),
     [
-        ("sm_80", "ieee", "128x64x4", r"fused_step spills: \d+ bytes of stack a thread"),
+        pytest.param(
+            "sm_80", "ieee", "128x64x4", r"fused_step spills: \d+ bytes of stack a thread", marks=pytest.mark.slow
+        ),
         ("sm_86", "tf32", "128x128x8", r"bytes of shared memory, the limit is 101376"),
         ("gfx942", "ieee", "128x128x4", "fused_step spills"),
     ],
@@ -225,6 +227,7 @@ def test_what_is_not_shipped_says_why():
     assert "not shipped for gfx950: precision tf32" in found.reason
 
 
+@pytest.mark.slow
 def test_command(tmp_path):
     """The table, the document, and a comparison of the document with a changed one."""
     options = ["inspect", "--target", "sm_80", "--precision", "tf32,ieee", "--jobs", "1"]
@@ -272,6 +275,7 @@ def test_usage_errors(options, message, monkeypatch, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_shipped_build_that_fails_is_exit_code_1(monkeypatch, capsys):
     from mfbench.commands import inspect
 
