@@ -26,7 +26,7 @@ TIERS = ("slow", "compilers", "cheats", "ptx", "browser", "studies")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a script's background jobs; subprocesses inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-for profile, examples in (("quick", 25), ("thorough", 150)):
+for profile, examples in (("quick", 40), ("thorough", 300)):
     hypothesis.settings.register_profile(
         profile, max_examples=examples, deadline=None, suppress_health_check=list(hypothesis.HealthCheck)
     )
