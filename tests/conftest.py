@@ -26,7 +26,7 @@ TIERS = ("slow", "compilers", "cheats", "ptx", "browser", "studies")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a script's background jobs; subprocesses inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-for profile, examples in (("quick", 40), ("thorough", 300)):
+for profile, examples in (("quick", 40), ("thorough", 150)):
     hypothesis.settings.register_profile(
         profile, max_examples=examples, deadline=None, suppress_health_check=list(hypothesis.HealthCheck)
     )
@@ -50,6 +50,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     return f"tiers: quick tests only; --all adds {', '.join(TIERS)}"
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Return 0 where tests would disturb each other: in benchmarks, or on a GPU whose memory they would share."""
     alone = config.getoption("benchmark_only") or torch.cuda.is_available() or torch.xpu.is_available()

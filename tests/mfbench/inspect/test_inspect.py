@@ -155,7 +155,7 @@ def with_tile(monkeypatch, target, precision, tile):
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
+@pytest.mark.parametrize("target", ["sm_80", pytest.param("sm_90", marks=pytest.mark.slow), "gfx942"])
 def test_shipped_builds_are_clean(target, encoding):
     build = examine(spec(target, encoding=encoding, mode=MODES[len(encoding) % 2]))
     assert isinstance(build, Build)
@@ -296,6 +296,7 @@ def test_all_leaves_out_the_fast_mode_of_odd_rows_alone():
     assert set(fast) == {spec for spec in every if spec.mode == "fast"}
 
 
+@pytest.mark.slow
 def test_builds_come_in_the_order_they_were_wanted():
     """Ranks of one width are compiled together."""
     wanted = specs(["sm_80"], [16, 30], ["tf32"], ["float32+uint8", "float32-nan"], ["fast"])
