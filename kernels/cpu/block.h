@@ -6,7 +6,7 @@
 #include <iterator>
 
 #include "ratings.h"
-#include "set.h"
+#include "bitset.h"
 
 template <class T> struct Block : Simd<T> {
     // A cell is the grain of the gradient products: whole register tiles, and whole groups of product rows.

@@ -10,12 +10,12 @@
 
 #include <cmath>
 
-#include "arena.h"
-#include "axis.h"
+#include "scratch.h"
+#include "packing.h"
 #include "block.h"
-#include "peak.h"
+#include "fma_peak.h"
 #include "pool.h"
-#include "products.h"
+#include "microkernels.h"
 
 namespace {
 

@@ -17,7 +17,7 @@
 #include <thread>
 #include <vector>
 
-#include "placement.h"
+#include "affinity.h"
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>

@@ -5,8 +5,8 @@
 
 #include <limits>
 
-#include "decode.h"
-#include "set.h"
+#include "dtypes.h"
+#include "bitset.h"
 
 enum class Missing { BY_MASK, BY_NAN, BY_CODE };  // how a strip says so
 
