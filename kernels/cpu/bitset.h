@@ -1,27 +1,33 @@
-// Sets of fewer than 64 register tiles or cells, one bit each.
+// Sets of fewer than 64 micro-tiles or cells, one bit each.
 
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
-using std::int64_t;
+#include "integers.h"
 
-using Set = std::uint64_t;
+namespace mf {
 
-inline Set below(int64_t count) { return (Set(1) << count) - 1; }
+using TileMask = std::uint64_t;
 
-inline bool has(Set set, int64_t member) { return set >> member & 1; }
+// Returns the set {0, ..., count - 1}.
+inline TileMask first_tiles(int64_t count) { return (TileMask(1) << count) - 1; }
 
-template <class Visit> void for_each(Set set, Visit visit) {
+inline bool contains(TileMask set, int64_t member) { return set >> member & 1; }
+
+template <class Visit> void for_each(TileMask set, Visit visit) {
     for (; set; set &= set - 1) visit(int64_t(__builtin_ctzll(set)));
 }
 
-// visit(begin, length) for every run of members that are each `size` long, clipped to `end`.
-template <class Visit> void for_runs(Set set, int64_t size, int64_t end, Visit visit) {
+// Calls visit(begin, length) for every run of consecutive members. Begin and length are in elements: each member spans
+// `size` of them, and the last run is clipped to `end`.
+template <class Visit> void for_each_run(TileMask set, int64_t size, int64_t end, Visit visit) {
     while (set) {
-        const int64_t begin = __builtin_ctzll(set), after = begin + __builtin_ctzll(~(set >> begin));
-        visit(begin * size, std::min(after * size, end) - begin * size);
-        set &= ~below(after);
+        const int64_t first = __builtin_ctzll(set), past = first + __builtin_ctzll(~(set >> first));
+        visit(first * size, std::min(past * size, end) - first * size);
+        set &= ~first_tiles(past);
     }
 }
+
+}  // namespace mf

@@ -8,6 +8,8 @@
 #include "ratings.h"
 #include "bitset.h"
 
+namespace mf {
+
 template <class T> struct Block : Simd<T> {
     // A cell is the grain of the gradient products: whole register tiles, and whole groups of product rows.
     static constexpr int CELL_USERS = ACCUMULATORS, CELL_ITEMS = 3 * Simd<T>::NR;
@@ -20,22 +22,22 @@ template <class T> struct Block : Simd<T> {
 
     T E[USERS * ITEMS];
     T column_sums[ITEMS];
-    Set seen[USERS / MR];    // a strip's register tiles with an observed rating; the others are not written
-    Set active[USER_CELLS];  // tiles of a cell's users with one; all of their cell is written
+    TileMask seen[USERS / MR];    // a strip's register tiles with an observed rating; the others are not written
+    TileMask active[USER_CELLS];  // tiles of a cell's users with one; all of their cell is written
     typename Ratings<T, ITEMS>::Copy copy;
 
     bool any() const {
-        return std::any_of(std::begin(seen), std::end(seen), [](Set tiles) { return tiles != 0; });
+        return std::any_of(std::begin(seen), std::end(seen), [](TileMask tiles) { return tiles != 0; });
     }
 
     // Finds the active tiles, and writes zeros where cells with one have seen nothing.
     void activate() {
         constexpr int HIGH = CELL_USERS / MR, WIDE = CELL_ITEMS / Simd<T>::NR;  // register tiles of a cell
         for (int cell = 0; cell < USER_CELLS; ++cell) {
-            Set tiles = 0, written = 0;
+            TileMask tiles = 0, written = 0;
             for (int i = cell * HIGH; i < (cell + 1) * HIGH; ++i) tiles |= seen[i];
             for (int j = 0; j < TILES; j += WIDE)
-                if (tiles >> j & below(WIDE)) written |= below(WIDE) << j;
+                if (tiles >> j & first_tiles(WIDE)) written |= first_tiles(WIDE) << j;
             active[cell] = tiles;
             for (int i = cell * HIGH; i < (cell + 1) * HIGH; ++i)
                 for_each(written & ~seen[i], [&](int64_t tile) {
@@ -46,11 +48,13 @@ template <class T> struct Block : Simd<T> {
     }
 
     // Of users, those where a tile is active that the columns from j on reach into.
-    Set active_cells(int64_t j, int64_t columns) const {
+    TileMask active_cells(int64_t j, int64_t columns) const {
         const int64_t begin = j / Simd<T>::NR, end = (j + columns - 1) / Simd<T>::NR + 1;
-        Set cells = 0;
+        TileMask cells = 0;
         for (int cell = 0; cell < USER_CELLS; ++cell)
-            cells |= Set((active[cell] & below(end) & ~below(begin)) != 0) << cell;
+            cells |= TileMask((active[cell] & first_tiles(end) & ~first_tiles(begin)) != 0) << cell;
         return cells;
     }
 };
+
+}  // namespace mf

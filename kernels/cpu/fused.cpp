@@ -17,6 +17,7 @@
 #include "pool.h"
 #include "microkernels.h"
 
+namespace mf {
 namespace {
 
 struct Call {  // laid out as launch.py packs it
@@ -207,7 +208,7 @@ template <class T> class Step {
         if (!pack(items, item_range, T(0), own.items)) return;
         const int64_t rows = items.begin(item_range + 1) - own.items.first;
         for (int64_t j = 0; j < rows; j += NR)
-            transpose<NR>(rank, own.items.factors + j * ld, ld, own.items_by_rank + j * ld);
+            pack_panel<NR>(rank, own.items.factors + j * ld, ld, own.items_by_rank + j * ld);
     }
 
     // The errors of a block, their row sums added to d_user_bias; returns the sum of their squares.
@@ -220,11 +221,11 @@ template <class T> class Step {
         const int64_t whole = at.columns / NR * NR;  // columns; what is left over is read by itself
         double squares = 0;
         std::fill_n(block.column_sums, Block<T>::ITEMS, T(0));
-        std::fill(std::begin(block.seen), std::end(block.seen), Set(0));
+        std::fill(std::begin(block.seen), std::end(block.seen), TileMask(0));
         for (int64_t i = 0; i < at.rows; i += MR) {
             const int64_t rows = std::min<int64_t>(MR, at.rows - i);
             Strip<T> strip, last;
-            Set seen = ratings.strip({at.i + i, at.j, rows, whole}, strip, block.copy, 0);
+            TileMask seen = ratings.strip({at.i + i, at.j, rows, whole}, strip, block.copy, 0);
             if (whole < at.columns)
                 seen |= ratings.strip({at.i + i, at.j + whole, rows, at.columns - whole}, last, block.copy, whole)
                         << whole / NR;
@@ -232,21 +233,21 @@ template <class T> class Step {
             const Place next = later(seen ? 1 : LOOK_AHEAD, i, at);
             T *E = block.E + i * Block<T>::ITEMS;
             for (int64_t j = 0; j < at.columns; j += NR) {
-                const bool here = has(seen, j / NR);
+                const bool here = contains(seen, j / NR);
                 if (prefetching) {
                     ratings.prefetch_words(next.i, next.j + j);
                     if (here || ratings.by_nan()) ratings.prefetch_ratings(next.i, next.j + j);
                 }
-                if (here) predict(rank, P + i * ld, ld, Qt + j * ld, E + j, Block<T>::ITEMS);
+                if (here) predict_tile(rank, P + i * ld, ld, Qt + j * ld, E + j, Block<T>::ITEMS);
             }
             if (!seen) continue;
             StripErrors<T> errors = {E, Block<T>::ITEMS, block.column_sums, {}, 0};
-            for_runs(seen & below(whole / NR), NR, whole, [&](int64_t j, int64_t length) {
+            for_each_run(seen & first_tiles(whole / NR), NR, whole, [&](int64_t j, int64_t length) {
                 ratings.errors(strip, j, j + length, bu + i, bi, errors);
             });
             errors.E += whole;
             errors.column_sums += whole;
-            if (has(seen, whole / NR)) ratings.errors(last, 0, NR, bu + i, bi + whole, errors);
+            if (contains(seen, whole / NR)) ratings.errors(last, 0, NR, bu + i, bi + whole, errors);
             squares += errors.squares;
             if (!call.gradients) continue;
             for (int64_t r = 0; r < rows; ++r) d_user_bias[i + r] += errors.row_sums[r];
@@ -280,21 +281,21 @@ template <class T> class Step {
         for (int64_t j = 0; j < at.columns; ++j) d_item_bias[j] += double(block.column_sums[j]);
         for (int64_t i = 0; i < at.rows; i += B::CELL_USERS) {
             const int64_t users_here = std::min<int64_t>(B::CELL_USERS, at.rows - i);
-            for_runs(block.active[i / B::CELL_USERS], NR, at.columns, [&](int64_t j, int64_t depth) {
+            for_each_run(block.active[i / B::CELL_USERS], NR, at.columns, [&](int64_t j, int64_t depth) {
                 const T *E = block.E + i * B::ITEMS + j;
-                product<T, B::ITEMS, 1>(users_here, vectors, depth, E, Q + j * ld, dP + i * ld, ld);
-                narrow_rows<T, B::ITEMS>(users_here, rest, round_up(depth, NR), E, Qt + j * ld + whole * NR,
+                gradient_product<T, B::ITEMS, 1>(users_here, vectors, depth, E, Q + j * ld, dP + i * ld, ld);
+                tail_product<T, B::ITEMS>(users_here, rest, round_up(depth, NR), E, Qt + j * ld + whole * NR,
                                          dP + i * ld + whole, ld);
             });
         }
         for (int64_t j = 0; j < at.columns; j += ACCUMULATORS)
-            for_runs(block.active_cells(j, ACCUMULATORS), B::CELL_USERS, at.rows, [&](int64_t i, int64_t depth) {
-                product<T, 1, B::ITEMS>(std::min<int64_t>(ACCUMULATORS, at.columns - j), vectors, depth,
+            for_each_run(block.active_cells(j, ACCUMULATORS), B::CELL_USERS, at.rows, [&](int64_t i, int64_t depth) {
+                gradient_product<T, 1, B::ITEMS>(std::min<int64_t>(ACCUMULATORS, at.columns - j), vectors, depth,
                                         block.E + i * B::ITEMS + j, P + i * ld, dQ + j * ld, ld);
             });
         for (int64_t j = 0; rest && j < at.columns; j += NR)
-            for_runs(block.active_cells(j, NR), B::CELL_USERS, at.rows, [&](int64_t i, int64_t depth) {
-                narrow_columns<T, B::ITEMS>(rest, depth, block.E + i * B::ITEMS + j, P + i * ld + whole,
+            for_each_run(block.active_cells(j, NR), B::CELL_USERS, at.rows, [&](int64_t i, int64_t depth) {
+                transposed_tail_product<T, B::ITEMS>(rest, depth, block.E + i * B::ITEMS + j, P + i * ld + whole,
                                             dQ + j * ld + whole, ld);
             });
     }
@@ -316,12 +317,13 @@ template <class T> void run(const Call &call, Arena &arena) {
 thread_local Arena arena;
 
 }  // namespace
+}  // namespace mf
 
 // One step; returns 0, or 1 where memory ran out.
-extern "C" __attribute__((visibility("default"))) int mf_step(const Call *call) {
+extern "C" __attribute__((visibility("default"))) int mf_step(const mf::Call *call) {
     try {
-        if (call->double_parameters) run<double>(*call, arena);
-        else run<float>(*call, arena);
+        if (call->double_parameters) mf::run<double>(*call, mf::arena);
+        else mf::run<float>(*call, mf::arena);
     } catch (const std::bad_alloc &) {
         return 1;
     }
@@ -330,8 +332,8 @@ extern "C" __attribute__((visibility("default"))) int mf_step(const Call *call) 
 
 // Multiplies and adds in float32 on all threads, `rounds` times over; returns how many operations that were.
 extern "C" __attribute__((visibility("default"))) double mf_multiply_and_add(int64_t threads, int64_t rounds) {
-    return multiply_and_add_on(threads, rounds);
+    return mf::multiply_and_add_on(threads, rounds);
 }
 
 // Frees what the calling thread's steps keep for the next one.
-extern "C" __attribute__((visibility("default"))) void mf_release() { arena.release(); }
+extern "C" __attribute__((visibility("default"))) void mf_release() { mf::arena.release(); }

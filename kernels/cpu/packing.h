@@ -6,6 +6,8 @@
 
 #include "simd.h"
 
+namespace mf {
+
 struct Side {  // as the caller has it
     int64_t count;
     const void *factors;  // [count, rank]
@@ -123,3 +125,5 @@ template <class T> class Axis {
         for (int64_t k = 0; k < rank; k += LANES) visit(std::min(k, rank - LANES));
     }
 };
+
+}  // namespace mf

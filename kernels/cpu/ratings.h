@@ -8,6 +8,8 @@
 #include "dtypes.h"
 #include "bitset.h"
 
+namespace mf {
+
 enum class Missing { BY_MASK, BY_NAN, BY_CODE };  // how a strip says so
 
 template <class T> struct Strip {  // MR users or fewer x whole register tiles of items
@@ -42,7 +44,7 @@ template <class T, Missing how, class Stored, class Word> struct Row {
           offset(V{} + strip.offset), mask_bits(Lanes{} + strip.mask_bits) {}
 
     ALWAYS_INLINE V rating(int64_t c) const {
-        if constexpr (how == Missing::BY_CODE) return from_small<T>(widen<T>(words + c)) * scale + offset;
+        if constexpr (how == Missing::BY_CODE) return small_to_float<T>(widen<T>(words + c)) * scale + offset;
         else return load_as<T>(ratings + c);
     }
 
@@ -63,7 +65,7 @@ ALWAYS_INLINE void row_errors(const Strip<T> &strip, int64_t first, int64_t begi
     Row<T, how, Stored, Word> rows[ROWS];
     T *E[ROWS];
     V bias[ROWS], sums[ROWS] = {}, squares[ROWS] = {}, one = V{} + 1;
-    keep(one);  // one sum by multiplying: the adders have more to do than the multipliers
+    keep_in_register(one);  // one sum by multiplying: the adders have more to do than the multipliers
 #pragma GCC unroll 4
     for (int r = 0; r < ROWS; ++r) {
         rows[r] = {strip, first + r};
@@ -106,11 +108,11 @@ void strip_errors(const Strip<T> &strip, int64_t begin, int64_t end, const T *us
 
 // The tiles with an observed rating in ROWS rows of a strip, from `first` on; its last row stands for any beyond.
 template <class T, Missing how, class Stored, class Word, int ROWS>
-ALWAYS_INLINE Set seen_in(const Strip<T> &strip, int64_t first) {
+ALWAYS_INLINE TileMask seen_in(const Strip<T> &strip, int64_t first) {
     constexpr int NR = Simd<T>::NR, LANES = Simd<T>::LANES;
     Row<T, how, Stored, Word> rows[ROWS];
     for (int r = 0; r < ROWS; ++r) rows[r] = {strip, std::min<int64_t>(first + r, strip.rows - 1)};
-    Set seen = 0;
+    TileMask seen = 0;
     for (int64_t c = 0; c < strip.columns; c += NR) {
         bool here;
         if constexpr (how != Missing::BY_NAN && sizeof(Word) == 1) {
@@ -120,23 +122,23 @@ ALWAYS_INLINE Set seen_in(const Strip<T> &strip, int64_t first) {
                 const auto words = load<typename Simd<T>::ByteRow>(row.words + c);
                 bytes |= how == Missing::BY_CODE ? words ^ MISSING_CODE : words;
             }
-            here = nonzero(bytes);
+            here = any_bit(bytes);
         } else {
             typename Simd<T>::Lanes missing = ~typename Simd<T>::Lanes{};
 #pragma GCC unroll 12
             for (const auto &row : rows)
                 for (int v = 0; v < NR; v += LANES) missing &= row.missing(c + v);
-            here = nonzero(~missing);
+            here = any_bit(~missing);
         }
-        seen |= Set(here) << c / NR;
+        seen |= TileMask(here) << c / NR;
     }
     return seen;
 }
 
 // The strip's register tiles with an observed rating. The first row shows them all unless ratings are rare.
-template <class T, Missing how, class Stored, class Word> Set strip_seen(const Strip<T> &strip) {
-    const Set seen = seen_in<T, how, Stored, Word, 1>(strip, 0);
-    if (seen == below(strip.columns / Simd<T>::NR)) return seen;
+template <class T, Missing how, class Stored, class Word> TileMask strip_seen(const Strip<T> &strip) {
+    const TileMask seen = seen_in<T, how, Stored, Word, 1>(strip, 0);
+    if (seen == first_tiles(strip.columns / Simd<T>::NR)) return seen;
     return seen | seen_in<T, how, Stored, Word, MR - 1>(strip, 1);
 }
 
@@ -176,11 +178,11 @@ template <class T, int ITEMS> class Ratings {
     // The strip of a region of whole register tiles, or of less than one, which gets columns without any rating. What
     // has to be decoded goes to the copy, from `column` on. Returns the tiles with an observed rating; without any, the
     // strip's ratings are not there.
-    Set strip(const Region &at, Strip<T> &strip, Copy &copy, int64_t column) const {
+    TileMask strip(const Region &at, Strip<T> &strip, Copy &copy, int64_t column) const {
         const Integer all = Integer(-1), magnitude = std::numeric_limits<Integer>::max();
         strip = {at.rows, round_up(at.columns, NR), nullptr, nullptr, 0, 0, scale_, offset_,
                  words_.kind & SIGNED_ZERO ? magnitude : all};
-        Set seen = 0;
+        TileMask seen = 0;
         if (how_ != Missing::BY_NAN) {
             const Rows words = read(words_, words_line_, words_as_, at, copy.words, column);
             strip.words = words.data;
@@ -238,7 +240,7 @@ template <class T, int ITEMS> class Ratings {
     Missing how_;
     Line ratings_line_ = {0, 1}, words_line_ = {0, 1};  // no size: there are none
     Reading ratings_as_, words_as_;
-    Set (*seen_)(const Strip<T> &) = nullptr;
+    TileMask (*seen_)(const Strip<T> &) = nullptr;
     void (*errors_)(const Strip<T> &, int64_t, int64_t, const T *, const T *, StripErrors<T> &) = nullptr;
 
     static Line line_of(int64_t size) { return {size, 64 / size}; }
@@ -277,7 +279,7 @@ template <class T, int ITEMS> class Ratings {
     }
 
     static const char *address(const Matrix &matrix, int64_t size, int64_t i, int64_t j) {
-        return ::address<char>({matrix.data, matrix.row_stride * size, matrix.column_stride * size, 0}, i, j);
+        return mf::address<char>({matrix.data, matrix.row_stride * size, matrix.column_stride * size, 0}, i, j);
     }
 
     // The cache lines that begin in the register tile at (i, j).
@@ -289,3 +291,5 @@ template <class T, int ITEMS> class Ratings {
                 __builtin_prefetch(start + r * matrix.row_stride * line.size, 0, 0);
     }
 };
+
+}  // namespace mf

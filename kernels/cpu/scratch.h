@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <new>
 
+namespace mf {
+
 using std::int64_t;
 
 class Arena {  // one allocation that grows as needed
@@ -36,3 +38,5 @@ class Arena {  // one allocation that grows as needed
     char *data_ = nullptr;
     int64_t size_ = 0;
 };
+
+}  // namespace mf

@@ -7,6 +7,8 @@
 #include <random>
 #include <vector>
 
+using namespace mf;
+
 template <class T> struct Problem {
     int64_t m, n, rank;
     std::vector<T> P, Q, bu, bi, R, mu;
