@@ -17,13 +17,11 @@ MODULES = [
 
 # Modules without a test file of their name: where they are tested, and why there.
 ELSEWHERE = {
-    "kernels/gpu/config.py": ("kernels/test_gpu_config.py", "named after the device"),
-    "kernels/gpu/interpret.py": ("kernels/test_interpret.py", "named after the backend"),
-    "kernels/gpu/launch.py": ("kernels/test_gpu.py", "needs a GPU"),
     "kernels/gpu/plan.py": ("kernels/test_aot.py", "a plan is what `plan_step` returns"),
-    "kernels/gpu/tiles.py": ("kernels/test_gpu_config.py", "a table, read by config.py"),
-    "kernels/gpu/tune.py": ("kernels/test_tune.py", "named after the module"),
-    "kernels/gpu/*.py": ("kernels/test_interpret.py", "Triton code, which only runs as part of the step"),
+    "kernels/gpu/tiles.py": ("kernels/gpu/test_config.py", "a table, read by config.py"),
+    "kernels/gpu/chunked.py": ("kernels/gpu/test_interpret.py", "Triton code, which only runs as part of the step"),
+    "kernels/gpu/fused.py": ("kernels/gpu/test_interpret.py", "Triton code, which only runs as part of the step"),
+    "kernels/gpu/reduce.py": ("kernels/gpu/test_interpret.py", "Triton code, which only runs as part of the step"),
     "mfbench/__main__.py": ("mfbench/test_cli.py", "one call"),
     "mfbench/inspect/*.py": ("mfbench/inspect/test_inspect.py", "steps from a build to its document"),
     "mfbench/report/*.py": ("mfbench/report/test_content.py", "parts of one page, which is read as a whole"),
