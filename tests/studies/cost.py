@@ -1,4 +1,4 @@
-"""Where the time of a run goes: measuring, gates, process starts, and the harness's own cost beside them.
+"""Break down the time of a run: measuring, gates, process starts, and the overhead of the harness.
 
 python -m tests.studies.cost --suite quick
 """
@@ -36,7 +36,7 @@ REQUESTS = {"place": "moving the data", "prepare": "gates", "evaluate_anew": "ga
 
 
 class Ledger:
-    """Seconds by what they were spent on; what is nested in something else counts there alone."""
+    """Seconds by activity. Time in a nested activity counts for that one only."""
 
     def __init__(self) -> None:
         self.spent: Counter[str] = Counter()
@@ -61,7 +61,7 @@ class Ledger:
         return wrapper
 
     def request(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """A worker's request: of a sample, what the worker evaluated is told from the pipe and the sums."""
+        """Wrap `WorkerProcess.request`; split a sample into the evaluations and the cost of pipe and sums."""
 
         def wrapper(worker: Any, method: str, *arguments: Any) -> Any:
             if method != "sample":
@@ -78,7 +78,7 @@ class Ledger:
 
 
 def watched(ledger: Ledger) -> Iterator[Any]:
-    """Patches of what a run calls."""
+    """Yield patches that book the time of what a run calls."""
     yield mock.patch.object(process.WorkerProcess, "request", ledger.request(process.WorkerProcess.request))
     for owner, attribute, name in (
         (process.WorkerProcess, "start", "process starts"),
@@ -118,7 +118,7 @@ def main(suite: str, budget: float, threads: int | None) -> None:
     for name, seconds in ledger.spent.most_common():
         click.echo(f"{name:32} {seconds:8.2f} s  {seconds / total:6.1%}")
     click.echo(f"{'altogether':32} {total:8.2f} s")
-    click.echo(f"outside measuring, process starts and gates: {own:.2f} s, {own / total:.1%}")
+    click.echo(f"overhead, outside measuring, process starts and gates: {own:.2f} s, {own / total:.1%}")
 
 
 if __name__ == "__main__":

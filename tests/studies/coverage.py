@@ -1,9 +1,9 @@
-"""Timings of a simulated device: do the intervals cover the truth, are throttled and cold samples told from others?
+"""Check interval coverage and the detection of throttled and cold samples on a simulated device.
 
     python -m tests.studies.coverage --timings 8000
 
-Each timing is the harness's own: pilot, placements, rounds, intervals. The machine drifts by 30 %, has correlated
-noise of heavy tails and a coarse clock, launches lag behind, data lies differently after each move.
+Each timing runs the harness's pilot, placements, rounds and intervals. The simulated machine drifts by 30 %, has
+correlated heavy-tailed noise, a coarse clock and launch latency, and speed depends on where the data lies.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BUDGET_S = 1.0
 
 
 class Kind(NamedTuple):
-    """A kind of machine."""
+    """A machine and what is known about it."""
 
     nature: Nature
     l2_known: bool = True
@@ -45,14 +45,14 @@ KINDS = {
 
 
 class Seen(NamedTuple):
-    """What came of some timings."""
+    """Counts over a number of timings."""
 
     timings: int
     covered: int
     half_width: float  # median of the ratios' intervals, relative
-    throttled: int  # samples that were, in truth
-    found: int  # of them
-    accused: int  # samples that were not and were said to be
+    throttled: int  # samples throttled in truth
+    found: int  # of those, reported as throttled
+    accused: int  # samples reported as throttled that were not
     samples: int
     labelled_cold: int
     falsely_cold: int
@@ -60,7 +60,7 @@ class Seen(NamedTuple):
 
 
 def simulate(kind: Kind, count: int, first_seed: int) -> Seen:
-    """So many timings of a pair of providers."""
+    """Time a pair of providers `count` times, with seeds from `first_seed` on."""
     tally = dict.fromkeys(("throttled", "found", "accused", "samples", "labelled_cold", "falsely_cold", "gaps"), 0)
     covered, widths = 0, []
     for seed in range(first_seed, first_seed + count):

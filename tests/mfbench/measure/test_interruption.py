@@ -14,7 +14,6 @@ import pytest
 
 from mfbench.results.records import Record, read
 from tests.mfbench.cli_runner import command, mfbench, mfbench_here, tiny_suite
-from tests.studies.kills import kill_and_resume
 
 
 def keys(records: list[Record]) -> list[tuple]:
@@ -57,13 +56,6 @@ def test_kill_9_loses_nothing_and_resume_completes(tmp_path: Path) -> None:
     assert after[: len(before)] == before
     assert keys(after) == WHOLE
     assert len({record.run_id for record in after}) == 1
-
-
-@pytest.mark.slow
-def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
-    outcome = kill_and_resume(tmp_path, kills=2, seed=random.randrange(1 << 30), longest_s=7)
-    assert outcome.flawless, outcome
-    assert outcome.kills == 2
 
 
 @pytest.fixture
