@@ -12,7 +12,8 @@ from torch import Tensor
 from kernels.cpu.build import BuildError, load_kernel
 from kernels.problem import Grads, Problem
 
-# As in ratings.h: `RatingKind`; `MaskKind`, which is the bytes of an element, plus 16 where the top bit is a sign.
+# Values of `RatingKind` and `MaskKind` in dtypes.h. A mask's kind is the bytes of an element, plus 16 for floats, whose
+# sign bit is ignored.
 CODES, BITS = 6, 32
 RATING_KINDS = {
     torch.float64: 0,
@@ -39,7 +40,7 @@ MASK_KINDS = {
     torch.float8_e4m3fn: 16 + 1,
     torch.float8_e5m2: 16 + 1,
 }
-# `Call` in fused.cpp: two sides of eight, two matrices of four, four integers, three pointers, three numbers.
+# Layout of `Call` in call.h: two `Parameters` of 8 fields, two `Matrix` of 4, 4 integers, 3 pointers, 3 doubles.
 CALL = struct.Struct("=16q 8q 4q 3q 3d")
 
 _FLOAT64 = torch.empty((), dtype=torch.float64)  # a pattern: `empty_like` costs half of `empty`

@@ -1,11 +1,13 @@
-// The CPU kernel against the formula in plain loops, for compilers and instruction sets whose library cannot be loaded
-// into this machine's Python. Prints how many cases there were and which outputs were off.
+// Compares the CPU kernel with plain loops, for compilers and instruction sets whose library cannot be loaded into this
+// machine's Python. Prints the number of cases and the outputs that are wrong.
 
 #include "../../kernels/cpu/fused.cpp"
 
 #include <cstdio>
 #include <random>
 #include <vector>
+
+using namespace mf;
 
 template <class T> struct Problem {
     int64_t m, n, rank;
@@ -25,7 +27,7 @@ template <class T> struct Problem {
 };
 
 template <class Number> struct Outputs {
-    std::vector<Number> dP, dQ, dbu, dbi;  // dmu is the last of dbu, which is as large
+    std::vector<Number> dP, dQ, dbu, dbi;  // the last element of dbu is dmu
     double loss = 0;
 
     Outputs(int64_t m, int64_t n, int64_t rank) : dP(m * rank), dQ(n * rank), dbu(m + 1), dbi(n) {}
@@ -83,7 +85,7 @@ template <class T> Outputs<T> by_kernel(const Problem<T> &p, bool by_nan, int64_
     return out;
 }
 
-// Whether every entry is near to what it must be, relative to the largest.
+// Returns whether every entry is close to the exact value, relative to the largest exact value.
 template <class T> bool near(const std::vector<T> &values, const std::vector<double> &exact) {
     double largest = 0;
     for (double value : exact) largest = std::max(largest, std::abs(value));

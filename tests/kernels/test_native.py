@@ -1,4 +1,4 @@
-"""The compiled CPU kernel against the float64 oracle, in terms of eager autograd's own error."""
+"""Compare the compiled CPU kernel with the float64 oracle, in units of eager autograd's error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LAYOUTS = ("contiguous", "transposed", "sliced", "offset")
 
 
 def laid_out(values: torch.Tensor, layout: str) -> torch.Tensor:
-    """The same values behind other strides, between values that must never be read."""
+    """Copy values to another memory layout, among values that must never be read."""
     m, n = values.shape
     if layout == "transposed":
         return values.T.contiguous().T
@@ -37,7 +37,7 @@ def laid_out(values: torch.Tensor, layout: str) -> torch.Tensor:
 
 
 def random_problem(m, n, rank, dtype, rating_dtype, mask_dtype, density=0.7, layouts=("contiguous",) * 3, seed=0):
-    """Parameters, ratings and mask; what no one observed is NaN or Inf where the dtype has them, 99 elsewhere."""
+    """Return parameters, ratings and mask. Unobserved ratings are NaN or Inf, or 99 in integer dtypes."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
@@ -64,9 +64,9 @@ def random_problem(m, n, rank, dtype, rating_dtype, mask_dtype, density=0.7, lay
 
 
 def assert_as_exact_as_autograd(loss, grads, arguments, reg=0.1):
-    """Every output's max and rms error: at most twice eager autograd's, plus a floor of a few roundings.
+    """Check that every output's max and rms error is at most twice eager autograd's plus a few rounding errors.
 
-    The floor is that of the same sums without cancellation: of the problem whose terms are all positive.
+    The rounding errors are relative to the same sums without cancellation, from a problem with positive terms only.
     """
     *parameters, ratings, mask = arguments
     observed = ~ratings.isnan() if mask is None else mask != 0  # PyTorch computes little with uint16

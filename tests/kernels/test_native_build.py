@@ -1,9 +1,10 @@
-"""Building the CPU kernel: the cache, the reasons where it cannot be built, address and undefined sanitizers."""
+"""Build the CPU kernel: cache, error messages, compiler warnings, vector widths, address and undefined sanitizers."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -15,12 +16,13 @@ from pathlib import Path
 import pytest
 
 from kernels import backends
-from kernels.cpu import build
+from kernels.cpu import build, launch
 
 needs_kernel = pytest.mark.skipif(
     not backends()["native"].available, reason=backends()["native"].reason or "the kernel is available"
 )
-FAST = "-O0"  # the tests of the cache build often, and run nothing
+FAST = "-O0"  # the cache tests build often and run nothing
+WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Werror")
 
 
 def run_python(code: str, before: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess[str]:
@@ -30,9 +32,15 @@ def run_python(code: str, before: tuple[str, ...] = (), **environment: str) -> s
     )  # fmt: skip
 
 
+def runtime_library(compiler: list[str], name: str) -> str | None:
+    """Return the path of the compiler's library `lib<name>.so`, or None if it has none."""
+    path = subprocess.check_output([*compiler, f"-print-file-name=lib{name}.so"], text=True).strip()
+    return path if Path(path).is_absolute() else None
+
+
 @pytest.fixture
 def fresh_cache(tmp_path, monkeypatch):
-    """An empty cache, and no memory of the process's own build."""
+    """Provide an empty cache and forget the library that this process has loaded."""
     monkeypatch.setenv("MFBENCH_CACHE", str(tmp_path / "cache"))
     for function in (build.load_kernel, build.cache_folder):
         function.cache_clear()
@@ -43,7 +51,7 @@ def fresh_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def compiler_script(tmp_path, monkeypatch):
-    """A compiler named by CXX that logs its builds, before it runs the real one without optimisation."""
+    """Set CXX to a script that logs each build and runs the real compiler without optimisation."""
     compiler = next(path for name in build.COMPILERS if (path := shutil.which(name)))
     script, log = tmp_path / "cxx", tmp_path / "log"
     script.write_text(
@@ -63,9 +71,9 @@ def test_a_library_is_built_once_and_again_for_another_cpu_source_or_compiler(
         build.load_kernel.cache_clear()
         build.load_kernel()
     assert log.read_text().count("built") == 1
-    assert [path.suffix for path in fresh_cache.iterdir()] == [".so"]  # and no temporary file is left
+    assert [path.suffix for path in fresh_cache.iterdir()] == [".so"]  # no temporary file is left
 
-    monkeypatch.setattr(build, "_cpu_identity", lambda: "another CPU")
+    monkeypatch.setattr(build, "cpu_identity", lambda: "another CPU")
     build.load_kernel.cache_clear()
     build.load_kernel()
     assert log.read_text().count("built") == 2
@@ -109,7 +117,7 @@ def test_a_cache_that_cannot_be_written_is_replaced(tmp_path, compiler_script, m
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
-        (None, "the C++ compiler named by CXX is not there: {cxx}"),
+        (None, "CXX names a C++ compiler that does not exist: {cxx}"),
         ("exit 1", "exit status 1"),
         ('[ "$1" = --version ] && exit 0; echo "fused.cpp:1: error: no such thing" >&2; exit 1', "no such thing"),
         ('[ "$1" = --version ] && exit 0; for last; do :; done; echo junk > "$last"', "fused-"),
@@ -126,7 +134,7 @@ def test_the_reason_why_there_is_no_kernel(tmp_path, script, reason):
         from kernels import backends, mf_loss_and_grads
         print(backends()["native"])
         arguments = [torch.rand(3, 2), torch.rand(4, 2), torch.rand(3), torch.rand(4), torch.rand(()), torch.rand(3, 4)]
-        mf_loss_and_grads(*arguments)  # "auto" does without
+        mf_loss_and_grads(*arguments)  # "auto" falls back
         try:
             mf_loss_and_grads(*arguments, backend="native")
         except RuntimeError as error:
@@ -182,10 +190,10 @@ SHAPES = """
     ("processor", "needed"), [("x86-64", "sse2"), ("haswell", "avx2"), ("skylake-avx512", "avx512bw")]
 )
 def test_every_vector_width_that_this_cpu_has_gives_the_same(tmp_path, processor, needed):
-    if needed not in build._cpu_identity().split():
+    if needed not in build.cpu_identity().split():
         pytest.skip(f"this CPU has no {needed}")
     script = tmp_path / "cxx"
-    script.write_text(f'#!/bin/sh\nexec {shlex.join(build._find_compiler())} "$@" -O1 -march={processor}\n')
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(build.find_compiler())} "$@" -O1 -march={processor}\n')
     script.chmod(0o755)
     run = run_python(SHAPES, CXX=str(script), MFBENCH_CACHE=str(tmp_path / "cache"))
     assert run.stdout.strip() == "clean", run.stderr[-4000:]
@@ -194,10 +202,10 @@ def test_every_vector_width_that_this_cpu_has_gives_the_same(tmp_path, processor
 @needs_kernel
 @pytest.mark.skipif(sys.platform != "linux", reason="the sanitizers are preloaded as on Linux")
 def test_address_and_undefined_behaviour_sanitizers_find_nothing(tmp_path):
-    compiler = build._find_compiler()
-    libraries = [build._output([*compiler, f"-print-file-name=lib{name}.so"]).strip() for name in ("asan", "ubsan")]
-    if not all(Path(library).is_absolute() for library in libraries):
-        pytest.skip("the compiler comes without sanitizer libraries")
+    compiler = build.find_compiler()
+    libraries = [runtime_library(compiler, name) for name in ("asan", "ubsan")]
+    if None in libraries:
+        pytest.skip("the compiler has no sanitizer libraries")
     run = run_python(
         SHAPES,
         MFBENCH_SANITIZE="address,undefined", LD_PRELOAD=" ".join(libraries), MFBENCH_CACHE=str(tmp_path),
@@ -205,3 +213,31 @@ def test_address_and_undefined_behaviour_sanitizers_find_nothing(tmp_path):
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-4000:]
     assert run.stdout.strip() == "clean"
+
+
+def test_call_struct_has_the_size_of_the_packed_arguments():
+    asserted = re.search(r"static_assert\(sizeof\(Call\) == (\d+)", header("call.h"))
+    assert launch.CALL.size == int(asserted[1])
+
+
+def test_dtype_numbers_are_those_of_the_header():
+    kinds = re.search(r"enum RatingKind { (.*) };", header("dtypes.h"))[1].lower().split(", ")
+    numbers = {str(dtype).removeprefix("torch."): kind for dtype, kind in launch.RATING_KINDS.items()}
+    assert {**numbers, "codes": launch.CODES} == {name: kind for kind, name in enumerate(kinds)}
+    mask_kinds = dict(re.findall(r"(\w+) = (\d+)", re.search(r"enum MaskKind { (.*) };", header("dtypes.h"))[1]))
+    assert int(mask_kinds["BITS"]) == launch.BITS
+    for dtype, kind in launch.MASK_KINDS.items():
+        assert kind == dtype.itemsize + (int(mask_kinds["SIGNED_ZERO"]) if dtype.is_floating_point else 0)
+
+
+def header(name: str) -> str:
+    return build.SOURCE.with_name(name).read_text()
+
+
+@pytest.mark.parametrize("compiler", ["g++", "clang++"])
+def test_kernel_compiles_without_warnings(tmp_path, compiler):
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler} on PATH")
+    command = [compiler, *build.flag_sets()[0], *WARNINGS, str(build.SOURCE), "-o", str(tmp_path / "kernel.so")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert run.returncode == 0, run.stderr[-4000:]

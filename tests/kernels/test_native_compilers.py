@@ -1,4 +1,4 @@
-"""The CPU kernel by other compilers, and for another kind of CPU under emulation: right, whatever its speed."""
+"""Compile the CPU kernel with Clang, and for Arm under emulation, and check its results."""
 
 from __future__ import annotations
 

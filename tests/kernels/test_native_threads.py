@@ -1,6 +1,6 @@
-"""The threads of the CPU kernel: many callers, forks, and the thread sanitizer.
+"""The CPU kernel with threads: concurrent callers, forks, affinity, and the thread sanitizer.
 
-The problems are large enough to be shared: a small one is the caller's alone.
+The problems are large enough for several threads; the caller computes a small one alone.
 """
 
 from __future__ import annotations
@@ -8,14 +8,13 @@ from __future__ import annotations
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch
 
 from kernels import mf_loss_and_grads
 from kernels.cpu import build
-from tests.kernels.test_native_build import needs_kernel, run_python
+from tests.kernels.test_native_build import needs_kernel, run_python, runtime_library
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
@@ -55,7 +54,7 @@ def test_a_call_from_many_threads_at_once_takes_what_threads_there_are():
         import threading, torch
         from kernels import mf_loss_and_grads
         torch.manual_seed(0)
-        torch.set_num_threads(64)  # more than there are cores: a core has one thread of the pool, no more
+        torch.set_num_threads(64)  # more than there are cores; the pool starts one thread per core
         arguments = [torch.randn(900, 8), torch.randn(800, 8), torch.randn(900), torch.randn(800), torch.randn(()),
                      torch.rand(900, 800)]
         alone = mf_loss_and_grads(*arguments, backend="native")
@@ -98,7 +97,7 @@ def test_a_child_forked_while_other_threads_compute_gets_the_same_result():
         caller = threading.Thread(target=repeat)
         caller.start()
         codes = []
-        for _ in range(20):  # some of the forks find the pool at work
+        for _ in range(20):  # some forks happen while the pool is at work
             child = os.fork()
             if child == 0:
                 again = [mf_loss_and_grads(*arguments, backend="native") for _ in range(3)]
@@ -134,11 +133,11 @@ def test_a_forked_child_computes_too():
 
 
 @needs_kernel
-@pytest.mark.skipif(shutil.which("setarch") is None, reason="the thread sanitizer wants fixed addresses")
+@pytest.mark.skipif(shutil.which("setarch") is None, reason="the thread sanitizer needs fixed addresses (setarch)")
 def test_the_thread_sanitizer_finds_nothing(tmp_path):
-    library = build._output([*build._find_compiler(), "-print-file-name=libtsan.so"]).strip()
-    if not Path(library).is_absolute():
-        pytest.skip("the compiler comes without the thread sanitizer")
+    library = runtime_library(build.find_compiler(), "tsan")
+    if library is None:
+        pytest.skip("the compiler has no thread sanitizer")
     run = run_python(
         """
         import threading, torch
@@ -184,7 +183,7 @@ def test_threads_stay_on_the_cores_that_the_user_chooses():
 
 
 @needs_kernel
-@pytest.mark.skipif(CORES < 2, reason="a single core has no helper")
+@pytest.mark.skipif(CORES < 2, reason="no helper thread on a single core")
 def test_helpers_leave_the_core_of_their_caller():
     run = run_python(
         """
@@ -200,7 +199,7 @@ def test_helpers_leave_the_core_of_their_caller():
         for core in sorted(cores)[:2] * 3:
             pair = {core, max(cores - {core})}
             os.sched_setaffinity(0, {core})
-            os.sched_setaffinity(0, pair)  # free to leave, which a thread that runs on does not do at once
+            os.sched_setaffinity(0, pair)  # may migrate now, but a running thread does not do so at once
             mf_loss_and_grads(*arguments, backend="native")
             helpers.append(os.sched_getaffinity(helper) == pair - {core})
         print(helpers.count(True))

@@ -1,4 +1,4 @@
-// Which cores helping threads run on.
+// Processor affinity of helper threads.
 
 #pragma once
 
@@ -12,7 +12,9 @@
 #include <sched.h>
 #endif
 
-// How many cores the calling thread may use.
+namespace mf {
+
+// Returns the number of cores that the calling thread may run on.
 inline std::size_t usable_cores() {
 #ifdef __linux__
     cpu_set_t allowed;
@@ -21,10 +23,10 @@ inline std::size_t usable_cores() {
     return std::max(1u, std::thread::hardware_concurrency());
 }
 
-// Keeps helpers on the cores that their caller may use, and off the one that it is on. Schedulers put threads that
-// often sleep on one core, to save power, and callers move; the helper would then wait for the thread it is to help.
-// Helpers of a caller with one core stay where they are.
-class Placement {
+// Keeps helpers on the cores that their caller may use, except the caller's own. To save power, schedulers put threads
+// that sleep often on one core, where a helper would wait for the very thread it should help. Callers migrate, so the
+// affinity is checked at every job. Nothing changes for a caller that may use only one core.
+class Affinity {
   public:
 #ifdef __linux__
     void keep_off_caller(const std::vector<std::thread::native_handle_type> &helpers, std::size_t wanted) {
@@ -41,10 +43,12 @@ class Placement {
     }
 
   private:
-    int core_ = -1;
-    cpu_set_t allowed_ = {};
-    std::size_t placed_ = 0;  // helpers for which core_ and allowed_ are considered
+    int core_ = -1;           // of the caller
+    cpu_set_t allowed_ = {};  // to the caller
+    std::size_t placed_ = 0;  // helpers whose affinity matches core_ and allowed_
 #else
     void keep_off_caller(const std::vector<std::thread::native_handle_type> &, std::size_t) {}
 #endif
 };
+
+}  // namespace mf

@@ -1,15 +1,17 @@
-// The rate of multiplying and adding that no kernel passes on the vectors which this one uses.
+// Measures peak arithmetic: multiply-adds in registers, the upper bound on the rate of any kernel on these vectors.
 
 #pragma once
 
 #include "pool.h"
 #include "simd.h"
 
-// Multiplies and adds in as many registers as the products do, from no memory.
+namespace mf {
+
+// Runs one chain of multiply-adds in each accumulator register, as the micro-kernels do, without touching memory.
 template <class T> T multiply_and_add(int64_t rounds) {
     using V = typename Simd<T>::Vector;
     V sums[ACCUMULATORS], factor = V{} + T(0.5);
-    keep(factor);
+    keep_in_register(factor);
 #pragma GCC unroll 24
     for (int i = 0; i < ACCUMULATORS; ++i) sums[i] = V{} + T(i);
     for (int64_t round = 0; round < rounds; ++round)
@@ -20,12 +22,14 @@ template <class T> T multiply_and_add(int64_t rounds) {
     return T(sum_lanes<T>(sums[0]));
 }
 
-// On all threads at once; returns how many operations that were.
+// Runs `multiply_and_add` on all threads at once. Returns the number of floating-point operations.
 inline double multiply_and_add_on(int64_t threads, int64_t rounds) {
     const Pool::Lease pool(threads);
     pool.parallel(threads, threads, [&](int64_t, int64_t) {
-        volatile float kept = multiply_and_add<float>(rounds);
-        (void)kept;
+        volatile float result = multiply_and_add<float>(rounds);  // volatile, so that the loop is not optimised away
+        (void)result;
     });
     return 2.0 * ACCUMULATORS * Simd<float>::LANES * double(rounds) * double(threads);
 }
+
+}  // namespace mf
