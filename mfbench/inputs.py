@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import mmap
 import secrets
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mfbench import data
 from mfbench.cases import FIXED_SIZE, Case
+from reference import Problem
 
 STARS = 10  # ratings are half stars from 0.5 to 5, as MovieLens' are; whole numbers from 1 to 10 in integer dtypes
 BLOCK = 64  # users and items of a block that is observed or not as a whole
@@ -21,17 +22,10 @@ PRIVATE: dict[str, Any] = (
 ROWS_AT_ONCE = 1 << 22  # elements drawn together, so that drawing needs no second matrix
 
 
-class Inputs(NamedTuple):
-    """Arguments of a provider, in order."""
+class Inputs(Problem):
+    """Arguments of a provider, in order: biases as columns (m, 1) and (n, 1), the global bias (1,)."""
 
-    user_factors: Tensor  # (m, k)
-    item_factors: Tensor  # (n, k)
-    user_bias: Tensor  # (m, 1)
-    item_bias: Tensor  # (n, 1)
-    global_bias: Tensor  # (1,)
-    ratings: Tensor  # (m, n)
-    mask: Tensor | None  # (m, n)
-    reg: float = 0.1
+    __slots__ = ()
 
     @property
     def observed(self) -> int:
