@@ -22,7 +22,7 @@ ROWS_AT_ONCE = 1 << 22  # elements drawn together, so that drawing needs no seco
 
 
 class Inputs(NamedTuple):
-    """Arguments of a provider, in order."""
+    """Arguments of a provider, in order. Not `reference.Problem`: with --against that package is of another revision."""
 
     user_factors: Tensor  # (m, k)
     item_factors: Tensor  # (n, k)
