@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 
 from kernels import EncodedRatings, backends, encode_ratings, mf_loss, mf_loss_and_grads, mf_sse
 from tests.problems import RATINGS, assert_right, draw_inputs, problems
@@ -41,7 +41,6 @@ def results(inputs, backend):
     return [loss, *grads, sse, differentiated.detach(), *(parameter.grad for parameter in parameters)]
 
 
-@settings(max_examples=100, deadline=None)
 @given(inputs=problems(dtypes=(torch.float64,)))
 def test_nothing_is_lost(inputs):
     """In float64, where a code is decoded without rounding, all results are the same bit by bit."""
@@ -49,7 +48,6 @@ def test_nothing_is_lost(inputs):
         assert torch.equal(got, expected)
 
 
-@settings(max_examples=100, deadline=None)
 @given(inputs=problems(dtypes=(torch.float32,)))
 def test_right_in_float32(inputs):
     assert_right(inputs, mf_loss_and_grads(*encoded(inputs)))

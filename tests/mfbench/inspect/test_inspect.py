@@ -159,7 +159,7 @@ def with_tile(monkeypatch, target, precision, tile):
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
+@pytest.mark.parametrize("target", ["sm_80", pytest.param("sm_90", marks=pytest.mark.slow), "gfx942"])
 def test_shipped_builds_are_clean(target, encoding):
     build = examine(spec(target, encoding=encoding, mode=MODES[len(encoding) % 2]))
     assert isinstance(build, Build)
@@ -192,7 +192,9 @@ def test_chunks_are_counted():
 @pytest.mark.parametrize(
     ("target", "precision", "tile", "reason"),
     [
-        ("sm_80", "ieee", Tile(128, 64, 4), r"fused_step spills: \d+ bytes of stack a thread"),
+        pytest.param(
+            "sm_80", "ieee", Tile(128, 64, 4), r"fused_step spills: \d+ bytes of stack a thread", marks=pytest.mark.slow
+        ),
         ("sm_86", "tf32", Tile(128, 128, 8), r"bytes of shared memory, the limit is 101376"),
         ("gfx942", "ieee", Tile(128, 128, 4), "fused_step spills"),
     ],
@@ -229,6 +231,7 @@ def test_what_is_not_shipped_says_why():
     assert "not shipped for gfx950: precision tf32" in found.reason
 
 
+@pytest.mark.slow
 def test_command(tmp_path):
     """The table, the document, and a comparison of the document with a changed one."""
     options = ["inspect", "--target", "sm_80", "--precision", "tf32,ieee", "--jobs", "1"]
@@ -276,6 +279,7 @@ def test_usage_errors(options, message, monkeypatch, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_shipped_build_that_fails_is_exit_code_1(monkeypatch, capsys):
     from mfbench.commands import inspect
 
@@ -296,6 +300,7 @@ def test_all_leaves_out_the_fast_mode_of_odd_rows_alone():
     assert set(fast) == {spec for spec in every if spec.mode == "fast"}
 
 
+@pytest.mark.slow
 def test_builds_come_in_the_order_they_were_wanted():
     """Ranks of one width are compiled together."""
     wanted = specs(["sm_80"], [16, 30], ["tf32"], ["float32+uint8", "float32-nan"], ["fast"])

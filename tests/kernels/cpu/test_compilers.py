@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.compilers
 SOURCE = Path(__file__).with_name("step_check.cpp")
 FLAGS = ("-std=c++17", "-pthread", "-O2", "-ffp-contract=fast")
 

@@ -7,7 +7,7 @@ import textwrap
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels import encode_ratings, mf_loss, mf_loss_and_grads, mf_sse
@@ -19,7 +19,6 @@ pytest.importorskip("triton", reason="Triton is not installed")
 pytestmark = [pytest.mark.interpret, pytest.mark.usefixtures("poisoned")]
 
 RANKS = (1, 2, 13, 14, 15, 16, 29, 30, 31, 62, 63, 64, 65, 100, 127, 128, 129, 300)
-SLOW = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def assert_exact(inputs, result, tolerance=1e-11):
@@ -32,7 +31,6 @@ def assert_exact(inputs, result, tolerance=1e-11):
         np.testing.assert_allclose(grad.numpy(), exact, rtol=0, atol=tolerance * rms)
 
 
-@settings(SLOW, max_examples=60)
 @given(problems(max_size=140, max_rank=40, dtypes=(torch.float64,)), st.booleans())
 def test_float64_is_exact(inputs, deterministic):
     """The same kernel in float64: what remains is the formula, the masking and the addressing."""
@@ -49,14 +47,12 @@ def test_every_width_of_the_factors(rank, deterministic):
     assert_exact(inputs, mf_loss_and_grads(*inputs, backend="interpret", deterministic=deterministic))
 
 
-@settings(SLOW, max_examples=40)
 @given(problems(max_size=140, max_rank=40, dtypes=(torch.float32,)), st.booleans(), st.sampled_from(PRECISIONS))
 def test_float32(inputs, deterministic, precision):
     options = {"deterministic": deterministic, "precision": precision}
     assert_right(inputs, mf_loss_and_grads(*inputs, **options, backend="interpret"))
 
 
-@settings(SLOW, max_examples=40)
 @given(st.data(), st.integers(1, 140), st.integers(1, 140), st.booleans())
 def test_encoded_ratings(data, m, n, deterministic):
     """Whole numbers, so that every encoding holds them."""

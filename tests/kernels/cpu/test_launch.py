@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels import backends, encode_ratings, mf_loss, mf_loss_and_grads, mf_sse
@@ -99,7 +99,6 @@ def assert_shaped_as(grads, parameters):
         assert not grad.requires_grad
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     m=st.integers(1, 220),
     n=st.integers(1, 220),
@@ -136,7 +135,6 @@ def test_extreme_shapes(m, n, rank):
     assert_as_exact_as_autograd(*mf_loss_and_grads(*arguments, backend="native"), arguments)
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     m=st.integers(1, 150),
     n=st.integers(1, 150),

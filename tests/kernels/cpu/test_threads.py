@@ -14,7 +14,7 @@ import torch
 
 from kernels import mf_loss_and_grads
 from kernels.cpu import build
-from tests.kernels.test_native_build import needs_kernel, run_python, runtime_library
+from tests.kernels.cpu.test_build import needs_kernel, run_python, runtime_library
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
@@ -133,8 +133,9 @@ def test_a_forked_child_computes_too():
 
 
 @needs_kernel
+@pytest.mark.compilers
 @pytest.mark.skipif(shutil.which("setarch") is None, reason="the thread sanitizer needs fixed addresses (setarch)")
-def test_the_thread_sanitizer_finds_nothing(tmp_path):
+def test_the_thread_sanitizer_finds_nothing():
     library = runtime_library(build.find_compiler(), "tsan")
     if library is None:
         pytest.skip("the compiler has no thread sanitizer")
@@ -155,7 +156,7 @@ def test_the_thread_sanitizer_finds_nothing(tmp_path):
         for caller in callers: caller.join()
         print("clean")
         """,
-        MFBENCH_SANITIZE="thread", LD_PRELOAD=library, MFBENCH_CACHE=str(tmp_path),
+        MFBENCH_SANITIZE="thread", LD_PRELOAD=library,
         TSAN_OPTIONS="ignore_noninstrumented_modules=1 halt_on_error=1", before=("setarch", "-R"),
     )  # fmt: skip
     assert run.stdout.strip() == "clean", run.stderr[-4000:]

@@ -1,7 +1,7 @@
 // Compares the CPU kernel with plain loops, for compilers and instruction sets whose library cannot be loaded into this
 // machine's Python. Prints the number of cases and the outputs that are wrong.
 
-#include "../../kernels/cpu/fused.cpp"
+#include "../../../kernels/cpu/fused.cpp"
 
 #include <cstdio>
 #include <random>
