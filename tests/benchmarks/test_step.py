@@ -12,7 +12,7 @@ import functools
 
 import pytest
 
-from mfbench.commands.verify import check
+from mfbench.testing.verify import check
 from mfbench.correctness import gate
 from mfbench.problems.cases import Case, load_suite
 from mfbench.problems.inputs import Inputs, draw
