@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from mfbench.inspect.devices import DEVICES
+from mfbench.inspect.devices import DEVICE_RATES
 from mfbench.inspect.machine_code import Mix, compare_and_swap, main_loop
 from mfbench.inspect.model import Tile as ModelledTile
 from mfbench.inspect.model import modelled, resident_blocks
@@ -129,7 +129,7 @@ def test_the_model_by_hand():
     mix = Mix(instructions=500, issued=500, matrix=96, vector=100, shared_load={4: 40}, fragment_load={16: 10},
               shared_store={8: 20}, atomic={4: 16})  # fmt: skip
     tile = ModelledTile(64, 64, 32, 4, 1, "tf32", 5.0)
-    model = modelled(mix, tile, DEVICES["sm_80"])
+    model = modelled(mix, tile, DEVICE_RATES["sm_80"])
     assert model.issue == 500 * 4 / 4
     assert model.vector == 100 * 128 / 64
     assert model.matrix == 3 * 2 * 64 * 64 * 32 / 1024
@@ -147,7 +147,7 @@ def test_the_model_by_hand():
 )  # fmt: skip
 def test_resident_programs(target, warps, registers, shared, blocks):
     """By the makers' occupancy tables."""
-    assert resident_blocks(DEVICES[target], warps, registers, shared) == blocks
+    assert resident_blocks(DEVICE_RATES[target], warps, registers, shared) == blocks
 
 
 def spec(target="sm_80", rank=30, precision="tf32", encoding="float32+uint8", mode="fast"):
@@ -167,7 +167,7 @@ def test_shipped_builds_are_clean(target, encoding):
     assert build.mix.matrix >= 20
     assert build.blocks >= 1
     users, items = map(int, build.tile.split("x")[:2])
-    bytes_a_clock = DEVICES[target].dram_bytes
+    bytes_a_clock = DEVICE_RATES[target].dram_bytes
     assert build.modelled.dram == pytest.approx(users * items * ENCODINGS[encoding].bytes / bytes_a_clock)
 
 
