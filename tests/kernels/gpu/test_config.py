@@ -6,10 +6,17 @@ import pytest
 import torch
 
 from kernels.gpu import config, launch
-from kernels.gpu.config import TARGETS, NotShipped, Target, deal, factor_columns, pick
-from kernels.gpu.tiles import TILES, WIDTHS
+from kernels.gpu.config import TARGETS, TILES, NotShipped, Target, deal, factor_columns, pick
+from kernels.gpu.tile_table import TABLE
+from kernels.gpu.tiles import SPILLS, WIDTHS, Row, Tile
 
 PRECISIONS = ("ieee", "tf32x3", "bf16x3", "tf32")
+
+
+def use_tiles(monkeypatch, target, precision, *tiles, **named):
+    """Give every width of a target and precision a row with these tiles."""
+    rows = {width: Row(target, precision, width, *tiles, **named) for width in WIDTHS}
+    monkeypatch.setitem(TILES, target, {precision: rows})
 
 
 @pytest.mark.parametrize(
@@ -24,7 +31,8 @@ def test_columns_of_the_factors(rank, columns):
 
 @pytest.mark.parametrize(("rank", "columns"), [(129, 192), (192, 192), (193, 256), (256, 256), (257, 320)])
 def test_wide_factors_go_in_chunks(monkeypatch, rank, columns):
-    monkeypatch.setitem(TILES, "sm_90", {"tf32": " ".join(["64x64x4"] * (len(WIDTHS) - 1) + ["64x32x4/64"])})
+    use_tiles(monkeypatch, "sm_90", "tf32", Tile(64, 64, 4))
+    TILES["sm_90"]["tf32"]["wide"] = Row("sm_90", "tf32", "wide", Tile(64, 32, 4, chunk=64))
     build = pick(TARGETS["sm_90"], rank, "tf32", False)
     assert (build.BM, build.BN, build.num_warps, build.chunk, build.BK, build.sums) == (64, 32, 4, 64, columns, True)
 
@@ -34,7 +42,7 @@ def test_wide_factors_go_in_chunks(monkeypatch, rank, columns):
 @pytest.mark.parametrize(
     ("m", "n"), [(1, 1), (64, 100_000), (100_000, 64), (65, 129), (4096, 4096), (3, 17), (999, 1001)]
 )
-def test_every_tile_is_walked_once(m, n, multiprocessors, deterministic):
+def test_every_tile_is_visited_once(m, n, multiprocessors, deterministic):
     target = Target("sm_90", multiprocessors, 227 << 10)
     build = pick(target, 30, "tf32", deterministic)
     grid = deal(target, build, m, n, deterministic)
@@ -42,15 +50,16 @@ def test_every_tile_is_walked_once(m, n, multiprocessors, deterministic):
     assert grid.tiles * build.BN >= n > (grid.tiles - 1) * build.BN
     blocks = sorted(block for group in range(grid.groups) for block in range(group, grid.user_blocks, grid.groups))
     assert blocks == list(range(grid.user_blocks))
-    walked = []
+    visited = []
     for split in range(grid.splits):
         first = split * grid.tiles_per_split
-        walk = min(grid.tiles_per_split, grid.tiles - first)
-        assert walk > 0
-        for group in (0, grid.groups - 1):
-            lead = group % walk
-            walked += [first + (step + lead if step < walk - lead else step + lead - walk) for step in range(walk)]
-    assert sorted(walked) == sorted(2 * list(range(grid.tiles)))
+        count = min(grid.tiles_per_split, grid.tiles - first)
+        assert count > 0
+        for group in (0, grid.groups - 1):  # as staggered_split and scheduled_tile in fused.py
+            start = group % count
+            visited += [first + (step + start if step < count - start else step + start - count)
+                        for step in range(count)]  # fmt: skip
+    assert sorted(visited) == sorted(2 * list(range(grid.tiles)))
 
 
 def test_few_users_fill_the_device():
@@ -81,12 +90,13 @@ def test_deterministic_grid_does_not_depend_on_the_number_of_multiprocessors():
     assert small == large
 
 
-def test_tables_are_whole():
+def test_the_table_is_complete():
     for target, precisions in TILES.items():
         assert target in TARGETS
-        for precision, row in precisions.items():
+        for precision, rows in precisions.items():
             assert precision in config.ARITHMETIC
-            assert len(row.split()) == len(WIDTHS), (target, precision)
+            assert tuple(rows) == WIDTHS, (target, precision)
+    assert len(TABLE) == sum(len(rows) for precisions in TILES.values() for rows in precisions.values())
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -105,44 +115,54 @@ def test_a_build_or_a_reason(name, precision, deterministic):
 
 
 @pytest.mark.parametrize(
-    ("cell", "choice", "expected"),
+    ("tiles", "choice", "expected"),
     [
-        ("64x32x4", {}, (64, 32, 4)),
-        ("64x32x4", {"deterministic": True}, (64, 32, 4)),
-        ("64x32x4", {"aligned": False}, (64, 16, 4)),
-        ("64x16x4", {"aligned": False}, (32, 16, 4)),
-        ("64x32x4|32x32x8", {"deterministic": True}, (32, 32, 8)),
-        ("64x32x4|32x32x8", {"aligned": False}, (32, 16, 8)),
-        ("64x32x4|32x32x8|16x32x4", {"aligned": False}, (16, 32, 4)),
-        ("64x32x4||16x32x4", {"deterministic": True, "aligned": False}, (16, 32, 4)),
-        ("64x32x4||16x32x4", {"packed": True}, (64, 32, 4)),
-        ("64x32x4|||32x64x4", {"packed": True}, (32, 64, 4)),
-        ("64x32x4|||32x64x4", {"packed": True, "aligned": False}, (32, 32, 4)),
-        ("64x32x4||16x32x4|32x64x4", {"packed": True, "aligned": False}, (16, 32, 4)),
+        ({}, {}, (64, 32, 4)),
+        ({}, {"deterministic": True}, (64, 32, 4)),
+        ({}, {"aligned": False}, (64, 16, 4)),
+        ({"fast": Tile(64, 16, 4)}, {"aligned": False}, (32, 16, 4)),
+        ({"fast": Tile(16, 16, 4)}, {"aligned": False}, (16, 16, 4)),
+        ({"exclusive": Tile(32, 32, 8)}, {"deterministic": True}, (32, 32, 8)),
+        ({"exclusive": Tile(32, 32, 8)}, {"aligned": False}, (32, 16, 8)),
+        ({"exclusive": Tile(32, 32, 8), "unaligned": Tile(16, 32, 4)}, {"aligned": False}, (16, 32, 4)),
+        ({"unaligned": Tile(16, 32, 4)}, {"deterministic": True, "aligned": False}, (16, 32, 4)),
+        ({"unaligned": Tile(16, 32, 4)}, {"packed": True}, (64, 32, 4)),
+        ({"exclusive": Tile(32, 32, 8)}, {"packed": True, "deterministic": True}, (32, 32, 8)),
+        ({"packed": Tile(32, 64, 4)}, {"packed": True}, (32, 64, 4)),
+        ({"packed": Tile(32, 64, 4)}, {"packed": True, "aligned": False}, (32, 32, 4)),
+        ({"unaligned": Tile(16, 32, 4), "packed": Tile(32, 64, 4)}, {"packed": True, "aligned": False}, (16, 32, 4)),
     ],
 )
-def test_a_cell_has_tiles_for_four_cases(monkeypatch, cell, choice, expected):
-    monkeypatch.setitem(TILES, "sm_90", {"tf32": " ".join([cell] * len(WIDTHS))})
+def test_a_row_has_tiles_for_four_cases(monkeypatch, tiles, choice, expected):
+    use_tiles(monkeypatch, "sm_90", "tf32", **({"fast": Tile(64, 32, 4)} | tiles))
     build = pick(TARGETS["sm_90"], 30, "tf32", **({"deterministic": False} | choice))
     assert (build.BM, build.BN, build.num_warps) == expected
 
 
+@pytest.mark.parametrize("aligned", [True, False])
+def test_a_case_that_spills_is_not_shipped(monkeypatch, aligned):
+    use_tiles(monkeypatch, "sm_90", "tf32", Tile(64, 32, 4), exclusive=SPILLS)
+    pick(TARGETS["sm_90"], 30, "tf32", deterministic=False)
+    with pytest.raises(NotShipped, match="rank 30 at precision tf32: every tile that was tried spills registers"):
+        pick(TARGETS["sm_90"], 30, "tf32", deterministic=True, aligned=aligned)
+
+
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("requests", "options"),
     [
-        ("", None),
-        ("@3", "--minnctapersm 3"),
-        ("~", "--register-usage-level 0"),
-        ("@2~", "--minnctapersm 2 --register-usage-level 0"),
+        ({}, None),
+        ({"resident": 3}, "--minnctapersm 3"),
+        ({"frugal": True}, "--register-usage-level 0"),
+        ({"resident": 2, "frugal": True}, "--minnctapersm 2 --register-usage-level 0"),
     ],
 )
-@pytest.mark.parametrize("tile", ["64x32x4", "64x32x8/32"])
-def test_what_the_assembler_is_told(monkeypatch, tile, words, told):
-    monkeypatch.setitem(TILES, "sm_86", {"ieee": " ".join([tile + words] * len(WIDTHS))})
-    for name in ("sm_86", "xpu"):  # which takes that table, and has another assembler
+@pytest.mark.parametrize(("num_warps", "chunk"), [(4, 0), (8, 32)])
+def test_requests_to_the_assembler(monkeypatch, num_warps, chunk, requests, options):
+    use_tiles(monkeypatch, "sm_86", "ieee", Tile(64, 32, num_warps, chunk, **requests))
+    for name in ("sm_86", "xpu"):  # xpu uses the same rows and a different assembler
         build = pick(Target(name, 8, 99 << 10), 200, "ieee", False)
-        assert (build.BM, build.BN, build.num_warps) == (64, 32, int(tile.split("/")[0].split("x")[2]))
-        assert build.options.get("ptx_options") == (told if name == "sm_86" else None)
+        assert (build.BM, build.BN, build.num_warps) == (64, 32, num_warps)
+        assert build.options.get("ptx_options") == (options if name == "sm_86" else None)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +213,7 @@ def test_target_of_a_device(monkeypatch, hip, properties, expected):
 
 
 def test_wide_factors_are_chunked_everywhere():
-    """A tile that holds all columns would not compile alike at every width above 128."""
-    for target, precisions in TILES.items():
-        for precision, row in precisions.items():
-            assert all(tile in ("", "-") or "/" in tile for tile in row.split()[-1].split("|")), (target, precision)
+    """A tile that holds all columns would compile differently for every width above 128."""
+    for row in TABLE:
+        tiles = [tile for tile in (row.fast, row.exclusive, row.unaligned, row.packed) if tile not in (None, SPILLS)]
+        assert row.width != "wide" or all(tile.chunk for tile in tiles), row

@@ -11,7 +11,7 @@ from reference import oracle_loss_and_grads
 from tests.problems import draw_inputs
 
 pytest.importorskip("triton", reason="Triton is not installed")
-from kernels.gpu.plan import _walks
+from kernels.gpu.plan import occupied_tiles
 
 pytestmark = [pytest.mark.interpret, pytest.mark.usefixtures("poisoned")]
 
@@ -76,15 +76,15 @@ def test_full_ratings_keep_no_list():
 
 
 @pytest.mark.parametrize(("users", "items"), [(1, 1), (4, 2), (8, 4)])
-def test_walks(users, items):
-    """Every tile with an occupied block once, in order; the others beyond the length."""
+def test_occupied_tiles(users, items):
+    """Every tile with an occupied block once, in order; the others beyond the count."""
     occupied = torch.rand(13, 9, generator=torch.Generator().manual_seed(0)) < 0.1
-    walks, lengths = _walks(occupied, users, items)
-    for row, (walk, length) in enumerate(zip(walks.tolist(), lengths.tolist(), strict=True)):
+    lists, counts = occupied_tiles(occupied, users, items)
+    for row, (tiles, count) in enumerate(zip(lists.tolist(), counts.tolist(), strict=True)):
         rows = slice(row * users, (row + 1) * users)
         expected = [t for t in range(-(-9 // items)) if occupied[rows, t * items : (t + 1) * items].any()]
-        assert walk[:length] == expected
-        assert sorted(walk) == list(range(-(-9 // items)))
+        assert tiles[:count] == expected
+        assert sorted(tiles) == list(range(-(-9 // items)))
 
 
 def test_occupied_blocks_are_checked():

@@ -9,8 +9,7 @@ import torch
 
 from kernels.gpu import tune
 from kernels.gpu.config import TARGETS, pick
-from kernels.problem import check_problem
-from tests.problems import draw_inputs
+from tests.problems import checked, draw_inputs
 
 DEFAULT = pick(TARGETS["sm_90"], 30, "tf32", False)
 
@@ -73,7 +72,7 @@ def test_the_key_tells_apart_what_needs_its_own_tile():
     keys = set()
     for rank, dtype, mask in ((30, torch.float32, torch.uint8), (30, torch.float32, None), (31, torch.float32, None),
                               (30, torch.bfloat16, None)):  # fmt: skip
-        problem = check_problem(*draw_inputs(40, 50, rank, ratings_dtype=dtype, mask_dtype=mask))
+        problem = checked(draw_inputs(40, 50, rank, ratings_dtype=dtype, mask_dtype=mask))
         keys |= {tune._key(problem, TARGETS["sm_90"], precision) for precision in ("ieee", "tf32")}
     assert len(keys) == 8
 

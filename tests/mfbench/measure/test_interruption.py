@@ -146,7 +146,7 @@ def test_resume_measures_only_what_is_missing_in_a_case(tmp_path: Path, monkeypa
         (("--provider", "closed-form"), "has a provider that is not asked for, fused on cpu"),
         (("--provider", "fused,closed-form"), "makes 2 comparisons, not 4"),
         (("--baseline", "fused"), "is against autograd, not fused"),
-        (("--margin", "0.3"), "is by a margin of 0.02, not 0.3"),
+        (("--margin", "0.3"), "has a margin of 0.02, not 0.3"),
         (("--threads", "2"), "was measured with threads 1, not 2"),
     ],
 )
@@ -159,7 +159,9 @@ def test_resume_refuses_a_run_that_began_with_other_options(
     arguments = [part for name, values in options.items() for value in values for part in (name, value)]
     before = begun.read_bytes()
     assert mfbench_here(monkeypatch, "run", *arguments, "--resume", "--budget", 0.1, "--out", begun) == 2
-    assert told in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert told in err
+    assert err.endswith("[different-run]\n")
     assert begun.read_bytes() == before
 
 
@@ -207,4 +209,4 @@ def test_signals_keep_finished_records(tmp_path: Path, number: int, code: int) -
     assert len(records) >= 2
     if number == signal.SIGINT:
         assert "30×40" in stdout  # the table so far
-        assert "interrupted; what is finished is in" in stderr
+        assert "interrupted; finished records are in" in stderr

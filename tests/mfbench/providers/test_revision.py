@@ -265,4 +265,4 @@ def test_a_users_file_is_measured_with_what_lay_beside_it(tmp_path: Path) -> Non
     assert statuses == {"my_kernel.py:step@HEAD": "wrong", "my_kernel.py:step": "ok"}
     done = mfbench_command(*options, "--provider", "new.py:step", cwd=folder / "src")
     assert done.returncode == 4
-    assert done.stderr == "mfbench: not comparable: --against: HEAD has no new.py\n"
+    assert done.stderr == "mfbench: not comparable: --against: HEAD has no new.py [not-in-revision]\n"
