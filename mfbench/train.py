@@ -231,7 +231,7 @@ def train(
     step = provider.prepare(inputs)
     try:
         first = step()  # what is compiled on first use is not training time
-        wrong = flaws(tensors(first), inputs)
+        wrong = [flaw.message for flaw in flaws(tensors(first), inputs)]
     except (Exception, SystemExit) as error:
         raise UsageError(f"--provider: {provider.name}: {type(error).__name__}: {error}") from error
     if wrong or not all(isinstance(grad, Tensor) for grad in first[1]):

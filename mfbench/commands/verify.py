@@ -25,7 +25,7 @@ from mfbench.measure.recording import finite
 from mfbench.problems.inputs import Inputs, fingerprints, on_device
 from mfbench.providers import registry
 from mfbench.providers.exceptions import reason
-from mfbench.providers.outputs import WrongOutputs, flaws, tensors
+from mfbench.providers.outputs import OUTPUTS, WrongOutputs, changed_inputs, flaws, tensors
 from mfbench.providers.registry import Provider
 from mfbench.report.console import Output
 from mfbench.report.terminal import short
@@ -139,16 +139,17 @@ def check(provider: Provider, inputs: Inputs, standard: gate.Standard) -> tuple[
     except (Exception, SystemExit) as error:
         return {}, str(error) if isinstance(error, WrongOutputs) else reason(error)
     verdicts = standard.judge([output.detach().cpu().double().numpy() for output in outputs])
-    changed = [f"changed its input {name}" for name, bits in fingerprints(inputs).items() if bits != before[name]]
-    wrong = gate.complaints(verdicts, flaws(outputs, inputs) + changed)
-    return {name: v.error / v.bound for name, v in verdicts.items()}, "; ".join(wrong) or None
+    wrong = gate.findings(verdicts, flaws(outputs, inputs) + changed_inputs(inputs, before))
+    return {name: v.error / v.bound for name, v in verdicts.items()}, "; ".join(
+        finding.message for finding in wrong
+    ) or None
 
 
 def verify(names: Sequence[str] | None, device: str, problems: Iterable[Drawn]) -> tuple[list[Tally], list[Failure]]:
     """Every candidate on every problem."""
     taking_part = candidates(device, names)
     worst: dict[str, dict[str, float]] = {
-        candidate.provider.name: dict.fromkeys(gate.OUTPUTS, 0.0) for candidate in taking_part
+        candidate.provider.name: dict.fromkeys(OUTPUTS, 0.0) for candidate in taking_part
     }
     failures = []
     count = 0
@@ -209,7 +210,7 @@ def _table(tallies: Sequence[Tally]) -> Table:
         table.add_row(
             short(tally.provider),
             f"[{style}]{tally.passed} of {tally.problems}[/]",
-            *(f"{tally.worst[output]:.2f}" for output in gate.OUTPUTS),
+            *(f"{tally.worst[output]:.2f}" for output in OUTPUTS),
         )
     devices = " and ".join(dict.fromkeys(tally.device for tally in tallies))
     table.caption = f"On {devices}. Worst error over bound of every output, against the float64 oracle; 1 = the bound."

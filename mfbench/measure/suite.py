@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from mfbench.errors import DataUnavailable, NotComparable, UsageError
-from mfbench.measure.case import Trial
+from mfbench.measure.case import measure_case
 from mfbench.measure.devices import memory
 from mfbench.measure.recording import Origin
 from mfbench.measure.worker.process import WorkerProcess
@@ -16,6 +16,7 @@ from mfbench.problems.cases import Case
 from mfbench.problems.inputs import sized
 from mfbench.providers.revision import Checkout
 from mfbench.results import environment
+from mfbench.results.codes import Code
 from mfbench.results.records import Record
 
 
@@ -94,22 +95,32 @@ def _run_case(
     progress(case, "data")
     missing = None
     if case.mask == "none" and "int" in case.ratings_dtype:
-        missing = f"{case.ratings_dtype} ratings have no NaN to mark the unobserved places with"
+        missing = (
+            Code.NO_MASK_FOR_INTEGERS, f"{case.ratings_dtype} ratings have no NaN to mark unobserved entries with"
+        )  # fmt: skip
     try:
         case = sized(case)
     except DataUnavailable as error:
-        missing = str(error)
+        missing = Code.DATA_UNAVAILABLE, str(error)
     origin = Origin(plan.run_id, case, plan.device, sources)
     wanted = [name for name in plan.providers if (case, name, plan.device) not in plan.done]
     if missing or not wanted:
-        return [origin.record(name, "skipped", missing) for name in wanted]
+        return [origin.failure(name, *missing) for name in wanted] if missing else []
     taking_part = list(dict.fromkeys([plan.baseline, *wanted]))  # the ratios need the baseline, measured again or not
-    trial = Trial(origin, {name: workers[name] for name in taking_part}, lambda what: progress(case, what))
     try:
         with memory.limited_to_free_memory():
-            records = trial.run(plan.baseline, plan.margin, plan.budget_s, plan.family)
+            records = measure_case(
+                origin,
+                {name: workers[name] for name in taking_part},
+                baseline=plan.baseline,
+                margin=plan.margin,
+                budget_s=plan.budget_s,
+                family=plan.family,
+                progress=lambda what: progress(case, what),
+            )
     except (MemoryError, RuntimeError) as error:
         if not memory.exhausted(error):
             raise
-        return [origin.record(name, "oom", f"the oracle does not fit into memory: {error}") for name in wanted]
+        reason = f"the oracle does not fit into memory: {error}"
+        return [origin.failure(name, Code.ORACLE_OOM, reason) for name in wanted]
     return [records[name] for name in wanted]
