@@ -31,8 +31,8 @@ from mfbench.results import records
 MEASURING = ("evaluations, timed", "evaluations before each sample", "settling before each sample",
              "moving the data", "ceilings")  # fmt: skip
 GATES = ("gates", "oracle", "drawing inputs")
-REQUESTS = {"place": "moving the data", "prepare": "gates", "evaluate_anew": "gates", "changing_and_same": "gates",
-            "samples": "gates", "release": "gates", "rest": "settling before each sample",
+REQUESTS = {"place": "moving the data", "prepare": "gates", "evaluate_redrawn": "gates", "time_draws": "gates",
+            "samples_in_a_row": "gates", "release": "gates", "rest": "settling before each sample",
             "project": "pipes and sums over outputs"}  # fmt: skip
 
 
@@ -69,11 +69,11 @@ class Ledger:
                 with self.entry(REQUESTS[method]):
                     return original(worker, method, *arguments)
             with self.entry("pipes and sums over outputs"):
-                reading, seen = original(worker, method, *arguments)
+                reading, observations = original(worker, method, *arguments)
             self.spent["evaluations, timed"] += reading.seconds
-            self.spent["evaluations before each sample"] += reading.before
-            self.spent["pipes and sums over outputs"] -= reading.seconds + reading.before
-            return reading, seen
+            self.spent["evaluations before each sample"] += reading.warm_up_s
+            self.spent["pipes and sums over outputs"] -= reading.seconds + reading.warm_up_s
+            return reading, observations
 
         return wrapper
 
@@ -87,8 +87,8 @@ def watched(ledger: Ledger) -> Iterator[Any]:
         (process.WorkerProcess, "stop", "process starts"),
         (roofline, "measure", "ceilings"),
         (gate, "standard", "oracle"),
-        (gate.Standard, "moved_to", "oracle"),
-        (expected.Moving, "of", "oracle"),
+        (gate.Standard, "at", "oracle"),
+        (expected.ExpectedOutputs, "of", "oracle"),
         (gate.Standard, "judge", "gates"),
         (case_run, "draw", "drawing inputs"),
         (session, "resolve", "drawing inputs"),

@@ -17,7 +17,7 @@ import numpy as np
 from mfbench.measure.devices.base import Reading
 from mfbench.measure.rounds import time_in_rounds
 from mfbench.stats import intervals
-from tests.mfbench.measure.devices.simulated import Machine, Nature, SimulatedDevice, hands
+from tests.mfbench.measure.devices.simulated import Machine, Nature, SimulatedDevice, timing_hooks
 
 BASE_S, NEW_S = 0.9e-3, 0.6e-3
 BUDGET_S = 1.0
@@ -81,9 +81,9 @@ def simulate(kind: Kind, count: int, first_seed: int) -> Seen:
             tally["gaps"] += reading.gaps
 
         timing = time_in_rounds(
-            hands(machine, devices, see), "base", BUDGET_S, seed, {"base": BASE_S, "new": NEW_S}
+            timing_hooks(machine, devices, see), "base", BUDGET_S, seed, {"base": BASE_S, "new": NEW_S}
         )  # fmt: skip
-        ratio = intervals.ratio_interval(timing.samples["base"], timing.samples["new"])
+        ratio = intervals.ratio_interval(*(timing.providers[name].samples for name in ("base", "new")))
         cold_s = kind.nature.cold_s if kind.l2_known else 0.0
         covered += ratio.low <= (BASE_S + cold_s) / (NEW_S + cold_s) <= ratio.high
         widths.append((ratio.high - ratio.low) / 2 / ratio.estimate)

@@ -19,7 +19,7 @@ import click
 import numpy as np
 from scipy.stats import binomtest
 
-from mfbench.measure.case import Trial
+from mfbench.measure.case import measure_case
 from mfbench.measure.recording import Origin
 from mfbench.measure.worker.process import WorkerProcess
 from mfbench.problems.cases import Case, parse_size
@@ -66,8 +66,10 @@ def comparisons(count: Count, first: int) -> Iterator[tuple[Record, Record]]:
                 m, n = parse_size(count.sizes[number % len(count.sizes)])
                 case = Case(suite="false alarms", m=m, n=n, rank=32, density=0.8, ratings_dtype="float32", mask="uint8",
                             data="synthetic", seed=number)  # fmt: skip
-                trial = Trial(Origin(count.name, case, "cpu"), workers, lambda _: None)
-                records = trial.run("base", count.margin, count.budget_s)
+                records = measure_case(
+                    Origin(count.name, case, "cpu"), workers,
+                    baseline="base", margin=count.margin, budget_s=count.budget_s,
+                )  # fmt: skip
                 yield records["base"], records["new"]
         finally:
             for worker in workers.values():

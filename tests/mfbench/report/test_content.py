@@ -127,7 +127,7 @@ def test_what_is_left_out_is_told(made, tmp_path: Path) -> None:
         assert f"{status} {status}.py:f on 64×64" in page
         assert f": why {status}" in page
     assert "2 records of schema 7 left out (the first is line 15)" in page
-    assert "line 17 is no record" in page
+    assert "line 17 is not a record" in page
     assert "the last line is torn" in page
     assert "5 of 13 results failed" in page
 
