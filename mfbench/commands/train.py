@@ -16,7 +16,8 @@ from mfbench import log
 from mfbench.commands.run import pick_devices
 from mfbench.errors import UsageError
 from mfbench.problems.cases import Case, parse_size
-from mfbench.problems.datasets import DataWarning, Ratings, load
+from mfbench.problems.datasets import Ratings, load
+from mfbench.problems.ratings import DataWarning
 from mfbench.problems.inputs import draw, on_device
 from mfbench.providers import registry
 from mfbench.train import NOTEBOOK_SIZE, Entry, Optimizer, Task, TrainingRun, notebook_task, rating_task, train
