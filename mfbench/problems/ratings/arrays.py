@@ -13,7 +13,7 @@ from mfbench.errors import UsageError
 from mfbench.problems.ratings import csr, tables
 from mfbench.problems.ratings.columns import ROLES, by_name, by_position, roles_of
 from mfbench.problems.ratings.left_out import NAMED, counted, listed, warn
-from mfbench.problems.ratings.lines import finite_in_float32
+from mfbench.problems.ratings.lines import finite
 from mfbench.problems.ratings.packages import arrow
 from mfbench.problems.ratings.source import Source
 from mfbench.problems.ratings.triplets import Missing, RatingMatrix
@@ -104,12 +104,12 @@ def _dense(
     if mask is not None and mask.dtype.kind == "f" and not np.isin(mask, (0, 1)).all():
         raise UsageError("expected a mask of 0 and 1: a rating file has no weights")
     observed = ~np.isnan(values) if mask is None else mask != 0
-    finite = finite_in_float32(values)
-    bad = np.argwhere(observed & ~finite)
+    is_finite = ~np.isnan(finite(values))
+    bad = np.argwhere(observed & ~is_finite)
     if len(bad):
         places = listed([f"[{i}, {j}]" for i, j in bad[: NAMED + 1].tolist()])
         warn(f"{name}: {counted(len(bad), 'rating')} not finite in float32, left out: {places}")
-    observed &= finite
+    observed &= is_finite
     if missing:
         gone = observed & (values == missing.value)
         if count := int(np.count_nonzero(gone)):
@@ -157,7 +157,7 @@ def _sparse(matrix: Any, name: str, missing: Missing | None, first: int) -> Rati
         raise UsageError(f"expected a matrix of real numbers, got {matrix.dtype} of shape {matrix.shape}")
     entries = matrix.tocoo()
     rows, columns, values = entries.row, entries.col, entries.data
-    good = finite_in_float32(values)
+    good = ~np.isnan(finite(values))
     if not good.all():
         at = np.flatnonzero(~good)
         places = listed([f"[{rows[i] + first}, {columns[i] + first}]" for i in at[: NAMED + 1]])

@@ -31,21 +31,25 @@ def build(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, shape: tupl
         name: of the file, for the warning about repeated places.
     """
     coordinates = scipy.sparse.coo_array((values, (rows, columns)), shape=shape)
-    del rows, columns, values
     coordinates.has_canonical_format = True  # or SciPy adds up the ratings of one place
-    by_column = coordinates.tocsc()
-    del coordinates
-    by_column.has_canonical_format = True
-    by_row = by_column.tocsr()
-    del by_column
+    in_order = bool(((rows[1:] > rows[:-1]) | ((rows[1:] == rows[:-1]) & (columns[1:] >= columns[:-1]))).all())
+    del rows, columns, values
+    if in_order:  # one sort puts rows where they are
+        by_row = coordinates.tocsr()
+    else:
+        by_column = coordinates.tocsc()
+        by_column.has_canonical_format = True
+        del coordinates
+        by_row = by_column.tocsr()
+        del by_column
     starts, columns, values = by_row.indptr, by_row.indices, by_row.data
     last = np.append(columns[1:] != columns[:-1], True)
     last[starts[1:][np.diff(starts) > 0] - 1] = True  # the next row may begin with the column that this one ends with
-    repeated = len(last) - int(np.count_nonzero(last))
-    if repeated:
-        warn(f"{name}: {counted(repeated, 'rating')} left out, given again further down")
-        kept = np.concatenate([[0], np.cumsum(last)])
-        starts, columns, values = kept[starts].astype(starts.dtype), columns[last], values[last]
+    repeated = np.flatnonzero(~last)
+    if len(repeated):
+        warn(f"{name}: {counted(len(repeated), 'rating')} left out, given again further down")
+        starts = starts - np.searchsorted(repeated, starts).astype(starts.dtype)
+        columns, values = columns[last], values[last]
     return tensor(starts, columns, values, shape)
 
 

@@ -15,7 +15,7 @@ from mfbench.problems.ratings.left_out import Lines
 from mfbench.problems.ratings.packages import arrow
 from mfbench.problems.ratings.source import Source, Stream
 from mfbench.problems.ratings.text import in_order
-from mfbench.problems.ratings.triplets import Missing, RatingMatrix, Triplets, encoded
+from mfbench.problems.ratings.triplets import Missing, RatingMatrix, Triplets, encoded, only
 
 EXPECTED = "'item:' or 'user,rating,date' below such a line"
 LEADING = 64  # bytes that hold the first line
@@ -26,7 +26,7 @@ class Parsed(NamedTuple):
     """What a block of lines holds. Lines are numbered from 0 in the block."""
 
     users: Any  # dictionary array of pyarrow
-    values: np.ndarray  # (count,) float64, finite in float32
+    values: np.ndarray  # (count,) float32, finite
     lines: np.ndarray  # (count,) the line of each rating
     item_lines: list[int]
     items: list[bytes]
@@ -50,16 +50,14 @@ def read(source: Source, missing: Missing | None) -> RatingMatrix:
     current: bytes | None = None
     number = 1
     for parsed in in_order(lambda block: parse(block, fields), chain([first], blocks)):
-        place = np.searchsorted(parsed.item_lines, parsed.lines) - 1  # of the item line above, -1 in an earlier block
-        ratings = [parsed.users, place, parsed.values]
-        unknown: list[tuple[int, bytes]] = []
-        if current is None and (orphans := place < 0).any():
-            unknown = [(line, b"") for line in parsed.lines[orphans].tolist()]
-            ratings = [parsed.users.filter(pa.array(~orphans)), place[~orphans], parsed.values[~orphans]]
+        place = np.searchsorted(parsed.item_lines, parsed.lines)  # 1 + the item line above; 0 in an earlier block
+        known = place > 0 if current is None else np.ones(len(place), dtype=bool)
+        unknown = [(line, b"") for line in parsed.lines[~known].tolist()]
         bad.add((number + line, text) for line, text in sorted(parsed.bad + unknown))
         names = pa.array([current or b"", *parsed.items], pa.binary())
-        codes = pa.array((ratings[1] + 1).astype(np.int32))
-        triplets.add(ratings[0], pa.DictionaryArray.from_arrays(codes, names), ratings[2])
+        items = pa.DictionaryArray.from_arrays(pa.array(place.astype(np.int32)), names)
+        users = parsed.users if known.all() else only(parsed.users, known)
+        triplets.add(users, only(items, known), parsed.values[known])
         current = parsed.items[-1] if parsed.items else current
         number += parsed.total
     bad.report(source.name, EXPECTED)
@@ -90,5 +88,5 @@ def parse(block: bytes, fields: int) -> Parsed:
     if not good.all():
         content = block.split(b"\n")
         bad += [(line, content[line]) for line in numbers[~good].tolist() if content[line].strip()]
-        users = users.filter(arrow("rating files of text").array(good))
+        users = only(users, good)
     return Parsed(users, values[good], numbers[good], item_lines, items, bad, split.lines)

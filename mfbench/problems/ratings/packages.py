@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
 from mfbench.errors import DataUnavailable
+
+
+@cache
+def _arrow_is_here() -> bool:
+    return find_spec("pyarrow") is not None
 
 
 def arrow(purpose: str) -> Any:
@@ -14,7 +20,7 @@ def arrow(purpose: str) -> Any:
     Raises:
         DataUnavailable: it is not installed.
     """
-    if find_spec("pyarrow") is None:
+    if not _arrow_is_here():
         raise DataUnavailable(f"{purpose}: needs the package pyarrow; pip install 'mfbench[data]'")
     import pyarrow
     import pyarrow.compute

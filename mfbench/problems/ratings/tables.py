@@ -11,7 +11,7 @@ from mfbench.errors import UsageError
 from mfbench.problems.ratings import lines
 from mfbench.problems.ratings.left_out import NAMED, counted, listed, warn
 from mfbench.problems.ratings.packages import arrow
-from mfbench.problems.ratings.triplets import Missing, RatingMatrix, Triplets, encoded
+from mfbench.problems.ratings.triplets import Missing, RatingMatrix, Triplets, encoded, only
 
 EXACT = 2**53  # from here up, float64 no longer tells whole numbers apart
 
@@ -44,8 +44,8 @@ def read(name: str, batches: Iterable[tuple[Any, Any, Any]], missing: Missing | 
                 code = column.fill_null(0).dictionary_encode()
             coded.append(code)
         if not good.all():
-            kept, bad = pa.array(good), np.flatnonzero(~good)
-            coded, values = [code.filter(kept) for code in coded], values[good]
+            bad = np.flatnonzero(~good)
+            coded, values = [only(code, good) for code in coded], values[good]
             named += [str(start + row) for row in bad[: NAMED + 1 - len(named)].tolist()]
             left_out += len(bad)
         triplets.add(*coded, values)
@@ -59,7 +59,7 @@ def read(name: str, batches: Iterable[tuple[Any, Any, Any]], missing: Missing | 
 
 
 def _ratings(column: Any, pa: Any) -> np.ndarray:
-    """Return ratings as float64, NaN where there is none."""
+    """Return ratings as float32, NaN where there is none."""
     column = _decoded(column, pa)
     kind = column.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
@@ -67,8 +67,7 @@ def _ratings(column: Any, pa: Any) -> np.ndarray:
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
         if not pa.types.is_null(kind):
             raise UsageError(f"expected numbers as ratings, got a column of {kind}")
-    values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    return np.where(lines.finite_in_float32(values), values, np.nan)
+    return lines.finite(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
 
 
 def _identifiers(column: Any, role: str, pa: Any) -> Any:

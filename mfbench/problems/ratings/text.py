@@ -15,9 +15,8 @@ from mfbench.errors import UsageError
 from mfbench.problems.ratings import lines
 from mfbench.problems.ratings.layout import Layout, recognize
 from mfbench.problems.ratings.left_out import Lines
-from mfbench.problems.ratings.packages import arrow
 from mfbench.problems.ratings.source import Source
-from mfbench.problems.ratings.triplets import Missing, RatingMatrix, Triplets, encoded
+from mfbench.problems.ratings.triplets import Missing, RatingMatrix, Triplets, encoded, only
 
 IMPLICIT = Missing(0.0, "implicit feedback in Book-Crossing")
 T = TypeVar("T")
@@ -29,7 +28,7 @@ class Parsed(NamedTuple):
 
     users: Any  # dictionary arrays of pyarrow
     items: Any
-    values: np.ndarray  # (count,) float64, finite in float32
+    values: np.ndarray  # (count,) float32, finite
     bad: list[Numbered]  # lines without a rating, numbered from 0 in the block
     lines: int
 
@@ -85,13 +84,8 @@ def parse(block: bytes, layout: Layout) -> Parsed:
             good &= whole
     if good.all() and not fields.odd:
         return Parsed(users, items, values, [], fields.lines)
-    pa = arrow("rating files of text")
-    odd = dict(fields.odd)
-    bad = [*odd, *fields.line_numbers()[~good].tolist()]
-    kept = pa.array(good)
-    return Parsed(
-        users.filter(kept), items.filter(kept), values[good], [*_not_blank(block, sorted(bad))], fields.lines
-    )
+    bad = sorted([*(line for line, _ in fields.odd), *fields.line_numbers()[~good].tolist()])
+    return Parsed(only(users, good), only(items, good), values[good], [*_not_blank(block, bad)], fields.lines)
 
 
 def _not_blank(block: bytes, numbers: Iterable[int]) -> Iterator[Numbered]:

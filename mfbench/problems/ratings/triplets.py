@@ -49,16 +49,14 @@ class Triplets:
         self._left_out = 0
 
     def add(self, users: Any, items: Any, values: np.ndarray) -> None:
-        """Add ratings: two dictionary arrays of pyarrow, and (count,) numbers that are finite in float32."""
+        """Add ratings: two dictionary arrays of pyarrow without unused identifiers, and (count,) finite float32."""
         if self._missing and (gone := values == self._missing.value).any():
-            pa = arrow("ratings with a value for missing")
             self._left_out += int(gone.sum())
-            kept = pa.array(~gone)
-            users, items, values = users.filter(kept), items.filter(kept), values[~gone]
+            users, items, values = only(users, ~gone), only(items, ~gone), values[~gone]
         if len(values):
             self._users.append(users)
             self._items.append(items)
-            self._values.append(values.astype(np.float32))
+            self._values.append(values)
 
     def matrix(self, check_sentinels: bool = True) -> RatingMatrix:
         """Return all ratings as a matrix of those users and items that have one; empties this object.
@@ -85,22 +83,29 @@ def _joined(pieces: list[np.ndarray]) -> np.ndarray:
     return joined
 
 
+def only(column: Any, kept: np.ndarray) -> Any:
+    """Return the rows of a dictionary array where `kept`, without identifiers that no longer occur."""
+    pa = arrow("rating files")
+    return column.dictionary_decode().filter(pa.array(kept)).dictionary_encode()
+
+
 def _ranked(pieces: list[Any]) -> tuple[list[Any], np.ndarray]:
     """Return the distinct identifiers in order, and (count,) int32 positions among them; empties `pieces`."""
     pa = arrow("rating files")
-    unified = pa.chunked_array(pieces).unify_dictionaries()
-    pieces.clear()
-    distinct = unified.chunk(unified.num_chunks - 1).dictionary
-    codes = np.concatenate([chunk.indices.to_numpy() for chunk in unified.chunks])
-    del unified
-    used = np.zeros(len(distinct), dtype=bool)  # not so where all ratings of an identifier were left out
-    used[codes] = True
-    identifiers = _plain(distinct.filter(pa.array(used)), pa)
+    together = pa.concat_arrays([piece.dictionary for piece in pieces]).dictionary_encode()
+    identifiers = _plain(together.dictionary, pa)
     ordered = sorted(set(identifiers))
     position = {identifier: i for i, identifier in enumerate(ordered)}
-    ranks = np.zeros(len(used), dtype=np.int32)
-    ranks[used] = [position[identifier] for identifier in identifiers]
-    return ordered, ranks[codes]
+    ranks = np.array([position[identifier] for identifier in identifiers], dtype=np.int32)
+    ranks = ranks[together.indices.to_numpy()]  # of the pieces' dictionaries, one after another
+    placed = np.empty(sum(map(len, pieces)), dtype=np.int32)
+    start = first = 0
+    for piece in pieces:
+        end, last = start + len(piece), first + len(piece.dictionary)
+        np.take(ranks[first:last], piece.indices.to_numpy(), out=placed[start:end], mode="clip")
+        start, first = end, last
+    pieces.clear()
+    return ordered, placed
 
 
 def _plain(distinct: Any, pa: Any) -> list[Any]:
