@@ -6,6 +6,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from kernels.encoding import observations_of
+from kernels.problem import Problem, check_problem
 from mfbench.correctness.gate import standard
 from mfbench.problems.inputs import Inputs
 
@@ -85,6 +87,12 @@ def problems(draw, max_size: int = 40, max_rank: int = 12, dtypes=(torch.float32
         columns=draw(st.booleans()),
         reg=draw(st.sampled_from((0.0, 0.1, 10.0))),
     )
+
+
+def checked(inputs: Inputs) -> Problem:
+    """Return the inputs as the backends receive them."""
+    P, Q, bu, bi, mu, ratings, mask, reg = inputs
+    return check_problem((P, Q, bu, bi, mu), observations_of(ratings, mask), reg)
 
 
 def assert_right(inputs: Inputs, result) -> None:

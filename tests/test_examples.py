@@ -47,6 +47,7 @@ def test_no_outputs_are_committed(path: Path) -> None:
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
 
 
+@pytest.mark.slow
 def test_a_readers_own_kernel_is_benchmarked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     book = executed(ROOT / "examples" / "own_kernel.ipynb", tmp_path, monkeypatch)
     table, frame = outputs(book, "text/html")[:2]

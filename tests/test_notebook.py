@@ -74,6 +74,7 @@ def test_the_loss_line_can_be_replaced(seed):
     assert ours.evaluate() == pytest.approx(theirs.evaluate(), rel=SAME)
 
 
+@pytest.mark.slow
 def test_the_example_prints_the_notebooks_log(tmp_path, monkeypatch):
     notebook = Notebook(seed=1)
     expected = notebook.train(notebook_loss, epochs=2001, every=1000)

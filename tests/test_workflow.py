@@ -15,7 +15,7 @@ import pytest
 
 yaml = pytest.importorskip("yaml", reason="needs pyyaml, which the extra `test` brings")
 pytest.importorskip("matplotlib", reason="needs matplotlib, which the extra `report` brings")
-pytestmark = pytest.mark.skipif(not all(map(shutil.which, ("git", "bash"))), reason="needs git and bash")
+needs_shell = pytest.mark.skipif(not all(map(shutil.which, ("git", "bash"))), reason="needs git and bash")
 
 ROOT = Path(__file__).parents[1]
 WORKFLOW = yaml.safe_load((ROOT / "examples" / "benchmark.yml").read_text())
@@ -97,6 +97,8 @@ class Runner:
         return done
 
 
+@needs_shell
+@pytest.mark.slow
 @pytest.mark.parametrize(("head", "fails"), [(6, True), (1, False)], ids=["slower", "the same"])
 def test_the_job_fails_on_a_regression_only(tmp_path: Path, head: int, fails: bool) -> None:
     runner = Runner(tmp_path, base=1, head=head)

@@ -15,19 +15,16 @@ from rich.table import Table
 from rich.text import Text
 
 from mfbench import log
-from mfbench.errors import NotComparable
 from mfbench.measure.recording import finite
 from mfbench.report.console import Output
 from mfbench.report.terminal import WIDEST, seconds, short
-from mfbench.results import pytest_benchmark, records
-from mfbench.results.comparison import Comparison, Difference, Measurement, Outcome, Pair, compare, measurement
+from mfbench.results.comparison import Comparison, Measurement, Outcome, Pair
+from mfbench.results.judging import described, judged, read, tell
 
 OUTCOME_STYLE: dict[Outcome, str] = {
     "faster": "green", "slower": "red", "same": "cyan", "inconclusive": "yellow", "broken": "red", "mended": "green",
     "failing": "dim",
 }  # fmt: skip
-RECORDS, BENCHMARKS = "mfbench's records", "pytest-benchmark's times"  # kinds of measurements
-NOTES = 5  # of a file, at most, are told one by one
 LISTED = 20  # missing or new cases, at most, are listed in the table's foot; --json has all
 
 
@@ -39,78 +36,11 @@ def command(base: Path, new: Path, margin: float, force: bool, as_json: bool) ->
         NotComparable: another schema, two kinds of file, or another environment without `force`.
     """
     comparison = judged((str(base), *read(base)), (str(new), *read(new)), margin, force)
-    _tell(f"another environment: {described(difference)}" for difference in comparison.environment)
+    tell(f"another environment: {described(difference)}" for difference in comparison.environment)
     show(comparison, str(base), str(new), as_json)
     if comparison.exit_code == 4:
-        _tell([f"nothing to compare: {base} and {new} have no case in common that was measured on both sides"])
+        tell([f"nothing to compare: {base} and {new} have no case in common that was measured on both sides"])
     return comparison.exit_code
-
-
-Side = tuple[str, str, list[Measurement]]  # name, kind, measurements
-
-
-def judged(base: Side, new: Side, margin: float, force: bool) -> Comparison:
-    """The comparison of two sides that may be compared.
-
-    Raises:
-        NotComparable: two kinds of measurements, or another environment without `force`.
-    """
-    (base_name, base_kind, old), (new_name, new_kind, now) = base, new
-    if base_kind != new_kind:
-        raise NotComparable(
-            f"{base_name} has {base_kind} and {new_name} has {new_kind}: they measure in different ways"
-        )
-    comparison = compare(old, now, margin)
-    if comparison.environment and not force:
-        differences = "; ".join(map(described, comparison.environment))
-        raise NotComparable(
-            f"{new_name} was measured in another environment than {base_name}: {differences} (--force compares them "
-            "all the same)"
-        )
-    return comparison
-
-
-def described(difference: Difference) -> str:
-    return f"{difference.name} is {difference.new}, was {difference.base}"
-
-
-def read(path: Path) -> tuple[str, list[Measurement]]:
-    """What kind of file it is, and its measurements; notes of what was left out go to stderr.
-
-    Raises:
-        UsageError: the file cannot be read.
-        NotComparable: it holds records of a schema that this version does not know.
-    """
-    content = records.content(path)
-    foreign, notes = pytest_benchmark.parse(content), list[str]()
-    if foreign is not None:
-        kind, found = BENCHMARKS, pytest_benchmark.measurements(path, foreign)
-    else:
-        found_records, notes = records.parse(path, content)
-        _check_schema(path, content)
-        kind, found = RECORDS, [measurement(record) for record in found_records]
-    usable = [m for m in found if m.usable]
-    if len(usable) < len(found):
-        notes.append(f"{path}: {len(found) - len(usable)} left out, which are ok but have no positive times")
-    repeated = len(usable) - len({m.key for m in usable})
-    if repeated:
-        notes.append(f"{path}: {repeated} left out, whose case was measured again further down")
-    _tell(notes[:NOTES])
-    if len(notes) > NOTES:
-        _tell([f"{path}: {len(notes) - NOTES} more notes of this kind"])
-    return kind, usable
-
-
-def _check_schema(path: Path, content: bytes) -> None:
-    for number, schema in records.other_schemas(content).items():
-        raise NotComparable(
-            f"{path}: line {number} has schema {schema!r}, and this mfbench reads schema {records.SCHEMA}"
-        )
-
-
-def _tell(notes: Iterable[str]) -> None:
-    for message in notes:
-        log.note(message)
 
 
 def show(comparison: Comparison, base: str, new: str, as_json: bool) -> None:

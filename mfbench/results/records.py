@@ -144,7 +144,7 @@ def content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+        raise UsageError(f"{path}: cannot be read: {error.strerror}", code="unreadable-file") from None
 
 
 def parse(path: Path, content: bytes) -> tuple[list[Record], list[str]]:
@@ -192,7 +192,7 @@ class Writer:
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
-            raise UsageError(f"--out: cannot write {path}: {error.strerror}") from None
+            raise UsageError(f"cannot write {path}: {error.strerror}", code="unwritable-file", argument="out") from None
         self._regular = stat.S_ISREG(os.fstat(self._file).st_mode)  # a pipe or a device has no tail to mend
         if self._regular:
             with self._locked():
@@ -203,7 +203,8 @@ class Writer:
         content = os.pread(self._file, size, 0)
         whole, _, torn = content.rpartition(b"\n")
         if not _may_be_records(whole) or torn[: len(OPENING)] != OPENING[: len(torn)]:
-            raise UsageError(f"--out: expected a file of records, got {self.path}, which holds something else")
+            message = f"expected a file of records, got {self.path}, which holds something else"
+            raise UsageError(message, code="bad-records", argument="out")
         if not torn:
             return
         os.ftruncate(self._file, size - len(torn))
@@ -237,7 +238,8 @@ class Writer:
             except OSError as error:
                 if self._regular:
                     os.ftruncate(self._file, size)
-                raise UsageError(f"--out: cannot write {self.path}: {error.strerror}") from None
+                message = f"cannot write {self.path}: {error.strerror}"
+                raise UsageError(message, code="unwritable-file", argument="out") from None
 
     def close(self) -> None:
         os.close(self._file)

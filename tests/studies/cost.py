@@ -17,12 +17,13 @@ from unittest import mock
 
 import click
 
-from mfbench.commands.run import run_suite, show
+from mfbench.commands.run import show
 from mfbench.correctness import gate
 from mfbench.correctness.audit import expected
 from mfbench.measure import case as case_run
-from mfbench.measure import roofline
-from mfbench.measure import suite as suite_run
+from mfbench.measure import roofline, session
+from mfbench.measure.options import RunOptions
+from mfbench.measure.suite import run_suite
 from mfbench.measure.worker import process
 from mfbench.problems import inputs
 from mfbench.results import records
@@ -90,7 +91,7 @@ def watched(ledger: Ledger) -> Iterator[Any]:
         (expected.Moving, "of", "oracle"),
         (gate.Standard, "judge", "gates"),
         (case_run, "draw", "drawing inputs"),
-        (suite_run, "sized", "drawing inputs"),
+        (session, "resolve", "drawing inputs"),
         (inputs.datasets, "load", "drawing inputs"),
         (records.Writer, "append", "records"),
     ):
@@ -108,9 +109,8 @@ def main(suite: str, budget: float, threads: int | None) -> None:
             patches.enter_context(patch)
         start = time.perf_counter()
         with ledger.entry("everything else"):
-            found, _ = run_suite(
-                suite, "cpu", None, {}, Path(folder) / "out.jsonl", False, threads, "autograd", 0.02, budget, 300.0
-            )
+            out = Path(folder) / "out.jsonl"
+            found, _ = run_suite(RunOptions(suite=suite, device="cpu", out=out, threads=threads, budget=budget))
             with ledger.entry("table"):
                 show(found, as_json=False)
         total = time.perf_counter() - start

@@ -11,6 +11,8 @@ from click.testing import CliRunner
 from tests.mfbench.cli_runner import tiny_suite
 from tests.studies import cost
 
+pytestmark = pytest.mark.studies
+
 
 def test_all_the_time_of_a_run_is_accounted_for(tmp_path: Path) -> None:
     options = ["--suite", str(tiny_suite(tmp_path)), "--budget", "0.2", "--threads", "1"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from mfbench.results.records import read
 from tests.studies.false_alarms import Count, main, summary
 
+pytestmark = pytest.mark.studies
 SMALL = ["--size", "24x32", "--budget", "0.3", "--threads", "1", "--suite-of", "1", "--slowdown", "5"]
 
 

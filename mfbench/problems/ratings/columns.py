@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mfbench.errors import UsageError
+from mfbench.problems.ratings.errors import Ambiguous, BadData
 
 ROLES = ("user", "item", "rating")
 SKIPPED = ("_", "time", "timestamp")  # what --columns may call a column that is not used
@@ -37,10 +38,6 @@ class Columns(NamedTuple):
     rating: int
 
 
-class NoSuchColumns(UsageError):
-    """Names that do not say which columns hold users, items and ratings."""
-
-
 def normalized(name: str) -> str:
     """Return a column's name as `KNOWN` has it."""
     return re.sub(r"[\W_]", "", INTER_TYPE.sub("", name.strip().lower()))
@@ -56,7 +53,8 @@ def by_name(names: Sequence[str], columns: Sequence[str] | None) -> Columns:
     """Return the three columns from their names, or from three of the names in the order user, item, rating.
 
     Raises:
-        NoSuchColumns: a role fits none of the names, or several.
+        BadData: a role fits none of the names.
+        Ambiguous: a role fits several.
     """
     if columns is not None:
         return _chosen(names, columns)
@@ -67,9 +65,9 @@ def by_name(names: Sequence[str], columns: Sequence[str] | None) -> Columns:
         readings = "; ".join(
             f"{role} may be {' or '.join(repr(names[i].strip()) for i in at)}" for role, at in several.items()
         )
-        raise NoSuchColumns(f"more than one reading: {readings}; {_advice()}")
+        raise Ambiguous(f"more than one reading: {readings}; {_advice()}")
     if missing:
-        raise NoSuchColumns(f"found no {' and no '.join(missing)} among the columns {shown(names)}; {_advice()}")
+        raise BadData(f"found no {' and no '.join(missing)} among the columns {shown(names)}; {_advice()}")
     return Columns(*(found[role][0] for role in ROLES))
 
 
@@ -80,7 +78,7 @@ def _chosen(names: Sequence[str], columns: Sequence[str]) -> Columns:
     for column in columns:
         at = [i for i, name in enumerate(exact) if name == column] or [i for i, n in enumerate(bare) if n == column]
         if len(at) != 1:
-            raise NoSuchColumns(f"{'no' if not at else 'more than one'} column {column!r} among {shown(names)}")
+            raise BadData(f"{'more than one' if at else 'no'} column {column!r} among {shown(names)}", "columns")
         places += at
     return Columns(*places)
 
@@ -95,9 +93,9 @@ def by_position(columns: Sequence[str], count: int) -> Columns | None:
     """
     if len(columns) == 3 and all(column.isdecimal() and 1 <= int(column) <= count for column in columns):
         return Columns(*(int(column) - 1 for column in columns))
-    if len(columns) <= count and all(columns.count(role) == 1 for role in ROLES):
-        if all(column in ROLES or column in SKIPPED for column in columns):
-            return Columns(*(columns.index(role) for role in ROLES))
+    once = len(columns) <= count and all(columns.count(role) == 1 for role in ROLES)
+    if once and all(column in (*ROLES, *SKIPPED) for column in columns):
+        return Columns(*(columns.index(role) for role in ROLES))
     return None
 
 
@@ -112,7 +110,8 @@ def parse(columns: str | Sequence[str] | None) -> list[str] | None:
     names = [name.strip() for name in (columns.split(",") if isinstance(columns, str) else columns)]
     used = [name for name in names if name not in SKIPPED]
     if len(used) < 3 or len(set(used)) < len(used):
-        raise UsageError(f"--columns: expected user,item,rating, or the names of these columns, got {','.join(names)!r}")
+        message = f"expected user,item,rating, or the names of these columns, got {','.join(names)!r}"
+        raise UsageError(message, code="bad-value", argument="columns")
     return names
 
 

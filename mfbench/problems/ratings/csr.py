@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse
 
-from mfbench.errors import UsageError
+from mfbench.problems.ratings.errors import Ambiguous
 from mfbench.problems.ratings.left_out import counted, warn
 
 if TYPE_CHECKING:
@@ -19,27 +19,29 @@ if TYPE_CHECKING:
 SENTINELS = {99.0: (-10.0, 10.0), -1.0: (0.0, 10.0)}
 
 
-def build(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, shape: tuple[int, int], name: str) -> Tensor:
+def build(coordinates: list[np.ndarray], shape: tuple[int, int], name: str) -> Tensor:
     """Return a float32 torch.sparse_csr matrix with ascending columns in each row.
 
     Two stable counting sorts, by column and then by row, keep the ratings of one place in the order of the file.
 
     Args:
-        rows, columns: (count,) integers.
-        values: (count,) float32, finite.
+        coordinates: (count,) integers, rows; the same, columns; (count,) float32, finite. Emptied, so that the memory
+            is free for the result.
         shape: users and items.
         name: of the file, for the warning about repeated places.
     """
-    coordinates = scipy.sparse.coo_array((values, (rows, columns)), shape=shape)
-    coordinates.has_canonical_format = True  # or SciPy adds up the ratings of one place
+    rows, columns, values = coordinates
+    coordinates.clear()
+    entries = scipy.sparse.coo_array((values, (rows, columns)), shape=shape)
+    entries.has_canonical_format = True  # or SciPy adds up the ratings of one place
     in_order = bool(((rows[1:] > rows[:-1]) | ((rows[1:] == rows[:-1]) & (columns[1:] >= columns[:-1]))).all())
     del rows, columns, values
     if in_order:  # one sort puts rows where they are
-        by_row = coordinates.tocsr()
+        by_row = entries.tocsr()
     else:
-        by_column = coordinates.tocsc()
+        by_column = entries.tocsc()
         by_column.has_canonical_format = True
-        del coordinates
+        del entries
         by_row = by_column.tocsr()
         del by_column
     starts, columns, values = by_row.indptr, by_row.indices, by_row.data
@@ -68,15 +70,15 @@ def tensor(starts: np.ndarray, columns: np.ndarray, values: np.ndarray, shape: t
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
         return torch.sparse_csr_tensor(
-            *(torch.from_numpy(array) for array in (starts, columns, values)), size=shape, check_invariants=False
+            torch.from_numpy(starts), torch.from_numpy(columns), torch.from_numpy(values), shape, check_invariants=False
         )
 
 
-def refuse_sentinels(values: np.ndarray, name: str) -> None:
+def refuse_sentinels(values: np.ndarray) -> None:
     """Refuse ratings among which a value looks like a mark for missing ones.
 
     Raises:
-        UsageError: the value, the two readings and how to choose one.
+        Ambiguous: the value, the two readings and how to choose one.
     """
     for sentinel, (low, high) in SENTINELS.items():
         marked = values == sentinel
@@ -85,15 +87,13 @@ def refuse_sentinels(values: np.ndarray, name: str) -> None:
             continue
         others = values[~marked]
         if low <= others.min() < others.max() <= high and not (sentinel == -1 and others.max() <= 1):
-            raise ambiguous(
-                name, f"{counted(count, 'value')} of {sentinel:g} beside ratings from {others.min():g} to {others.max():g}",
-                f"{sentinel:g}",
-            )  # fmt: skip
+            beside = f"beside ratings from {others.min():g} to {others.max():g}"
+            raise sentinel_or_rating(f"{counted(count, 'value')} of {sentinel:g} {beside}", f"{sentinel:g}")
 
 
-def ambiguous(name: str, seen: str, value: str) -> UsageError:
+def sentinel_or_rating(seen: str, value: str) -> Ambiguous:
     """Return the error for a value that may be a rating or may mean that there is none."""
-    return UsageError(
-        f"--data: {name}: more than one reading of {seen}: --format missing={value} if it marks missing ratings, "
+    return Ambiguous(
+        f"more than one reading of {seen}: --format missing={value} if it marks missing ratings, "
         f"--format missing=nan if it is a rating"
     )

@@ -6,8 +6,8 @@ from collections import Counter
 
 import numpy as np
 
-from mfbench.errors import UsageError
 from mfbench.problems.ratings import lines
+from mfbench.problems.ratings.errors import BadData
 from mfbench.problems.ratings.layout import SEPARATORS, fields_of
 from mfbench.problems.ratings.left_out import Lines
 from mfbench.problems.ratings.packages import arrow
@@ -56,6 +56,6 @@ def _layout(block: bytes) -> tuple[str, int]:
     )
     wide = {layout: count for layout, count in counts.items() if layout[0] >= 3}
     if not wide:
-        raise UsageError("--format jester: expected lines of numbers, the first of which counts the ratings")
+        raise BadData("expected lines of numbers, the first of which counts the ratings", "format")
     width, separator = max(wide, key=lambda layout: (wide[layout], layout[0]))
     return separator, width

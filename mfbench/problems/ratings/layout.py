@@ -5,19 +5,19 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
-from mfbench.errors import UsageError
 from mfbench.problems.ratings.columns import (
     Columns,
-    NoSuchColumns,
     by_name,
     by_position,
     normalized,
     roles_of,
     shown,
 )
+from mfbench.problems.ratings.errors import Ambiguous, BadData
 from mfbench.problems.ratings.left_out import quoted
 from mfbench.problems.ratings.lines import BLANKS, WANTED_NUMBER
 
@@ -70,11 +70,11 @@ def recognize(block: bytes, columns: Sequence[str] | None, format: str | None) -
         format: a name of `SEPARATORS`, "libmf", "book-crossing" or None.
 
     Raises:
-        UsageError: no layout fits, or more than one does; the message lists them.
+        BadData: no layout fits, or more than one does; the message lists them.
     """
     sample = _sample(block)
     if not sample:
-        raise UsageError("expected ratings, found none")
+        raise BadData("expected ratings, found none")
     separators = [SEPARATORS[format]] if format in SEPARATORS else list(SEPARATORS.values())
     if format == "libmf":
         separators = [BLANKS]
@@ -87,8 +87,8 @@ def recognize(block: bytes, columns: Sequence[str] | None, format: str | None) -
         number, line = sample[0]
         for separator in separators:
             if sum(map(bool, roles_of(names := fields_of(line, separator)).values())) >= 2:
-                raise UsageError(f"expected ratings below the header {shown(names)}, found none")
-        raise UsageError(
+                raise BadData(f"expected ratings below the header {shown(names)}, found none")
+        raise BadData(
             f"expected lines with a user, an item and a rating, separated by ::, tabs, commas, semicolons or blanks; "
             f"line {number + 1} is {quoted(line.encode())}"
         )
@@ -96,7 +96,7 @@ def recognize(block: bytes, columns: Sequence[str] | None, format: str | None) -
     for candidate in candidates:
         try:
             layouts.append(_layout(candidate, columns, format))
-        except UsageError as fault:
+        except BadData as fault:
             faults.append(fault)
     if not layouts:
         raise faults[0]
@@ -104,7 +104,7 @@ def recognize(block: bytes, columns: Sequence[str] | None, format: str | None) -
     chosen = named or [layout for layout, _ in layouts]
     if len(chosen) > 1:
         readings = " or ".join(layout.expected() for layout in chosen)
-        raise UsageError(f"more than one reading: {readings}; --format says which, one of {', '.join(SEPARATORS)}")
+        raise Ambiguous(f"more than one reading: {readings}; --format says which, one of {', '.join(SEPARATORS)}")
     return chosen[0]
 
 
@@ -193,12 +193,13 @@ def _columns(
             return with_names, True
         placed = by_position(columns, width)
         if placed is None:
-            raise NoSuchColumns(
-                f"--columns: expected names of the header, numbers from 1 to {width}, or user,item,rating in the order "
-                f"of the columns; got {','.join(columns)!r}, and line {candidate.lines[0] + 1} is {shown(header)}"
+            raise BadData(
+                f"expected names of the header, numbers from 1 to {width}, or user,item,rating in the order of the "
+                f"columns; got {','.join(columns)!r}, and line {candidate.lines[0] + 1} is {shown(header)}",
+                "columns",
             )
         if named == 3 and not columns[0].isdecimal() and by_name(header, None) != placed:
-            raise UsageError(f"--columns {','.join(columns)} contradicts the header {shown(header)}")
+            raise BadData(f"{','.join(columns)} contradicts the header {shown(header)}", "columns")
         return placed, False
     if named and not (width in (3, 4) and len(header) == width and _numeric(header[2])):
         return _shifted(by_name(header, None), header, candidate), True
@@ -223,7 +224,9 @@ def _shifted(columns: Columns, header: list[str], candidate: Candidate) -> Colum
         return columns
     if more == 1 and _counts_up([row[0] for row in rows]):
         return Columns(*(column + 1 for column in columns))  # row names, as R writes them
-    raise UsageError(f"the header has {len(header)} names ({shown(header)}), and most lines have {candidate.fields} fields")
+    raise BadData(
+        f"the header has {len(header)} names ({shown(header)}), and most lines have {candidate.fields} fields"
+    )
 
 
 def _unnamed(candidate: Candidate, header: list[str]) -> Columns:
@@ -231,33 +234,30 @@ def _unnamed(candidate: Candidate, header: list[str]) -> Columns:
     rows, width = candidate.fitting, candidate.fields
     line = f"its first line is {shown(header)}"
     numeric = [any(map(_numeric, column)) for column in zip(*rows, strict=True)]
-    if len(header) == width and not any(map(_numeric, header)) and all(header[1:]):
-        if any(numeric):
-            raise NoSuchColumns(
-                f"the header names no user, item and rating: {shown(header)}; --columns USER,ITEM,RATING names the three"
-            )
+    if len(header) == width and not any(map(_numeric, header)) and all(header[1:]) and any(numeric):
+        raise BadData(f"the header names no user, item and rating: {shown(header)}; --columns U,I,R names the three")
     unnamed = [str(i) for i in range(width)]
     if header in (unnamed, ["", *unnamed[:-1]]) and candidate.separator != BLANKS:
-        raise UsageError(
+        raise Ambiguous(
             f"more than one reading: {line}, a rating or pandas' header of unnamed columns; "
             f"--columns user,item,rating for a rating, --columns 0,1,2 for a header"
         )
     if width > 4:
-        raise UsageError(
+        raise Ambiguous(
             f"no header, and {width} columns ({line}); --columns user,item,rating says what the first three hold, "
             f"--columns 2,1,5 which three to take; --format jester reads a matrix of Jester"
         )
     times = [_mostly(_is_time, [field for field in column if _numeric(field)]) for column in zip(*rows, strict=True)]
     if times[2]:
-        raise UsageError(
+        raise Ambiguous(
             f"no header, and column 3 looks like times ({line}); more than one reading: "
             f"--columns user,item,rating if it holds the ratings"
             + (", --columns user,item,_,rating if column 4 does" if width == 4 else "")
         )
     if not numeric[2]:
-        raise UsageError(f"expected lines of user, item, rating; column 3 holds no numbers ({line})")
+        raise BadData(f"expected lines of user, item, rating; column 3 holds no numbers ({line})")
     if width == 4 and numeric[3] and not times[3] and _counts_up([row[0] for row in rows]):
-        raise UsageError(
+        raise Ambiguous(
             f"no header, and column 1 counts the lines ({line}); more than one reading: "
             f"--columns user,item,rating, or --columns _,user,item,rating if column 1 is an index"
         )
@@ -269,8 +269,8 @@ def _is_header(candidate: Candidate, row: list[str], columns: Columns) -> bool:
     return len(row) == candidate.fields and not any(map(_numeric, row)) and bool(row[columns.rating])
 
 
-def _mostly(test: object, column: Sequence[str]) -> bool:
-    return 2 * sum(map(test, column)) > len(column)  # type: ignore[call-overload]
+def _mostly(test: Callable[[str], bool], column: Sequence[str]) -> bool:
+    return 2 * sum(map(test, column)) > len(column)
 
 
 def _is_time(field: str) -> bool:
@@ -282,4 +282,4 @@ def _counts_up(fields: list[str]) -> bool:
     if len(fields) < 3 or not all(field.isdecimal() for field in fields):
         return False
     counts = [int(field) for field in fields]
-    return counts[0] in (0, 1) and all(b == a + 1 for a, b in zip(counts, counts[1:], strict=False))
+    return counts[0] in (0, 1) and all(b == a + 1 for a, b in pairwise(counts))

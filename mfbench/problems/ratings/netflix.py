@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mfbench.errors import UsageError
 from mfbench.problems.ratings import lines
+from mfbench.problems.ratings.errors import BadData
 from mfbench.problems.ratings.left_out import Lines
 from mfbench.problems.ratings.packages import arrow
 from mfbench.problems.ratings.source import Source, Stream
@@ -67,7 +67,7 @@ def read(source: Source, missing: Missing | None) -> RatingMatrix:
 def _fields(block: bytes) -> int:
     counts = Counter(line.count(b",") + 1 for line in block.split(b"\n", 1000)[:1000] if b"," in line)
     if not counts:
-        raise UsageError(f"expected lines {EXPECTED}, found no rating")
+        raise BadData(f"expected lines {EXPECTED}, found no rating")
     return counts.most_common(1)[0][0]
 
 

@@ -21,7 +21,8 @@ def arrow(purpose: str) -> Any:
         DataUnavailable: it is not installed.
     """
     if not _arrow_is_here():
-        raise DataUnavailable(f"{purpose}: needs the package pyarrow; pip install 'mfbench[data]'")
+        message = f"{purpose}: the package pyarrow is needed; pip install 'mfbench[data]'"
+        raise DataUnavailable(message, code="missing-package")
     import pyarrow
     import pyarrow.compute
     import pyarrow.csv

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mfbench.errors import UsageError
 from mfbench.problems.ratings import tables
 from mfbench.problems.ratings.columns import by_name, by_position, shown
+from mfbench.problems.ratings.errors import BadData
 from mfbench.problems.ratings.packages import arrow
 from mfbench.problems.ratings.source import Source
 from mfbench.problems.ratings.triplets import Missing, RatingMatrix
@@ -27,7 +27,7 @@ def read(source: Source, columns: Sequence[str] | None, missing: Missing | None)
     )
     wanted = [names[i] for i in chosen]
     if any(names.count(name) > 1 for name in wanted):
-        raise UsageError(f"more than one column of a name among {shown(names)}")
+        raise BadData(f"more than one column of a name among {shown(names)}")
 
     def batches() -> Iterator[tuple[Any, Any, Any]]:
         for batch in file.iter_batches(ROWS, columns=wanted):
@@ -36,4 +36,4 @@ def read(source: Source, columns: Sequence[str] | None, missing: Missing | None)
     try:
         return tables.read(source.name, batches(), missing)
     except pa.ArrowInvalid as error:
-        raise UsageError(f"cannot read: {error}") from None
+        raise BadData(f"cannot read: {error}") from None

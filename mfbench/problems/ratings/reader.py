@@ -9,6 +9,7 @@ from pathlib import Path
 from mfbench.errors import UsageError
 from mfbench.problems.ratings import arrays, jester, netflix, parquet, text
 from mfbench.problems.ratings.columns import parse as parse_columns
+from mfbench.problems.ratings.errors import BadData
 from mfbench.problems.ratings.layout import SEPARATORS
 from mfbench.problems.ratings.source import DAMAGED, Source, opened
 from mfbench.problems.ratings.triplets import Missing, RatingMatrix
@@ -27,8 +28,8 @@ def load_ratings(
 
     Args:
         file: its path.
-        columns: the columns of users, items and ratings, where their names do not tell: three names of the header, three
-            numbers from 1, or what each column holds, as in "item,user,_,rating".
+        columns: the columns of users, items and ratings, where their names do not tell: three names of the header,
+            three numbers from 1, or what each column holds, as in "item,user,_,rating".
         format: one of `FORMATS`, where the content does not tell. `missing=VALUE` leaves out that value; `missing=nan`
             says that every number is a rating.
 
@@ -41,16 +42,15 @@ def load_ratings(
     missing = _missing(format)
     try:
         with opened(path) as source:
-            try:
-                return _read(source, chosen, None if missing else format, missing)
-            except UsageError as error:
-                if str(error).startswith("--"):
-                    raise
-                raise UsageError(f"--data: {source.name}: {error}") from None
+            return _read(source, chosen, None if missing else format, missing)
+    except BadData as error:
+        raise UsageError(f"{path}: {error}", code=error.code, argument=error.argument) from None
     except OSError as error:
-        raise UsageError(f"--data: cannot read {path}: {error.strerror or error}") from None
+        reason = error.strerror or error
+        raise UsageError(f"cannot read {path}: {reason}", code="unreadable-file", argument="data") from None
     except DAMAGED as error:
-        raise UsageError(f"--data: cannot read {path}: {error or type(error).__name__}") from None
+        reason = str(error) or type(error).__name__
+        raise UsageError(f"cannot read {path}: {reason}", code="unreadable-file", argument="data") from None
 
 
 def _missing(format: str | None) -> Missing | None:
@@ -60,25 +60,27 @@ def _missing(format: str | None) -> Missing | None:
         try:
             return Missing(float(format.removeprefix("missing=")), f"--format {format}")
         except ValueError:
-            raise UsageError(f"--format: expected a number after missing=, got {format!r}") from None
+            message = f"expected a number after missing=, got {format!r}"
+            raise UsageError(message, code="bad-value", argument="format") from None
     near = difflib.get_close_matches(format.lower(), FORMATS, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UsageError(f"--format: expected one of {', '.join(FORMATS)}, got {format!r}{hint}")
+    message = f"expected one of {', '.join(FORMATS)}, got {format!r}{hint}"
+    raise UsageError(message, code="bad-value", argument="format")
 
 
 def _read(source: Source, columns: list[str] | None, format: str | None, missing: Missing | None) -> RatingMatrix:
     if source.kind == "text":
         if format in ARRAYS:
-            raise UsageError(f"--format {format}: expected a NumPy array, got text in {source.name}")
+            raise BadData(f"{format} is a form of NumPy arrays, and this is text", "format")
         if format == "jester":
             return jester.read(source)
         if format == "netflix" or (format is None and netflix.recognized(source.stream)):
             return netflix.read(source, missing)
         return text.read(source, columns, format, missing)
     if format in LAYOUTS and not (format == "jester" and source.kind in ("npy", "npz")):
-        raise UsageError(f"--format {format}: expected text, got {source.kind} in {source.name}")
+        raise BadData(f"{format} is a form of text, and this is {source.kind}", "format")
     if format in ARRAYS and source.kind not in ("npy", "npz"):
-        raise UsageError(f"--format {format}: expected a NumPy array, got {source.kind} in {source.name}")
+        raise BadData(f"{format} is a form of NumPy arrays, and this is {source.kind}", "format")
     if source.kind == "parquet":
         return parquet.read(source, columns, missing)
     if format == "jester":

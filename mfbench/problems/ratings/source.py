@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from mfbench.errors import UsageError
+from mfbench.problems.ratings.errors import BadData
 from mfbench.problems.ratings.packages import arrow
 
 LEADING = 16  # bytes that tell one kind of file from another
@@ -106,7 +106,7 @@ def opened(path: Path) -> Iterator[Source]:
     """Open `path`, or a member of a zip archive written as `archive.zip/member`.
 
     Raises:
-        UsageError: nothing there, an archive of several files, or a kind of file that is not read.
+        BadData: an archive of several files, or a kind of file that is not read.
         OSError: the system cannot read it.
     """
     path, member = _archive(path)
@@ -137,12 +137,12 @@ def _identified(
     kind = next((kind for magic, kind in MAGIC.items() if leading.startswith(magic)), "text")
     foreign = next((kind for magic, kind in NOT_READ.items() if leading.startswith(magic)), None)
     if foreign:
-        raise UsageError(f"--data: {name} is {foreign}; expected {ACCEPTED}")
+        raise BadData(f"is {foreign}; expected {ACCEPTED}")
     source = Source(name, kind, stream, file)
     if kind == "zip":
         return _member(source, member, stack)
     if member:
-        raise UsageError(f"--data: no file {name}/{member}: {name} is no zip archive")
+        raise BadData(f"no such file: {name} is not a zip archive")
     if kind in ("gzip", "zstd", "bzip2", "xz"):
         return _identified(name, _decompressed(stream, kind, stack).read, None, "", stack)
     return source
@@ -163,20 +163,18 @@ def _member(source: Source, wanted: str, stack: ExitStack) -> Source:
     archive = stack.enter_context(zipfile.ZipFile(file))
     members = [name for name in archive.namelist() if not name.endswith("/")]
     if "[Content_Types].xml" in members:
-        raise UsageError(f"--data: {source.name} is an Excel workbook; save the sheet as CSV")
+        raise BadData("is an Excel workbook; save the sheet as CSV")
     if members and all(name.endswith(".npy") for name in members) and not wanted:
         return source._replace(kind="npz", file=file)
     candidates = [name for name in members if not _is_clutter(name)]
     if wanted:
         candidates = [name for name in candidates if name == wanted]
         if not candidates:
-            raise UsageError(f"--data: no file {wanted!r} in {source.name}, which holds {', '.join(members) or 'none'}")
+            raise BadData(f"no such file: the archive holds {', '.join(members) or 'none'}")
     if len(candidates) != 1:
         held = ", ".join(candidates[:10]) + (", ..." if len(candidates) > 10 else "")
         example = f"; name one as {source.name}/{candidates[0]}" if candidates else ""
-        raise UsageError(
-            f"--data: {source.name} holds {len(candidates)} files, expected one: {held or 'none'}{example}"
-        )
+        raise BadData(f"expected an archive of one file, got {len(candidates)}: {held or 'none'}{example}")
     content = stack.enter_context(archive.open(candidates[0]))
     return _identified(f"{source.name}/{candidates[0]}", content.read, None, "", stack)
 

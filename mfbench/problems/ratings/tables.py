@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mfbench.errors import UsageError
 from mfbench.problems.ratings import lines
+from mfbench.problems.ratings.errors import BadData
 from mfbench.problems.ratings.left_out import NAMED, counted, listed, warn
 from mfbench.problems.ratings.packages import arrow
 from mfbench.problems.ratings.triplets import Missing, RatingMatrix, Triplets, encoded, only
@@ -26,7 +26,8 @@ def read(name: str, batches: Iterable[tuple[Any, Any, Any]], missing: Missing | 
     """
     pa = arrow("columns of ratings")
     triplets = Triplets(name, missing)
-    start, left_out, named = 0, 0, []
+    start = left_out = 0
+    named: list[str] = []
     for user_column, item_column, rating_column in batches:
         values = _ratings(rating_column, pa)
         good = ~np.isnan(values)
@@ -48,7 +49,7 @@ def read(name: str, batches: Iterable[tuple[Any, Any, Any]], missing: Missing | 
             coded, values = [only(code, good) for code in coded], values[good]
             named += [str(start + row) for row in bad[: NAMED + 1 - len(named)].tolist()]
             left_out += len(bad)
-        triplets.add(*coded, values)
+        triplets.add(coded[0], coded[1], values)
         start += len(good)
     if left_out:
         warn(
@@ -64,9 +65,9 @@ def _ratings(column: Any, pa: Any) -> np.ndarray:
     kind = column.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return lines.numbers(column.cast(pa.binary()).fill_null(b""))
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
-        if not pa.types.is_null(kind):
-            raise UsageError(f"expected numbers as ratings, got a column of {kind}")
+    types = pa.types
+    if not any(test(kind) for test in (types.is_integer, types.is_floating, types.is_decimal, types.is_null)):
+        raise BadData(f"expected numbers as ratings, got a column of {kind}")
     return lines.finite(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
 
 
@@ -75,7 +76,7 @@ def _identifiers(column: Any, role: str, pa: Any) -> Any:
     column = _decoded(column, pa)
     kind = column.type
     if pa.types.is_nested(kind) or pa.types.is_boolean(kind):
-        raise UsageError(f"expected text or numbers as {role}s, got a column of {kind}")
+        raise BadData(f"expected text or numbers as {role}s, got a column of {kind}")
     if pa.types.is_integer(kind):
         return column.cast(pa.string()).cast(pa.binary()) if kind == pa.uint64() else column.cast(pa.int64())
     if pa.types.is_floating(kind):
@@ -94,7 +95,7 @@ def _from_floats(column: Any, role: str, pa: Any) -> Any:
     column = pa.compute.if_else(pa.compute.is_finite(column), column, None)
     values = column.fill_null(0).to_numpy()
     if (np.abs(values) >= EXACT).any():
-        raise UsageError(f"{role}s as {column.type} of 2**53 or more: their last digits are lost; write integers or text")
+        raise BadData(f"{role}s as {column.type} of 2**53 or more: their last digits are lost; write integers or text")
     whole = np.round(values)
     as_integers = pa.array(whole.astype(np.int64)).cast(pa.string())
     text = pa.compute.if_else(pa.array(whole == values), as_integers, column.cast(pa.string()))

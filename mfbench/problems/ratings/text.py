@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from mfbench.errors import UsageError
 from mfbench.problems.ratings import lines
 from mfbench.problems.ratings.layout import Layout, recognize
 from mfbench.problems.ratings.left_out import Lines

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mfbench.errors import UsageError
 from mfbench.problems.ratings import csr
+from mfbench.problems.ratings.errors import BadData
 from mfbench.problems.ratings.left_out import counted, warn
 from mfbench.problems.ratings.packages import arrow
 
@@ -62,19 +62,21 @@ class Triplets:
         """Return all ratings as a matrix of those users and items that have one; empties this object.
 
         Raises:
-            UsageError: there is no rating, or one value looks like a mark for missing ratings.
+            BadData: there is no rating, or one value looks like a mark for missing ratings.
         """
         if self._missing and self._left_out:
             value, reason = self._missing
             warn(f"{self._name}: {counted(self._left_out, 'rating')} of {value:g} left out: {reason}")
         if not self._values:
-            raise UsageError(f"--data: {self._name}: expected ratings, found none")
+            raise BadData("expected ratings, found none")
         values = _joined(self._values)
         if check_sentinels and not self._missing:
-            csr.refuse_sentinels(values, self._name)
+            csr.refuse_sentinels(values)
         users, rows = _ranked(self._users)
         items, columns = _ranked(self._items)
-        return RatingMatrix(csr.build(rows, columns, values, (len(users), len(items)), self._name), users, items)
+        coordinates = [rows, columns, values]
+        del rows, columns, values
+        return RatingMatrix(csr.build(coordinates, (len(users), len(items)), self._name), users, items)
 
 
 def _joined(pieces: list[np.ndarray]) -> np.ndarray:

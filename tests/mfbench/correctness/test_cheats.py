@@ -11,6 +11,7 @@ import pytest
 from mfbench.results.records import Record, read
 from tests.mfbench.cli_runner import mfbench, tiny_suite
 
+pytestmark = pytest.mark.cheats
 CHEATS = Path(__file__).with_name("cheats.py")
 
 CAUGHT = {

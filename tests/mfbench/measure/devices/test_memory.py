@@ -15,9 +15,9 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="the high-water mark 
 STEP = """
 import torch
 from kernels import mf_loss_and_grads
-from mfbench.cases import Case
-from mfbench.inputs import draw
-from mfbench.memory import peak_of
+from mfbench.problems.cases import Case
+from mfbench.problems.inputs import draw
+from mfbench.measure.devices.memory import peak_of
 
 def inputs(size):
     return draw(Case(suite="t", m=size, n=size, rank=32, density=0.8, ratings_dtype="float32", mask="uint8",
