@@ -168,7 +168,7 @@ def test_too_large_for_float16_but_not_for_float32():
 def test_an_observed_nan_is_refused(ratings_dtype):
     ratings = torch.rand(6, 5).to(ratings_dtype)
     ratings[2, 3] = NAN
-    with pytest.raises(ValueError, match=r"^ratings: expected no NaN at an observed place"):
+    with pytest.raises(ValueError, match=r"^ratings: expected no NaN at an observed entry"):
         encode_ratings(ratings, torch.ones(6, 5, dtype=torch.uint8))
     mask = torch.ones(6, 5)
     mask[2, 3] = 0
@@ -221,7 +221,7 @@ def test_bad_arguments_are_named(ratings, mask, error, message):
         encode_ratings(ratings, mask)
 
 
-def test_what_encoded_ratings_tell_of_themselves():
+def test_shape_observed_ratings_and_bytes():
     ratings = torch.randint(1, 11, (60, 50), dtype=torch.uint8)
     mask = torch.rand(60, 50) < 0.5
     for encoding, nbytes in (
@@ -329,9 +329,7 @@ def test_wide_integers_are_encoded_in_the_fewest_bytes(values, encoding, dtype):
 
 def test_integers_that_float64_would_round_are_refused():
     ratings, mask = torch.tensor([[1, 2**53 + 1, 2**62]]), torch.tensor([[1, 1, 1]])
-    with pytest.raises(
-        ValueError, match=r"^ratings: expected integers that float64 holds .*, got 9007199254740993"
-    ):
+    with pytest.raises(ValueError, match=r"^ratings: expected integers that float64 holds .*, got 9007199254740993"):
         encode_ratings(ratings, mask)
     mask[0, 1] = 0
     assert encode_ratings(ratings, mask).encoding == "uint8-code"
