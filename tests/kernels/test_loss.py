@@ -32,7 +32,7 @@ EACH_QUICK = pytest.mark.parametrize("backend", QUICK_BACKENDS)
 
 
 def with_grad(inputs):
-    """The inputs, their parameters leaves that require a gradient."""
+    """Return the inputs with parameters that are leaves and require a gradient."""
     parameters = [parameter.detach().clone().requires_grad_() for parameter in inputs[:5]]
     return type(inputs)(*parameters, *inputs[5:])
 
@@ -186,7 +186,7 @@ def fresh_compiler():
 
 
 def train(loss_function, inputs):
-    """Loss and gradients of a function of the parameters, through a graph around the operator."""
+    """Return loss and gradients, with differentiable operations before and after the operator."""
     inputs = with_grad(inputs)
     loss = loss_function(inputs.user_factors * 2, *inputs[1:])
     (loss * 0.5).backward()
@@ -275,7 +275,7 @@ def train_step(inputs, backend):
 
 @pytest.fixture
 def options(monkeypatch):
-    """What reaches a backend's step, in order: (precision, deterministic, gradients)."""
+    """Record what reaches a backend's step: (precision, deterministic, gradients) of each call."""
     seen = []
 
     def step(problem, precision, deterministic, gradients):
