@@ -295,5 +295,5 @@ def _failure(error: BaseException) -> tuple[str, str]:
     if isinstance(error, WrongOutputs):
         return "wrong", str(error)
     if isinstance(error, UsageError):
-        return "error", str(error)
+        return "error", error.message
     return ("oom" if memory.exhausted(error) else "error"), reason(error)

@@ -88,7 +88,7 @@ class WorkerProcess:
         try:
             self._load()
         except ProviderFailure as failure:
-            raise UsageError(failure.reason) from None
+            raise UsageError(failure.reason, code="provider-load-failed", argument="provider") from None
 
     def request(self, method: str, *arguments: Any) -> Any:
         """The worker's answer.

@@ -287,5 +287,5 @@ def test_a_provider_file_that_cannot_be_imported(tmp_path: Path) -> None:
     done = mfbench("run", "--provider", "bad.py:step", "--size", "9x9", cwd=tmp_path)
     assert done.returncode == 2
     assert "--provider: bad.py cannot be imported: ModuleNotFoundError: No module named 'nosuchmodule'" in done.stderr
-    assert done.stderr.endswith("[provider-import-failed]\n")
+    assert done.stderr.endswith("[provider-load-failed]\n")
     assert "Traceback" not in done.stderr
