@@ -13,8 +13,8 @@ from torch import Tensor
 
 from kernels import EncodedRatings
 from kernels.aot import Launch, plan_step
+from kernels.encoding import observations_of
 from kernels.gpu.config import ARITHMETIC, TARGETS, factor_columns
-from kernels.loss import unwrap
 from kernels.problem import check_problem, packed_words
 from mfbench.inspect.devices import DEVICE_RATES
 from mfbench.inspect.document import Build, NotBuilt, Spec
@@ -146,7 +146,7 @@ def _arguments(spec: Spec, size: int, device: str = "cpu") -> tuple[Parameters, 
     if encoding.form == "uint8":
         mask = torch.empty(size, n, dtype=torch.uint8, device=device)
     elif encoding.form == "code":
-        ratings = EncodedRatings(values, spec.encoding, grid=torch.ones(2, dtype=torch.float64, device=device))
+        ratings = EncodedRatings(values, spec.encoding, levels=torch.ones(2, dtype=torch.float64, device=device))
     elif encoding.form == "bits":
         bits = torch.empty(size, packed_words(size), dtype=torch.int32, device=device)
         ratings = EncodedRatings(values, spec.encoding, bits=bits)
@@ -156,9 +156,8 @@ def _arguments(spec: Spec, size: int, device: str = "cpu") -> tuple[Parameters, 
 
 
 def _traffic(spec: Spec) -> float:
-    parameters, given, given_mask = _arguments(spec, TRAFFIC_SIZE, "meta")
-    ratings, mask, encoding = unwrap(given, given_mask)
-    problem = check_problem(*parameters, ratings, mask, 0.1, *encoding)
+    parameters, ratings, mask = _arguments(spec, TRAFFIC_SIZE, "meta")
+    problem = check_problem(parameters, observations_of(ratings, mask), 0.1)
     return traffic(problem, spec.target, spec.precision, spec.mode == "deterministic")
 
 

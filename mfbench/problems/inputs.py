@@ -22,7 +22,7 @@ ROWS_AT_ONCE = 1 << 22  # most elements drawn at once, so that drawing needs no 
 
 
 class Inputs(NamedTuple):
-    """Arguments of a provider, in order."""
+    """Arguments of a provider, in order. Not `reference.Problem`, which `--against` takes from another revision."""
 
     user_factors: Tensor  # (m, k)
     item_factors: Tensor  # (n, k)

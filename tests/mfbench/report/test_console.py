@@ -38,21 +38,29 @@ def in_terminal(arguments: list[str], cwd: Path, **environment: str) -> str:
     return printed.decode()
 
 
-@pytest.fixture
-def compared(tmp_path: Path) -> list[str]:
-    base, new = write(tmp_path / "a.jsonl", suite(0)), write(tmp_path / "b.jsonl", suite(1, factor=1.5))
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A command that prints a table with colours and a line of errors."""
+    folder = tmp_path_factory.mktemp("compared")
+    base, new = write(folder / "a.jsonl", suite(0)), write(folder / "b.jsonl", suite(1, factor=1.5))
     return command("compare", base, new)
 
 
-def test_colours_are_for_terminals_and_can_be_turned_off(compared: list[str], tmp_path: Path) -> None:
-    assert COLOUR.search(in_terminal(compared, tmp_path))
+@pytest.fixture(scope="module")
+def shown(compared: list[str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What that command prints in a terminal."""
+    return in_terminal(compared, tmp_path_factory.mktemp("shown"))
+
+
+def test_colours_are_for_terminals_and_can_be_turned_off(shown: str, compared: list[str], tmp_path: Path) -> None:
+    assert COLOUR.search(shown)
     assert not re.search(r"\x1b\[(?:\d+;)*(?:3|4|9)\d", in_terminal(compared, tmp_path, NO_COLOR="1"))
     piped = subprocess.run(compared, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "slower" in piped.stdout
     assert "\x1b" not in piped.stdout + piped.stderr
 
 
-def test_80_columns_are_enough(compared: list[str], tmp_path: Path) -> None:
-    lines = COLOUR.sub("", in_terminal(compared, tmp_path)).replace("\r", "").splitlines()
+def test_80_columns_are_enough(shown: str) -> None:
+    lines = COLOUR.sub("", shown).replace("\r", "").splitlines()
     assert max(map(len, lines)) <= 80
     assert not any("…" in line for line in lines)
