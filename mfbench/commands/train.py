@@ -16,7 +16,7 @@ from mfbench import log
 from mfbench.errors import UsageError
 from mfbench.measure.devices.selection import select
 from mfbench.problems.cases import parse_size
-from mfbench.problems.datasets import DataWarning
+from mfbench.problems.ratings import DataWarning
 from mfbench.train.loop import LogEntry, TrainingRun, run_training
 from mfbench.train.options import TrainOptions
 
