@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mfbench.commands.report import require
 from mfbench.errors import UsageError
 from mfbench.report import evidence
+from mfbench.report.requirements import require
 from mfbench.results import comparison
+from mfbench.results.judging import Side, judged, read
 from mfbench.results.records import Record
+from mfbench.stats.margin import checked_margin
 
 if TYPE_CHECKING:
     import pandas
@@ -41,7 +43,7 @@ class Results:
     @property
     def records(self) -> list[Record]:
         """Everything that mfbench measured, in the order of the files."""
-        return [entry.record for entry in self._evidence.entries if entry.record]
+        return [result.record for result in self._evidence.results if result.record]
 
     @property
     def notes(self) -> Sequence[str]:
@@ -59,7 +61,7 @@ class Results:
         """A row a measurement: the case's fields, status, median and interval (seconds), speed-up, error, memory."""
         from mfbench.report import frames
 
-        return frames.measurements(self._evidence.entries)
+        return frames.measurements(self._evidence.results)
 
     def plot(self, name: str = "speedups") -> Picture:
         """A figure of the report: speedups, time-over-size, roofline, errors, memory, history-01, samples-001, ...
@@ -94,19 +96,19 @@ class Results:
         return page.fragment(self.sentence, self._content.results, self._content.notes)
 
     def __repr__(self) -> str:
-        return f"<{len(self._evidence.entries)} measurements: {self.sentence}>"
+        return f"<{len(self._evidence.results)} measurements: {self.sentence}>"
 
 
 class Compared:
     """Two sides held against each other, case by case."""
 
-    def __init__(self, base: str, new: str, found: comparison.Comparison) -> None:
-        self.base, self.new = base, new
+    def __init__(self, found: comparison.Comparison) -> None:
+        self.base, self.new = found.base, found.new
         self.comparison = found
 
     @property
     def exit_code(self) -> int:
-        """As of `mfbench compare`: 0 no regression; 1 regression; 3 some case is undecided; 4 nothing in common."""
+        """As `mfbench compare`: 0 no regression; 1 regression; 3 a case is undecided; 4 cases are missing."""
         return self.comparison.exit_code
 
     @property
@@ -114,7 +116,7 @@ class Compared:
         """How many cases are faster, slower, the same or undecided."""
         from mfbench.report import answer
 
-        return answer.comparison_sentence(self.comparison, self.base, self.new)
+        return answer.comparison_sentence(self.comparison)
 
     def to_pandas(self) -> pandas.DataFrame:
         """A row a case that both sides have: medians in seconds, ratio base / new with its interval, outcome."""
@@ -133,8 +135,7 @@ class Compared:
         require()
         from mfbench.report import page
 
-        named = page.Compared(self.base, self.new, self.comparison)
-        return page.fragment(self.sentence, page.comparison_table(named), [])
+        return page.fragment(self.sentence, page.comparison_table(self.comparison), [])
 
     def __repr__(self) -> str:
         return f"<{self.sentence}>"
@@ -183,9 +184,9 @@ def run(
         raise UsageError(
             f"provider: expected names, a function of your own as 'path/to/file.py:function', got {names!r}"
         )
+    checked_margin(margin)
     for name, value, fits in (
         ("threads", threads, threads is None or threads >= 1),
-        ("margin", margin, margin >= 0),
         ("budget", budget, budget > 0),
         ("time_limit", time_limit, time_limit > 0),
     ):
@@ -206,32 +207,31 @@ def run(
 
 
 def load(*paths: Paths, margin: float = MARGIN) -> Results:
-    """The measurements in files of records, of pytest-benchmark's JSON, of `mfbench inspect --json`.
+    """Read files of records, of other tools' results, or of `mfbench inspect --json`.
 
     Raises:
         UsageError: a file cannot be read.
     """
-    return Results(evidence.load(map(Path, paths)), margin)
+    return Results(evidence.load(map(Path, paths)), checked_margin(margin))
 
 
-def compare(base: Paths | Results, new: Paths | Results, margin: float = MARGIN, force: bool = False) -> Compared:
+def compare(
+    base: Paths | Results,
+    new: Paths | Results,
+    margin: float = MARGIN,
+    force: bool = False,
+    allow_missing: bool = False,
+) -> Compared:
     """Judge `new` against `base`, case by case, as `mfbench compare` does.
 
     Raises:
-        UsageError: a file cannot be read.
-        NotComparable: another schema, two kinds of file, or another environment without `force`.
+        UsageError: a file cannot be read, or the margin is no fraction.
+        NotComparable: an unknown schema, different tools, or different environments without `force`.
     """
-    from mfbench.commands.compare import judged
-
-    old, now = _side(base, "base"), _side(new, "new")
-    return Compared(old[0], now[0], judged(old, now, margin, force))
+    return Compared(judged(_side(base, "base"), _side(new, "new"), margin, force, allow_missing))
 
 
-def _side(side: Paths | Results, name: str) -> tuple[str, str, list[comparison.Measurement]]:
-    from mfbench.commands.compare import BENCHMARKS, RECORDS, read
-
-    if not isinstance(side, Results):
-        return str(side), *read(Path(side))
-    entries: Iterable[evidence.Entry] = side._evidence.entries
-    kind = RECORDS if side.records else BENCHMARKS
-    return name, kind, [entry.measurement for entry in entries]
+def _side(side: Paths | Results, name: str) -> Side:
+    if isinstance(side, Results):
+        return Side(name, [result.measurement for result in side._evidence.results])
+    return read(Path(side))

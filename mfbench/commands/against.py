@@ -47,8 +47,9 @@ def command(
             [measurement(record) for record in records if other.provider(record.provider) is None],
             margin,
             paired=True,
+            names=(revision, "this checkout"),
         )
-    show(comparison, revision, "this checkout", as_json)
+    show(comparison, as_json)
     if interrupted:
         tell_interrupted(out)
         return 130

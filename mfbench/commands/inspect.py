@@ -21,7 +21,7 @@ from mfbench.inspect import difference
 from mfbench.inspect.builds import ENCODINGS, MODES, PRECISIONS, RANKS, examine_all, specs, telling
 from mfbench.inspect.devices import DEVICES
 from mfbench.inspect.document import Build, Inspection, Spec  # fmt: skip
-from mfbench.report.console import Output
+from mfbench.report.terminal import Output
 
 NAMES = {"target": tuple(TARGETS), "precision": PRECISIONS, "encoding": tuple(ENCODINGS), "mode": MODES}
 DEFAULTS = {**NAMES, "encoding": ("float32+uint8",), "mode": ("fast",)}

@@ -11,6 +11,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from mfbench.stats.margin import checked_margin
+
 DEFAULT_OUT = "mfbench-records.jsonl"
 
 
@@ -34,6 +36,10 @@ def _names(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> li
     if not names:
         raise click.BadParameter(f"expected one or more names, got {','.join(values)!r}.")
     return names
+
+
+def _margin(_: click.Context, __: click.Parameter, value: float) -> float:
+    return checked_margin(value)
 
 
 def several(option: str, metavar: str, help: str) -> Callable[..., Any]:
@@ -64,7 +70,10 @@ OPTIONS: dict[str, Callable[..., Any]] = {
     "seed": click.option("--seed", type=click.IntRange(0, 2**63 - 1)),
     "threads": click.option("--threads", type=click.IntRange(1, 1024), help="Default: PyTorch's own choice."),
     "baseline": click.option("--baseline", default="autograd", show_default=True, help="What speed-ups are against."),
-    "margin": click.option("--margin", type=Finite(min=0), default=0.02, show_default=True),
+    "margin": click.option(
+        "--margin", type=Finite(min=0), default=0.02, show_default=True, callback=_margin,
+        help="Relative difference up to which two times count as the same: 0.05 is 5 per cent.",
+    ),
     "budget": click.option(
         "--budget", type=Finite(min=0, min_open=True), default=5.0, show_default=True,
         metavar="SECONDS", help="Timing budget a case.",

@@ -1,59 +1,62 @@
-"""`mfbench report`: files of measurements in, a page or a few lines of Markdown out."""
+"""`mfbench report`: write files of measurements as a page, a summary, or a format of another tool."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mfbench import log
 from mfbench.errors import UsageError
+from mfbench.report import evidence
+from mfbench.report.requirements import format_of, require
 
-NEEDED = ("jinja2", "matplotlib")
-MOST_STRIPS = 200  # figures of samples in --plots
+if TYPE_CHECKING:
+    from mfbench.report.page import Content
+
+MOST_STRIPS = 200  # figures of raw samples in --plots
+NOTHING = 4  # exit code if there is nothing to show
 
 
 def command(
     paths: Sequence[Path], out: Path, form: str | None, plots: Path | None, plots_format: str, margin: float
 ) -> int:
-    """Write the report, and the figures where `plots` is a folder.
+    """Write the report and, if `plots` is a folder, its figures; return the exit code.
 
     Raises:
-        UsageError: a file cannot be read or written, `out` has the name of another format, or what reports are made
-            with is not installed.
+        UsageError: a file cannot be read or written, the ending of `out` names no format, an option does not fit the
+            format, or a package that reports need is not installed.
     """
-    require()
-    form = form or _form_of(out)
+    form = form or format_of(out, "out")
     if any(out.exists() and path.exists() and out.samefile(path) for path in paths):
         raise UsageError(f"--out: expected another file than the records, got {out}")
-    from mfbench.report import evidence, page
+    found = evidence.load(paths)
+    if form in ("html", "md"):
+        require()
+        from mfbench.report import page
 
-    what = page.content(evidence.load(paths), margin)
-    _write(out, (page.markdown if form == "md" else page.html)(what).encode(errors="replace"))
-    if plots is not None:
-        _write_plots(what, plots, plots_format)
-    for note in what.notes:
+        what = page.content(found, margin)
+        _write(out, page.markdown(what) if form == "md" else page.html(what))
+        if plots is not None:
+            _write_plots(what, plots, plots_format)
+    else:
+        from mfbench.report.exports import EXPORTS
+
+        if plots is not None:
+            raise UsageError(f"--plots: needs a report in HTML or Markdown, got --format {form}")
+        _write(out, EXPORTS[form](found))
+    for note in found.notes:
         log.note(note)
+    if not found.results and not found.builds:
+        log.note("nothing in these files can be shown")
+        return NOTHING
     return 0
 
 
-def require() -> None:
-    """Raises UsageError where the extra `report` is not installed."""
-    missing = [package for package in NEEDED if find_spec(package) is None]
-    if missing:
-        raise UsageError(f"reports need {' and '.join(missing)}: pip install 'mfbench[report]'")
-
-
-def _form_of(out: Path) -> str:
-    known = {".html": "html", ".htm": "html", ".md": "md", ".markdown": "md", "": "html"}
-    suffix = out.suffix.lower()
-    if suffix not in known:
-        raise UsageError(f"--out: expected a name that ends in .html or .md, or --format, got {out}")
-    return known[suffix]
-
-
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: str | bytes) -> None:
+    content = content.encode(errors="replace") if isinstance(content, str) else content
     try:
         if str(path) == "-":
             if sys.stdout is None:
@@ -66,9 +69,7 @@ def _write(path: Path, content: bytes) -> None:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None
 
 
-def _write_plots(what, folder: Path, kind: str) -> None:
-    from itertools import islice
-
+def _write_plots(what: Content, folder: Path, kind: str) -> None:
     from mfbench.report import page, strips
     from mfbench.report.style import file
 

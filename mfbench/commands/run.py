@@ -23,7 +23,7 @@ from mfbench.problems.cases import Case, load_suite
 from mfbench.providers import registry
 from mfbench.providers.revision import Checkout
 from mfbench.report import terminal
-from mfbench.report.console import Output
+from mfbench.report.terminal import Output
 from mfbench.results.records import Record, Writer, read
 
 

@@ -27,8 +27,8 @@ from mfbench.providers import registry
 from mfbench.providers.exceptions import reason
 from mfbench.providers.outputs import WrongOutputs, flaws, tensors
 from mfbench.providers.registry import Provider
-from mfbench.report.console import Output
-from mfbench.report.terminal import short
+from mfbench.report.labels import short
+from mfbench.report.terminal import Output
 
 EDGES = (1, 2, 5, 15, 16, 17, 31, 33, 47, 48, 49, 63, 64, 65, 95, 97, 127, 128, 129, 145, 193)  # about tile sizes
 RANKS = (1, 2, 6, 7, 8, 14, 15, 16, 30, 31, 33, 62, 63, 64, 65, 97, 126, 130)
