@@ -1,8 +1,9 @@
-"""What a launch would be, with no GPU present: the step's compiled kernels, grids and arguments for a named target."""
+"""Ahead-of-time launch plans: the step's compiled kernels, grids and arguments for a named target, without a GPU."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 import re
 import subprocess
 import tempfile
@@ -13,60 +14,58 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.encoding import EncodedRatings
+from kernels.encoding import check_exact, observations_of
 from kernels.gpu import config
-from kernels.loss import resolve_precision, unwrap
+from kernels.loss import mf_loss_and_grads, resolve_precision
 from kernels.problem import Grads, check_problem
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel launch: what the device would be given, and what the compiler made of it."""
+    """One kernel launch: what the device would receive, and what the compiler produced."""
 
     name: str
     grid: tuple[int, int, int]
     num_warps: int
     shared_bytes: int
-    registers: int  # a thread; for gfx targets vector and accumulator registers together
-    stack_bytes: int  # a thread, spills included
+    registers: int  # per thread; for gfx targets vector and accumulator registers together
+    stack_bytes: int  # per thread, spills included
     ptx: str | None
     cubin: bytes | None
     amdgcn: str | None
     hsaco: bytes | None
     args: list[Tensor | int]  # in the order of the compiled kernel's parameters; null pointers are 0
-    constants: dict[str, Any]  # compiled in, by name: tile sizes, precision, ...
+    constants: dict[str, Any]  # compile-time constants by name: tile sizes, precision, ...
 
     @property
     def sass(self) -> str | None:
-        """Disassembly of `cubin`, None for gfx targets."""
+        """The disassembly of `cubin`, None for gfx targets."""
         return None if self.cubin is None else _on_cubin("nvdisasm", self.cubin, "-c")
 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """The launches of one step, in order; `result()` reads loss and gradients once something has executed them."""
+    """The launches of one step, in order; `result()` reads loss and gradients after something has executed them."""
 
     launches: list[Launch]
     result: Callable[[], tuple[Tensor, Grads | None]]
 
 
-def plan_step(
-    user_factors: Tensor,
-    item_factors: Tensor,
-    user_bias: Tensor,
-    item_bias: Tensor,
-    global_bias: Tensor,
-    ratings: Tensor | EncodedRatings,
-    mask: Tensor | None = None,
-    reg: float = 0.1,
-    precision: str | None = None,
-    deterministic: bool = False,
-    target: str = "sm_90",
-) -> StepPlan:
-    """The step of `mf_loss_and_grads` as backend `triton` would launch it on `target`, compiled for it.
+def _signature() -> inspect.Signature:
+    step = inspect.signature(mf_loss_and_grads)
+    shared = [parameter for name, parameter in step.parameters.items() if name != "backend"]
+    target = inspect.Parameter("target", inspect.Parameter.POSITIONAL_OR_KEYWORD, default="sm_90", annotation="str")
+    return step.replace(parameters=[*shared, target], return_annotation="StepPlan")
+
+
+SIGNATURE = _signature()  # of `plan_step`
+
+
+def plan_step(*args: Any, **kwargs: Any) -> StepPlan:
+    """Return the step of `mf_loss_and_grads` as backend `triton` would launch it on `target`, compiled for it.
 
     Args:
-        As for `mf_loss_and_grads`, on the CPU, none of the sizes 0.
+        Those of `mf_loss_and_grads` without `backend`, on the CPU, no size 0; and
         target: "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "gfx90a", "gfx942", "gfx950", "gfx1100"
             or "gfx1201".
 
@@ -75,14 +74,22 @@ def plan_step(
             "not shipped for TARGET: reason" where there is no clean build.
         RuntimeError: triton cannot be imported.
     """
+    try:
+        bound = SIGNATURE.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"plan_step() {error}") from None
+    bound.apply_defaults()
+    *parameters, ratings, mask, reg, precision, deterministic, target = bound.args
     if target not in config.TARGETS:
         raise ValueError(f"target: expected one of {', '.join(config.TARGETS)}, got {target!r}")
-    ratings, mask, encoding = unwrap(ratings, mask)
-    parameters = (user_factors, item_factors, user_bias, item_bias, global_bias)
-    problem = check_problem(*parameters, ratings, mask, reg, *encoding)
-    if problem.ratings.device.type != "cpu" or 0 in problem.shape:
-        raise ValueError(f"ratings: expected a CPU tensor with rows and columns, got {problem.ratings.device}, "
-                         f"shape {tuple(problem.ratings.shape)}, rank {problem.shape[2]}")  # fmt: skip
+    user_factors, item_factors, user_bias, item_bias, global_bias = parameters
+    problem = check_problem(
+        (user_factors, item_factors, user_bias, item_bias, global_bias), observations_of(ratings, mask), reg
+    )
+    if problem.device.type != "cpu" or 0 in problem.shape:
+        raise ValueError(f"ratings: expected a CPU tensor with rows and columns, got {problem.device}, "
+                         f"shape {tuple(problem.observations.ratings.shape)}, rank {problem.shape[2]}")  # fmt: skip
+    check_exact(problem.observations, problem.dtype)
     try:
         from kernels.gpu import plan
     except ImportError as error:
@@ -90,10 +97,13 @@ def plan_step(
 
     device, precision = config.TARGETS[target], resolve_precision(precision)
     try:
-        step = plan.plan_step(problem, device, precision, deterministic, gradients=True)
+        step = plan.plan_launches(problem, device, precision, deterministic, gradients=True)
     except config.NotShipped as reason:
         raise ValueError(f"not shipped for {target}: {reason}") from reason
     return StepPlan([_launch(call, device) for call in step.calls], step.result)
+
+
+vars(plan_step)["__signature__"] = SIGNATURE
 
 
 def _launch(call: Any, target: config.Target) -> Launch:
@@ -114,7 +124,7 @@ def _launch(call: Any, target: config.Target) -> Launch:
     )  # fmt: skip
     asm, metadata = compiled.asm, compiled.metadata
     registers, stack_bytes, parameters = _resources(target.backend, asm)
-    args += [0] * (parameters - len(args))  # Triton's own scratch buffers, which the kernel does not use
+    args += [0] * (parameters - len(args))  # Triton's own scratch buffers, unused by these kernels
     return Launch(
         metadata.name, (*call.grid, 1), metadata.num_warps, metadata.shared, registers, stack_bytes,
         asm.get("ptx"), asm.get("cubin"), asm.get("amdgcn"), asm.get("hsaco"), args, constants,
@@ -122,7 +132,7 @@ def _launch(call: Any, target: config.Target) -> Launch:
 
 
 def _type(value: Any, specialise: bool) -> str:
-    """An argument's type in Triton's signatures, as a launch would specialise on its value."""
+    """Return an argument's type in Triton's notation, as a launch would specialise on its value."""
     if isinstance(value, Tensor):
         return f"*{_TYPES[value.dtype]}"
     if value is None or (specialise and value == 1):
@@ -146,7 +156,13 @@ def _compiled(
     aligned: tuple[str, ...],
     options: tuple[tuple[str, Any], ...],
 ) -> Any:
-    """Triton's compiled kernel: `types` of all parameters by name, values of the constants, names divisible by 16."""
+    """Compile a kernel.
+
+    Args:
+        types: of all parameters by name, in Triton's notation.
+        constants: values of the compile-time constants by name.
+        aligned: names of the parameters whose values are divisible by 16.
+    """
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -166,7 +182,7 @@ def _compiled(
 
 
 def _resources(backend: str, asm: dict[str, Any]) -> tuple[int, int, int]:
-    """Registers and stack bytes of a thread, and the number of parameters, as the compiled code states them."""
+    """Return registers and stack bytes per thread, and the number of parameters, as stated by the compiled code."""
     if backend == "cuda":
         usage = _on_cubin("cuobjdump", asm["cubin"], "--dump-resource-usage")
         header = asm["ptx"].split(".entry", 1)[1].split("{", 1)[0]
@@ -187,7 +203,7 @@ def _number(pattern: str, text: str) -> int:
 
 @functools.lru_cache(maxsize=8)
 def _on_cubin(tool: str, cubin: bytes, option: str) -> str:
-    """What one of the CUDA tools in Triton's wheel says of a cubin."""
+    """Return the output of one of the CUDA tools in Triton's wheel for a cubin."""
     from triton import knobs
 
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:

@@ -1,4 +1,4 @@
-"""The backends: which can run here, which one a call gets, and why not another."""
+"""The backends: which can run on this machine, which one a call gets, and why the others cannot run."""
 
 from __future__ import annotations
 
@@ -19,18 +19,22 @@ MODULES = {
 
 
 class Backend(NamedTuple):
-    """Whether a backend can run on this machine, and the reason where it cannot."""
+    """Availability of a backend on this machine, and the reason if it is not available."""
 
     available: bool
     reason: str
 
 
-@cache  # asking the import system costs a microsecond a call
+@cache  # import_module costs a microsecond per call
 def implementation(name: str) -> ModuleType:
-    """The module behind a backend's name; imported on first use, since a compiler may stand behind it.
+    """Import and return the module of a backend, on first use, since it may need a compiler.
 
-    Each offers `unavailable(problem, precision, deterministic) -> str` (a reason, empty where it can run; without
-    arguments it asks for the machine) and `step(problem, precision, deterministic, gradients) -> (loss, grads | None)`.
+    Each module has `unavailable(problem, precision, deterministic) -> str`, the reason why it cannot run the problem,
+    or anything on this machine if called without arguments, empty if it can; and
+    `step(problem, precision, deterministic, gradients) -> (loss, grads | None)`.
+
+    Raises:
+        ValueError: no backend has that name.
     """
     if name not in MODULES:
         close = difflib.get_close_matches(name, ("auto", *MODULES), n=1)
@@ -40,19 +44,20 @@ def implementation(name: str) -> ModuleType:
 
 
 def backends() -> dict[str, Backend]:
-    """Every backend by name: available on this machine or not, and why not."""
+    """Return every backend by name: whether it is available on this machine, and if not, why."""
     reasons = {name: implementation(name).unavailable() for name in MODULES}
     return {name: Backend(not reason, reason) for name, reason in reasons.items()}
 
 
 def choose(name: str, problem: Problem, precision: str = "ieee", deterministic: bool = False) -> ModuleType:
-    """The module that runs `problem`.
+    """Return the module that runs `problem`.
 
-    `auto` takes the fused kernel of the tensors' device and falls back to `torch`.
+    `auto` picks the fused kernel for the tensors' device and falls back to `torch`.
 
     Raises:
-        TypeError, ValueError: that is no name, or no backend has it.
-        RuntimeError: the backend asked for cannot run this problem here.
+        TypeError: `name` is not a string.
+        ValueError: no backend has that name.
+        RuntimeError: the requested backend cannot run this problem here.
     """
     if name != "auto":
         if not isinstance(name, str):
@@ -62,5 +67,5 @@ def choose(name: str, problem: Problem, precision: str = "ieee", deterministic: 
         if reason:
             raise RuntimeError(f"backend {name!r} cannot run this problem here: {reason}")
         return module
-    fused = implementation("native" if problem.ratings.is_cpu else "triton")
+    fused = implementation("native" if problem.device.type == "cpu" else "triton")
     return implementation("torch") if fused.unavailable(problem, precision, deterministic) else fused

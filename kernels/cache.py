@@ -1,6 +1,6 @@
-"""The folder of what is found out once for a machine: compiled libraries, tuned tiles.
+"""The cache folder for what is computed once per machine: compiled libraries and tuned tiles.
 
-`MFBENCH_CACHE` names it; else it is `$XDG_CACHE_HOME/mfbench`, else `~/.cache/mfbench`.
+It is `$MFBENCH_CACHE`, else `$XDG_CACHE_HOME/mfbench`, else `~/.cache/mfbench`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 @cache
 def cache_folder() -> Path:
-    """The first folder that can be written: as configured, else one of this process's own."""
+    """Return the configured folder if it is writable, else a temporary folder for this process."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     folder = Path(os.environ.get("MFBENCH_CACHE") or os.path.join(base, "mfbench"))
     try:

@@ -1,4 +1,4 @@
-"""The factorization problem: its arguments checked once, its shapes named."""
+"""The factorization problem: arguments bundled, checked once, and their shapes named."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ import torch
 from torch import Tensor
 
 PARAMETER_DTYPES = (torch.float32, torch.float64)
-RATING_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.uint8, torch.int8)
-LARGEST = sys.float_info.max
-OCCUPIED_BLOCK = 16  # users and items of a block in `Problem.occupied`
+WIDE_INTEGERS = (torch.int32, torch.int64)  # accepted where the parameters' dtype holds every observed rating exactly
+RATING_DTYPES = (
+    torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.uint8, torch.int8, *WIDE_INTEGERS,
+)  # fmt: skip
+LARGEST = sys.float_info.max  # bound on |reg|
+OCCUPIED_BLOCK = 16  # users and items of a block in `Observations.occupied`
+
+
+Parameters = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # in the order, and with the shapes, of `Grads`
 
 
 class Grads(NamedTuple):
@@ -25,51 +31,63 @@ class Grads(NamedTuple):
     global_bias: Tensor  # () or (1,)
 
 
-class Problem(NamedTuple):
-    """Checked arguments of one step, as the caller gave them: any strides, biases as vectors or columns."""
+class Observations(NamedTuple):
+    """Ratings and which of them are observed, with any strides."""
 
-    user_factors: Tensor  # (m, k)
-    item_factors: Tensor  # (n, k)
-    user_bias: Tensor  # (m,) or (m, 1)
-    item_bias: Tensor  # (n,) or (n, 1)
-    global_bias: Tensor  # () or (1,)
-    ratings: Tensor  # (m, n)
-    mask: Tensor | None  # (m, n), non-zero = observed; None: NaN in ratings = missing
-    reg: float
-    grid: Tensor | None = None  # (2,) float64: ratings are uint8 codes, code * grid[0] + grid[1], 255 = missing
+    ratings: Tensor  # (m, n): values; where `levels` is given uint8 codes, of which 255 = missing
+    mask: Tensor | None = None  # (m, n), non-zero = observed; None: NaN in ratings = missing
+    levels: Tensor | None = None  # (2,) float64: rating = code * levels[0] + levels[1]
     packed: bool = False  # the mask is (m, packed_words(n)) int32: bit c % 32 of word c // 32 is column c
     occupied: Tensor | None = None  # bool: which blocks of 16 users x 16 items hold an observed entry; None: any may
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Users, items, rank: (m, n, k)."""
-        m, rank = self.user_factors.shape
-        return m, self.item_factors.shape[0], rank
+    def transposed(self) -> Observations:
+        """The same observations with users and items exchanged. Packed masks have no transpose."""
+        mask, occupied = (None if t is None else t.T for t in (self.mask, self.occupied))
+        return self._replace(ratings=self.ratings.T, mask=mask, occupied=occupied)
+
+
+class Problem(NamedTuple):
+    """Checked arguments of one step: any strides, biases as vectors or columns."""
+
+    parameters: Parameters
+    observations: Observations
+    reg: float
 
     @property
-    def parameters(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        return self[:5]
+    def shape(self) -> tuple[int, int, int]:
+        """Users, items, rank: (m, n, k)."""
+        user_factors, item_factors, *_ = self.parameters
+        m, rank = user_factors.shape
+        return m, item_factors.shape[0], rank
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The parameters' dtype, float32 or float64."""
+        return self.parameters[0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of every tensor."""
+        return self.parameters[0].device
+
+    @property
+    def transposed(self) -> Problem:
+        """The same problem with users and items exchanged."""
+        P, Q, bu, bi, mu = self.parameters
+        return Problem((Q, P, bi, bu, mu), self.observations.transposed, self.reg)
 
 
-def check_problem(
-    user_factors: Tensor,
-    item_factors: Tensor,
-    user_bias: Tensor,
-    item_bias: Tensor,
-    global_bias: Tensor,
-    ratings: Tensor,
-    mask: Tensor | None,
-    reg: float,
-    grid: Tensor | None = None,
-    packed: bool = False,
-    occupied: Tensor | None = None,
-) -> Problem:
-    """The arguments as a `Problem`.
+def check_problem(parameters: Parameters, observations: Observations, reg: float) -> Problem:
+    """Return the arguments as a `Problem`.
 
     Raises:
-        TypeError: an argument is not a dense tensor, its dtype is not one that the step takes, or `reg` is no number.
-        ValueError: a shape or a device does not fit the others, or `reg` is not finite.
+        TypeError: an argument is not a dense tensor or has a dtype that the step does not accept, or `reg` is not a
+            number.
+        ValueError: a shape or a device does not match the others, or `reg` is not finite.
     """
+    user_factors, item_factors, user_bias, item_bias, global_bias = parameters
+    ratings, mask, levels, packed, occupied = observations
     _check_tensor("user_factors", user_factors)
     _check_tensor("item_factors", item_factors)
     check_ratings(ratings, mask)
@@ -87,31 +105,29 @@ def check_problem(
         _check_tensor(name, parameter)
         if parameter.dtype is not dtype:
             raise TypeError(f"{name}: expected {dtype} as user_factors, got {parameter.dtype}")
-        _check_place(name, parameter, shapes, device)
-    _check_place("ratings", ratings, ((m, n),), device)
+        _check_shape_and_device(name, parameter, shapes, device)
+    _check_shape_and_device("ratings", ratings, ((m, n),), device)
     if mask is not None:
-        _check_place("mask", mask, ((m, packed_words(n) if packed else n),), device)
-    if grid is not None:
-        _check_place("ratings.grid", grid, ((2,),), device)
+        _check_shape_and_device("mask", mask, ((m, packed_words(n) if packed else n),), device)
+    if levels is not None:
+        _check_shape_and_device("ratings.levels", levels, ((2,),), device)
     if occupied is not None:
         blocks = (-(-m // OCCUPIED_BLOCK), -(-n // OCCUPIED_BLOCK))
-        _check_place("ratings.occupied", occupied, (blocks,), device)
+        _check_shape_and_device("ratings.occupied", occupied, (blocks,), device)
     if not isinstance(reg, (float, Real, torch.SymFloat, torch.SymInt)):
-        raise TypeError(f"reg: expected a finite number of Python, got {reg!r}")
-    if not -LARGEST <= reg <= LARGEST:  # NaN, infinite, or an integer that no float64 can hold
+        raise TypeError(f"reg: expected a finite number, got {reg!r}")
+    if not -LARGEST <= reg <= LARGEST:  # NaN, infinite, or an integer beyond float64
         raise ValueError(f"reg: expected a finite number, got {reg!r}")
-    return Problem(
-        user_factors, item_factors, user_bias, item_bias, global_bias, ratings, mask, reg, grid, packed, occupied
-    )
+    return Problem(parameters, observations, reg)
 
 
 def packed_words(n: int) -> int:
-    """Words of 32 columns in a row of a packed mask: whole tiles of 64 columns."""
+    """Return the number of 32-bit words in a row of a packed mask: whole tiles of 64 columns."""
     return 2 * -(-n // 64)
 
 
 def check_ratings(ratings: Tensor, mask: Tensor | None) -> None:
-    """Raises TypeError where ratings or mask are not dense tensors, or have a dtype that the step does not take."""
+    """Raise TypeError where ratings or mask are not dense tensors of a dtype that the step accepts."""
     _check_tensor("ratings", ratings)
     if ratings.dtype not in RATING_DTYPES:
         expected = ", ".join(str(dtype).removeprefix("torch.") for dtype in RATING_DTYPES)
@@ -130,7 +146,9 @@ def _check_tensor(name: str, value: Tensor) -> None:
         raise TypeError(f"{name}: expected a dense tensor, got {came}")
 
 
-def _check_place(name: str, tensor: Tensor, shapes: tuple[tuple[int, ...], ...], device: torch.device) -> None:
+def _check_shape_and_device(
+    name: str, tensor: Tensor, shapes: tuple[tuple[int, ...], ...], device: torch.device
+) -> None:
     if tensor.shape not in shapes:
         expected = " or ".join(map(str, shapes))
         raise ValueError(f"{name}: expected shape {expected}, got {tuple(tensor.shape)}")
@@ -146,5 +164,5 @@ def _rows_and_columns(name: str, factors: Tensor) -> tuple[int, int]:
 
 
 def squared_norms(problem: Problem) -> Tensor:
-    """Sum of the squares of the four regularised parameters, 0-d float64."""
+    """Return the sum of the squares of the four regularised parameters, 0-d float64."""
     return torch.stack([p.detach().double().square().sum() for p in problem.parameters[:4]]).sum()

@@ -1,28 +1,28 @@
-"""Backend `torch`: the fused step as a loop of tiles in plain PyTorch. Any device, no compiler."""
+"""Backend `torch`: the fused step as a loop over tiles in plain PyTorch. Any device, no compiler."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from kernels.encoding import decoded
+from kernels.encoding import decode
 from kernels.problem import Grads, Problem, squared_norms
 
-TILE_ELEMENTS = 1 << 18  # errors of one tile: 1 MiB in float32, so that they stay in cache
+TILE_ELEMENTS = 1 << 18  # errors of one tile: 1 MiB in float32, which stays in cache
 TILE_ITEMS = 1 << 13
 
 
 def unavailable(problem: Problem | None = None, precision: str = "ieee", deterministic: bool = False) -> str:
-    """Why this backend cannot run: never, so the empty string."""
+    """Return why this backend cannot run: always empty, it runs everywhere."""
     return ""
 
 
 def step(problem: Problem, precision: str, deterministic: bool, gradients: bool) -> tuple[Tensor, Grads | None]:
-    """Loss (0-d float64) and, where asked for, the gradients of one step. No temporary is larger than a tile.
+    """Return the loss (0-d float64) and, if requested, the gradients of one step. No temporary exceeds a tile.
 
-    The sums of errors, which may all have one sign, are added up over the tiles in float64.
+    Errors may all have one sign, so their sums over tiles are accumulated in float64.
     """
-    with torch.autocast(problem.user_factors.device.type, enabled=False):  # full precision, as asked for
+    with torch.autocast(problem.device.type, enabled=False):  # the precision is that of the parameters
         return _step(problem, gradients)
 
 
@@ -41,7 +41,7 @@ def _step(problem: Problem, gradients: bool) -> tuple[Tensor, Grads | None]:
             items = slice(j, j + tile_items)
             E = torch.addmm(bi[:, items], P[users], Q[items].T)  # [tile_users, tile_items]
             E += bu_mu[users]
-            ratings, missing = decoded(problem, users, items)
+            ratings, missing = decode(problem.observations, users, items, P.dtype)
             E -= ratings
             E.masked_fill_(missing, 0)
             if gradients:

@@ -1,8 +1,9 @@
-"""The harness: says whether a kernel of biased, masked matrix factorization is right, and whether it is faster."""
+"""The benchmark harness: is a kernel for biased, masked matrix factorization correct, and is it faster?"""
 
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from mfbench.installation import VERSION as __version__
 from mfbench.installation import foreign_packages
 
 for _message in foreign_packages():
@@ -11,11 +12,11 @@ for _message in foreign_packages():
 if TYPE_CHECKING:
     from mfbench.api import Compared, Results, compare, load, run
 
-__all__ = ["Compared", "Results", "compare", "foreign_packages", "load", "run"]
+__all__ = ["Compared", "Results", "__version__", "compare", "foreign_packages", "load", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    """The Python interface, imported on first use: PyTorch stands behind it."""
+    """Import the Python interface on first use, as it needs PyTorch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from mfbench import api

@@ -1,4 +1,4 @@
-"""The Python interface: what the command line does, with results as objects that a notebook shows.
+"""The Python interface: the commands as functions, whose results a notebook displays.
 
 import mfbench
 
@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mfbench.errors import UsageError
+from mfbench.measure.options import RunOptions
+from mfbench.measure.suite import run_suite
 from mfbench.report import evidence
-from mfbench.report.requirements import require
+from mfbench.report.progress import ProgressBar
+from mfbench.report.requirements import format_of, require
 from mfbench.results import comparison
 from mfbench.results.judging import Side, judged, read
 from mfbench.results.records import Record
@@ -30,44 +33,43 @@ if TYPE_CHECKING:
     from mfbench.report.picture import Picture
 
 Paths = str | Path
-MARGIN = 0.02
 
 
 class Results:
-    """Measurements, from a run or from files. In a notebook they show themselves as a table under their answer."""
+    """Measurements from a run or from files; a notebook displays them as a sentence and a table."""
 
-    def __init__(self, found: evidence.Evidence, margin: float = MARGIN, interrupted: bool = False) -> None:
+    def __init__(self, found: evidence.Evidence, margin: float = RunOptions.margin, interrupted: bool = False) -> None:
         self._evidence, self._margin = found, margin
         self.interrupted = interrupted
 
     @property
     def records(self) -> list[Record]:
-        """Everything that mfbench measured, in the order of the files."""
+        """All records of mfbench, in the order of the files."""
         return [result.record for result in self._evidence.results if result.record]
 
     @property
     def notes(self) -> Sequence[str]:
-        """What was left out of the files, and why."""
+        """The parts of the files that were left out, with the reason."""
         return self._evidence.notes
 
     @property
     def sentence(self) -> str:
-        """The answer: what is how much faster than what, on which machine, how sure, and whether all is right."""
+        """The result in a sentence: speed-up, machine, confidence and correctness."""
         from mfbench.report import answer
 
         return answer.sentence(self._evidence)
 
     def to_pandas(self) -> pandas.DataFrame:
-        """A row a measurement: the case's fields, status, median and interval (seconds), speed-up, error, memory."""
+        """Return one row per measurement: case, status, median and interval (seconds), speed-up, error, memory."""
         from mfbench.report import frames
 
         return frames.measurements(self._evidence.results)
 
     def plot(self, name: str = "speedups") -> Picture:
-        """A figure of the report: speedups, time-over-size, roofline, errors, memory, history-01, samples-001, ...
+        """Return a figure of the report: speedups, time-over-size, roofline, errors, memory, history-01, ...
 
         Raises:
-            UsageError: there is no figure of that name, or nothing to draw; the message says why.
+            UsageError: no figure of that name, or nothing to draw; the message says why.
         """
         from mfbench.report import page, picture, strips
 
@@ -75,12 +77,22 @@ class Results:
         return picture.find(name, [*page.all_plots(content), *strips.plots(self._evidence.latest())])
 
     def report(self, path: Paths, form: str | None = None) -> Path:
-        """Write the page of `mfbench report`, or with `form="md"` its short version."""
+        """Write the page of `mfbench report`.
+
+        Args:
+            path: of the page; its ending says the format.
+            form: "html", or "md" for a short version, whatever the ending.
+
+        Raises:
+            UsageError: an unknown format, or the extra `report` is not installed.
+        """
         from mfbench.report import page
 
         path = Path(path)
-        as_markdown = (form or path.suffix.removeprefix(".")) == "md"
-        path.write_text((page.markdown if as_markdown else page.html)(self._content), encoding="utf-8")
+        if form not in (None, "html", "md"):
+            raise UsageError(f"expected 'html' or 'md', got {form!r}", code="bad-format", argument="form")
+        write = page.markdown if (form or format_of(path)) == "md" else page.html
+        path.write_text(write(self._content), encoding="utf-8")
         return path
 
     @functools.cached_property
@@ -100,7 +112,7 @@ class Results:
 
 
 class Compared:
-    """Two sides held against each other, case by case."""
+    """Two sets of measurements, compared case by case."""
 
     def __init__(self, found: comparison.Comparison) -> None:
         self.base, self.new = found.base, found.new
@@ -113,19 +125,19 @@ class Compared:
 
     @property
     def sentence(self) -> str:
-        """How many cases are faster, slower, the same or undecided."""
+        """The number of cases that are faster, slower, the same or undecided."""
         from mfbench.report import answer
 
         return answer.comparison_sentence(self.comparison)
 
     def to_pandas(self) -> pandas.DataFrame:
-        """A row a case that both sides have: medians in seconds, ratio base / new with its interval, outcome."""
+        """Return one row per case of both sides: medians (seconds), ratio base / new with its interval, outcome."""
         from mfbench.report import frames
 
         return frames.pairs(self.comparison)
 
     def plot(self) -> Picture:
-        """The ratios with their intervals."""
+        """Return a figure of the ratios with their intervals."""
         require()
         from mfbench.report import forest, picture
 
@@ -142,75 +154,56 @@ class Compared:
 
 
 def run(
-    suite: str = "quick",
+    suite: str | None = RunOptions.suite,
     *,
-    device: str | None = None,
-    provider: str | Sequence[str] | None = None,
+    device: str | None = RunOptions.device,
+    provider: str | Sequence[str] | None = RunOptions.provider,
     out: Paths | None = None,
-    resume: bool = False,
-    threads: int | None = None,
-    baseline: str = "autograd",
-    margin: float = MARGIN,
-    budget: float = 5.0,
-    time_limit: float = 300.0,
+    resume: bool = RunOptions.resume,
+    threads: int | None = RunOptions.threads,
+    baseline: str = RunOptions.baseline,
+    margin: float = RunOptions.margin,
+    budget: float = RunOptions.budget,
+    time_limit: float = RunOptions.time_limit,
     **axes: Any,
 ) -> Results:
     """Time providers on a suite's cases, each behind the correctness gate, as `mfbench run` does.
 
     Args:
-        suite: a name of `mfbench list`, or a TOML file.
+        suite: a name from `mfbench list`, or a TOML file; None: the one case that the axes describe if they have a
+            size, else the suite `quick`.
         device: "cpu", "cuda" or "all"; None: the best one here.
-        provider: names, or "path/to/file.py:function" for one of your own; it runs in a process of its own.
-        out: file that the records are appended to; None: they are only returned.
-        resume: go on with the last run in `out`.
-        threads: of PyTorch; None: as many as it is set to now.
-        baseline: the provider that speed-ups are against.
-        margin: relative change up to which two times are the same.
-        budget: seconds of timing a case.
-        time_limit: seconds that a single answer of a provider may take.
-        axes: size ("MxN"), rank, density, ratings_dtype, mask, data, seed: a value or a list of them, in place of the
-            suite's.
+        provider: names, or "path/to/file.py:function" for one of your own; each runs in its own process.
+        out: the file that records are appended to; None: they are only returned.
+        resume: continue the last run in `out`.
+        threads: of PyTorch; None: its present number.
+        baseline: the provider that speed-ups are relative to.
+        margin: largest relative difference between two times that count as the same.
+        budget: seconds of timing for each case.
+        time_limit: seconds that one answer of a provider may take.
+        axes: size ("MxN"), rank, density, ratings_dtype, mask, data, seed: a value or a list of values that replace
+            the suite's.
 
     Raises:
         UsageError: a name, a file or a value that does not fit.
     """
-    from pydantic import ValidationError
-
-    from mfbench.commands.run import run_suite
-    from mfbench.problems.cases import Axes, fault
-
-    names = [provider] if isinstance(provider, str) else provider
-    if callable(names) or not all(isinstance(name, str) for name in names or ()):
-        raise UsageError(
-            f"provider: expected names, a function of your own as 'path/to/file.py:function', got {names!r}"
-        )
-    checked_margin(margin)
-    for name, value, fits in (
-        ("threads", threads, threads is None or threads >= 1),
-        ("budget", budget, budget > 0),
-        ("time_limit", time_limit, time_limit > 0),
-    ):
-        if not fits:
-            raise UsageError(f"{name}: expected a positive number, got {value!r}")
-    try:
-        given = Axes.model_validate({"size": "1x1", **axes})
-    except ValidationError as error:
-        raise UsageError(f"run: {fault(error, Axes)}") from None
-    overrides = {name: getattr(given, name) for name in axes}
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(out) if out is not None else Path(folder) / "records.jsonl"
-        found, interrupted = run_suite(
-            suite, device, names, overrides, path, resume, threads, baseline, margin, budget, time_limit
-        )
-    source = "" if out is None else str(out)
-    return Results(evidence.Evidence(evidence.of_records(found, source), [], []), margin, interrupted)
+        options = RunOptions(
+            suite=suite, device=device, provider=provider, axes=axes, resume=resume, threads=threads,
+            baseline=baseline, margin=margin, budget=budget, time_limit=time_limit,
+            out=Path(folder) / "records.jsonl" if out is None else Path(out),
+        )  # fmt: skip
+        with ProgressBar() as bar:
+            records, interrupted = run_suite(options, bar)
+    found = evidence.of_records(records, "" if out is None else str(out))
+    return Results(evidence.Evidence(found, [], []), margin, interrupted)
 
 
-def load(*paths: Paths, margin: float = MARGIN) -> Results:
+def load(*paths: Paths, margin: float = RunOptions.margin) -> Results:
     """Read files of records, of other tools' results, or of `mfbench inspect --json`.
 
     Raises:
-        UsageError: a file cannot be read.
+        UsageError: a file cannot be read, or the margin is no fraction.
     """
     return Results(evidence.load(map(Path, paths)), checked_margin(margin))
 
@@ -218,11 +211,17 @@ def load(*paths: Paths, margin: float = MARGIN) -> Results:
 def compare(
     base: Paths | Results,
     new: Paths | Results,
-    margin: float = MARGIN,
+    margin: float = RunOptions.margin,
     force: bool = False,
     allow_missing: bool = False,
 ) -> Compared:
     """Judge `new` against `base`, case by case, as `mfbench compare` does.
+
+    Args:
+        base, new: files, or results that were loaded or measured.
+        margin: largest relative difference between two times that count as the same.
+        force: compare measurements from different environments.
+        allow_missing: cases that `new` lacks do not change the exit code.
 
     Raises:
         UsageError: a file cannot be read, or the margin is no fraction.

@@ -1,4 +1,4 @@
-"""What a command says beside its result, on stderr: notes, unless --quiet; what it is doing, with --verbose."""
+"""Messages beside a command's result, on stderr: notes unless --quiet, and steps with --verbose."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ _level = 0
 
 
 def set_level(level: int) -> None:
-    """-1: errors only; 0: notes too; 1: also every step, and where an error came from."""
+    """Set what is printed: -1 errors only; 0 notes, too; 1 also every step, and where an error came from."""
     global _level
     _level = level
 
 
 def level() -> int:
+    """Return the present level."""
     return _level
 
 
 def note(message: str) -> None:
-    """Something that the user should know, and that stops nothing."""
+    """Print what the user should know and what stops nothing."""
     if level() >= 0:
         print(f"mfbench: {message}", file=sys.stderr)
 
 
 def step(message: str) -> None:
-    """What is being done."""
+    """Print what is being done."""
     if level() >= 1:
         print(f"mfbench: {message}", file=sys.stderr, flush=True)

@@ -1,9 +1,11 @@
-"""The notebook's training step: its own expressions, differentiated by torch autograd."""
+"""The notebook's training step: its expressions, differentiated by torch autograd."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from reference.problem import Problem, with_arguments
 
 PROMOTED = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
             torch.float16, torch.bfloat16, torch.float32, torch.float64)  # fmt: skip
@@ -11,7 +13,7 @@ PROMOTED = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch
 
 def notebook_loss(p: Tensor, q: Tensor, bu: Tensor, bi: Tensor, u: Tensor,
                   rating_matrix: Tensor, mask_matrix: Tensor, reg: float = 0.1) -> Tensor:  # fmt: skip
-    """Loss of the notebook, expression by expression, in the dtypes given.
+    """Return the notebook's loss, expression by expression, in the dtypes given.
 
     Shapes: p (m, k), q (n, k), bu (m, 1), bi (n, 1), u () or (1,); rating_matrix (m, n), finite;
     mask_matrix (m, n) of zeros and ones.
@@ -23,11 +25,10 @@ def notebook_loss(p: Tensor, q: Tensor, bu: Tensor, bi: Tensor, u: Tensor,
 
 
 def notebook_operands(ratings: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Ratings and mask as the notebook's expressions need them.
+    """Return ratings and mask in the form that the notebook's expressions need.
 
-    The notebook multiplies by the mask, so a mask must be 0 or 1 in a dtype that PyTorch promotes, and since
-    0 * NaN is NaN an unobserved rating that is not finite becomes 0. Operands that are fit already are returned
-    as they came.
+    The notebook multiplies by the mask, so a mask must be 0 or 1 in a dtype that PyTorch promotes; and since 0 * NaN is
+    NaN, an unobserved rating that is not finite becomes 0. Suitable operands are returned unchanged.
     """
     observed = ~torch.isnan(ratings) if mask is None else mask.bool()
     if mask is None or mask.dtype not in PROMOTED or not torch.equal(observed, mask):
@@ -37,35 +38,20 @@ def notebook_operands(ratings: Tensor, mask: Tensor | None) -> tuple[Tensor, Ten
     return ratings, mask
 
 
-def autograd_loss_and_grads(
-    user_factors: Tensor,
-    item_factors: Tensor,
-    user_bias: Tensor,
-    item_bias: Tensor,
-    global_bias: Tensor,
-    ratings: Tensor,
-    mask: Tensor | None = None,
-    reg: float = 0.1,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Loss and gradients by `notebook_loss` and torch autograd, in the dtypes given.
+@with_arguments(Problem)
+def autograd_loss_and_grads(problem: Problem) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return loss and gradients by `notebook_loss` and torch autograd, in the dtypes given.
 
     Args:
-        user_factors, item_factors: (m, k) and (n, k), float32 or float64.
-        user_bias, item_bias: (m,) or (m, 1) and (n,) or (n, 1).
-        global_bias: () or (1,).
-        ratings: (m, n), any real dtype.
-        mask: (m, n), non-zero where observed; None: NaN in `ratings` marks the unobserved places.
-        reg: weight of the squared norms; the global bias is not regularised.
+        The fields of `Problem`.
 
     Returns:
         The loss (0-d, in the dtype that the expressions promote to) and the gradients of the five
         parameters in parameter order, each with its parameter's shape and dtype.
     """
+    *given, ratings, mask, reg = problem
     ratings, mask = notebook_operands(ratings, mask)
-    parameters = [
-        parameter.detach().requires_grad_()
-        for parameter in (user_factors, item_factors, user_bias, item_bias, global_bias)
-    ]
+    parameters = [parameter.detach().requires_grad_() for parameter in given]
     p, q, bu, bi, u = parameters
     loss = notebook_loss(p, q, bu.reshape(-1, 1), bi.reshape(-1, 1), u, ratings, mask, reg)
     return loss.detach(), torch.autograd.grad(loss, parameters)

@@ -1,4 +1,4 @@
-"""The closed form in float64: what every kernel is held against."""
+"""The closed form in float64, against which every kernel is checked."""
 
 from __future__ import annotations
 
@@ -7,39 +7,34 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from reference.problem import Problem, with_arguments
+
 Array = npt.NDArray[np.float64]
 
-BLOCK_ELEMENTS = 1 << 22  # ratings evaluated together: 32 MiB a temporary, so that large matrices fit beside it
+BLOCK_ELEMENTS = 1 << 22  # ratings evaluated at a time: 32 MiB per temporary, small beside a large matrix
 
 
 def _float64(values: Tensor) -> Array:
     return values.detach().cpu().to(torch.float64).numpy()
 
 
-def oracle_loss_and_grads(
-    user_factors: Tensor,
-    item_factors: Tensor,
-    user_bias: Tensor,
-    item_bias: Tensor,
-    global_bias: Tensor,
-    ratings: Tensor,
-    mask: Tensor | None = None,
-    reg: float = 0.1,
-) -> tuple[float, tuple[Array, ...]]:
-    """Loss and gradients by the formula, in float64 whatever the dtypes given.
+@with_arguments(Problem)
+def oracle_loss_and_grads(problem: Problem) -> tuple[float, tuple[Array, ...]]:
+    """Return loss and gradients by the formula, in float64 whatever the dtypes given.
 
         pred = P Q' + bu + bi' + mu;  E = pred - R where observed, else 0
         loss = sum E^2 + reg * (|P|^2 + |Q|^2 + |bu|^2 + |bi|^2)
         dP = 2 (E Q + reg P);  dQ = 2 (E' P + reg Q);  dbu = 2 (E 1 + reg bu);  dbi = 2 (E' 1 + reg bi);  dmu = 2 sum E
 
     Args:
-        As for `autograd_loss_and_grads`.
+        The fields of `Problem`.
 
     Returns:
         The loss and the gradients in parameter order, float64 arrays of their parameters' shapes.
     """
-    P, Q, mu = _float64(user_factors), _float64(item_factors), _float64(global_bias).reshape(())
-    bu, bi = _float64(user_bias).reshape(-1), _float64(item_bias).reshape(-1)
+    *parameters, ratings, mask, reg = problem
+    P, Q, bu, bi, mu = map(_float64, parameters)
+    bu, bi, mu = bu.reshape(-1), bi.reshape(-1), mu.reshape(())
     m, n = ratings.shape
 
     loss = reg * sum((parameter**2).sum() for parameter in (P, Q, bu, bi))
@@ -61,7 +56,7 @@ def oracle_loss_and_grads(
     return float(loss), (
         dP,
         dQ,
-        dbu.reshape(tuple(user_bias.shape)),
-        dbi.reshape(tuple(item_bias.shape)),
-        dmu.reshape(tuple(global_bias.shape)),
+        dbu.reshape(tuple(problem.user_bias.shape)),
+        dbi.reshape(tuple(problem.item_bias.shape)),
+        dmu.reshape(tuple(problem.global_bias.shape)),
     )

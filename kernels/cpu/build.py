@@ -1,7 +1,7 @@
-"""Compiles the CPU kernel for the machine it runs on, once, and keeps the library in a cache.
+"""Compile the CPU kernel for this machine, once, and cache the library.
 
-The environment chooses: `CXX` the compiler, `MFBENCH_SANITIZE` the sanitizers to build with, for example
-`address,undefined`, and the folder of the cache (`kernels/cache.py`).
+Environment variables: `CXX` names the compiler, `MFBENCH_SANITIZE` the sanitizers to build with (for example
+`address,undefined`); `kernels/cache.py` chooses the folder of the cache.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from kernels.cache import cache_folder
 
 SOURCE = Path(__file__).with_name("fused.cpp")
 HEADERS = sorted(SOURCE.parent.glob("*.h"))
-COMPILERS = ("g++", "c++", "clang++")
-TIMEOUT_S = 300
+COMPILERS = ("g++", "c++", "clang++")  # in order of preference
+TIMEOUT_S = 300  # bounds one run of the compiler
 
 
 class BuildError(Exception):
-    """Why there is no compiled kernel, in words for the user."""
+    """The kernel cannot be compiled or loaded; the message tells the user why."""
 
 
 @cache
 def load_kernel() -> ctypes.CDLL:
-    """The compiled kernel, built first where the cache has none for this source, compiler and CPU.
+    """Return the compiled kernel. Build it first if the cache has none for this source, compiler and CPU.
 
     Raises:
-        BuildError: no compiler, a compile error, or a library that cannot be loaded.
+        BuildError: There is no compiler, compilation fails, or the library cannot be loaded.
     """
-    compiler = _find_compiler()
-    version = _output([*compiler, "--version"])
+    compiler = find_compiler()
+    version = _run([*compiler, "--version"])
     errors = []
     source = [file.read_text() for file in (SOURCE, *HEADERS)]
-    for flags in _flag_sets():
-        identity = "\0".join([*source, *compiler, version, *flags, _cpu_identity()])
+    for flags in flag_sets():
+        identity = "\0".join([*source, *compiler, version, *flags, cpu_identity()])
         key = hashlib.sha256(identity.encode()).hexdigest()[:24]
         library = cache_folder() / f"fused-{key}.so"
         try:
             if library.exists():
                 try:
                     return _load(library)
-                except OSError:  # torn or foreign: build it again
+                except OSError:  # truncated, or built for another system: build it again
                     library.unlink(missing_ok=True)
             _compile(compiler, flags, library)
             return _load(library)
@@ -67,22 +67,27 @@ def _load(library: Path) -> ctypes.CDLL:
     return kernel
 
 
-def _find_compiler() -> list[str]:
+def find_compiler() -> list[str]:
+    """Return the command of the C++ compiler: `CXX` if set, else the first of `COMPILERS` on PATH.
+
+    Raises:
+        BuildError: There is none.
+    """
     chosen = shlex.split(os.environ.get("CXX", ""))
     if chosen:
         if shutil.which(chosen[0]) is None:
-            raise BuildError(f"the C++ compiler named by CXX is not there: {chosen[0]}")
+            raise BuildError(f"CXX names a C++ compiler that does not exist: {chosen[0]}")
         return chosen
     for name in COMPILERS:
         if shutil.which(name):
             return [name]
-    raise BuildError(f"no C++ compiler found (looked for {', '.join(COMPILERS)}; CXX names another)")
+    raise BuildError(f"no C++ compiler on PATH (tried {', '.join(COMPILERS)}); set CXX to use another")
 
 
-def _flag_sets() -> list[list[str]]:
-    """Compiler flags, best first: a compiler may not know this CPU."""
+def flag_sets() -> list[list[str]]:
+    """Return lists of compiler flags, best first: the second is for compilers that do not know this CPU."""
     common = ["-std=c++17", "-shared", "-fPIC", "-pthread", "-fvisibility=hidden", "-ffp-contract=fast"]
-    common += ["-fno-math-errno", "-fno-trapping-math"]  # nobody reads errno or the exception flags
+    common += ["-fno-math-errno", "-fno-trapping-math"]  # nothing reads errno or the floating-point exception flags
     sanitizers = os.environ.get("MFBENCH_SANITIZE")
     if sanitizers:
         common += ["-O1", "-g", f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
@@ -93,18 +98,22 @@ def _flag_sets() -> list[list[str]]:
 
 
 def _compile(compiler: list[str], flags: list[str], library: Path) -> None:
-    """Compiles beside the target and renames, so that two processes may build at once."""
+    """Compile to a temporary file and rename it, so that several processes may build at once."""
     with tempfile.NamedTemporaryFile(dir=library.parent, prefix=library.stem, suffix=".tmp", delete=False) as file:
         temporary = Path(file.name)
     try:
-        command = [*compiler, *flags, str(SOURCE), "-o", str(temporary)]
-        _output(command)
+        _run([*compiler, *flags, str(SOURCE), "-o", str(temporary)])
         os.replace(temporary, library)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _output(command: list[str]) -> str:
+def _run(command: list[str]) -> str:
+    """Run a command and return its standard output.
+
+    Raises:
+        BuildError: The command fails; the message quotes the first error that it printed.
+    """
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:
@@ -118,8 +127,8 @@ def _output(command: list[str]) -> str:
     return done.stdout
 
 
-def _cpu_identity() -> str:
-    """Model and features of this CPU, so that a shared cache never serves another's instructions."""
+def cpu_identity() -> str:
+    """Return this CPU's model and features, so that a cache shared by machines never serves unsupported code."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Backend `native`: hands one step to the compiled CPU kernel."""
+"""Backend `native`: passes one step to the compiled CPU kernel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import Tensor
 from kernels.cpu.build import BuildError, load_kernel
 from kernels.problem import Grads, Problem
 
-# As in ratings.h: `RatingKind`; `MaskKind`, which is the bytes of an element, plus 16 where the top bit is a sign.
+# Values of `RatingKind` and `MaskKind` in dtypes.h. A mask's kind is the bytes of an element, plus 16 for floats, whose
+# sign bit is ignored.
 CODES, BITS = 6, 32
 RATING_KINDS = {
     torch.float64: 0,
@@ -39,15 +40,15 @@ MASK_KINDS = {
     torch.float8_e4m3fn: 16 + 1,
     torch.float8_e5m2: 16 + 1,
 }
-# `Call` in fused.cpp: two sides of eight, two matrices of four, four integers, three pointers, three numbers.
+# Layout of `Call` in call.h: two `Parameters` of 8 fields, two `Matrix` of 4, 4 integers, 3 pointers, 3 doubles.
 CALL = struct.Struct("=16q 8q 4q 3q 3d")
 
-_FLOAT64 = torch.empty((), dtype=torch.float64)  # a pattern: `empty_like` costs half of `empty`
+_FLOAT64 = torch.empty((), dtype=torch.float64)  # template for `empty_like`, which costs half of `empty`
 
 
 @cache
 def _reason() -> str:
-    """Why the kernel cannot run on this machine, empty where it can."""
+    """Return why the kernel cannot run on this machine, empty if it can."""
     try:
         load_kernel()
     except BuildError as error:
@@ -56,20 +57,23 @@ def _reason() -> str:
 
 
 def unavailable(problem: Problem | None = None, precision: str = "ieee", deterministic: bool = False) -> str:
-    """Why the kernel cannot run here, or cannot run `problem`; empty where it can."""
+    """Return why the kernel cannot run `problem`, or anything on this machine if it is None; empty if it can."""
     reason = _reason()
     if reason or problem is None:
         return reason
-    if not problem.ratings.is_cpu:
-        return f"the tensors are on {problem.ratings.device}, not on the CPU"
-    if problem.mask is not None and problem.mask.dtype not in MASK_KINDS:
-        return f"masks of {problem.mask.dtype} are not decoded by this kernel"
+    if problem.device.type != "cpu":
+        return f"the tensors are on {problem.device}, not on the CPU"
+    ratings, mask, *_ = problem.observations
+    if ratings.dtype not in RATING_KINDS:
+        return f"this kernel does not decode ratings of {ratings.dtype}; encode_ratings stores them in fewer bytes"
+    if mask is not None and mask.dtype not in MASK_KINDS:
+        return f"this kernel does not decode masks of {mask.dtype}"
     return ""
 
 
 @cache
 def _cpu_quota() -> int:
-    """CPUs that the control group lets this process use at a time, rounded up."""
+    """Return the number of CPUs that the control group grants this process, rounded up."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return max(1, -(-int(quota) // int(period)))
@@ -82,14 +86,17 @@ def _threads() -> int:
 
 
 def step(problem: Problem, precision: str, deterministic: bool, gradients: bool) -> tuple[Tensor, Grads | None]:
-    """Loss (0-d float64) and, where asked for, the gradients of one step.
+    """Return the loss (0-d float64) and, if requested, the gradients of one step.
 
-    Results are bitwise the same for the same number of threads, `deterministic` or not;
-    the arithmetic is that of the parameters' dtype whatever `precision` says.
+    With the same number of threads results are bitwise the same, `deterministic` or not. The arithmetic is that of the
+    parameters' dtype, whatever the `precision`.
+
+    Raises:
+        MemoryError: the kernel's buffers could not be allocated.
     """
-    P, Q, bu, bi, mu, ratings, mask, reg, grid, packed, _ = problem
-    m, rank = P.shape
-    n = Q.shape[0]
+    P, Q, bu, bi, mu = problem.parameters
+    ratings, mask, levels, packed, _ = problem.observations
+    m, n, rank = problem.shape
     loss = torch.empty_like(_FLOAT64)
     grads = None
     d_pointers: tuple[int, ...] = (0, 0, 0, 0, 0)
@@ -97,11 +104,11 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
         grads = Grads(*[torch.empty_like(p, memory_format=torch.contiguous_format) for p in (P, Q, bu, bi, mu)])
         d_pointers = tuple([d.data_ptr() for d in grads])
     dP, dQ, dbu, dbi, dmu = d_pointers
-    rating_kind = RATING_KINDS[ratings.dtype] if grid is None else CODES
+    rating_kind = RATING_KINDS[ratings.dtype] if levels is None else CODES
     mask_part: tuple[int, ...] = (0, 0, 0, 0)
     if mask is not None:
         mask_part = (mask.data_ptr(), *mask.stride(), BITS if packed else MASK_KINDS[mask.dtype])
-    scale, offset = (0.0, 0.0) if grid is None else grid.tolist()
+    scale, offset = (0.0, 0.0) if levels is None else levels.tolist()
     arguments = CALL.pack(
         *(m, P.data_ptr(), *P.stride(), bu.data_ptr(), bu.stride(0), dP, dbu),
         *(n, Q.data_ptr(), *Q.stride(), bi.data_ptr(), bi.stride(0), dQ, dbi),
@@ -109,26 +116,26 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
         *mask_part,
         *(rank, P.dtype is torch.float64, _threads(), gradients),
         *(mu.data_ptr(), dmu, loss.data_ptr()),
-        *(reg, scale, offset),
+        *(problem.reg, scale, offset),
     )
     if load_kernel().mf_step(arguments):
-        raise MemoryError(f"no memory for the buffers of a step of {m} users, {n} items, rank {rank}")
+        raise MemoryError(f"out of memory for the buffers of a step of {m} users, {n} items, rank {rank}")
     return loss, grads
 
 
 def multiply_and_add(rounds: int) -> float:
-    """Multiply and add float32 numbers in the vector registers of all threads, from no memory.
+    """Run fused multiply-adds of float32 vectors on all threads, in registers only.
 
     Returns:
-        How many operations that were: over the time, the rate that no kernel on such vectors exceeds.
+        The number of floating-point operations; divided by the time, an upper bound on any kernel's rate.
 
     Raises:
-        BuildError: there is no compiled kernel.
+        BuildError: the kernel cannot be compiled here.
     """
     return load_kernel().mf_multiply_and_add(_threads(), rounds)
 
 
 def release_memory() -> None:
-    """Free the buffers that the calling thread's steps keep for the next one, which will allocate them anew."""
-    if load_kernel.cache_info().currsize:  # else there has been no step
+    """Free the buffers that the calling thread keeps between steps; the next step allocates them again."""
+    if load_kernel.cache_info().currsize:  # otherwise no step has run
         load_kernel().mf_release()

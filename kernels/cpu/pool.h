@@ -1,9 +1,8 @@
-// Threads that help with a step, and wait for the next one.
+// A pool of helper threads that stay alive between steps.
 //
-// The caller works through the tasks itself; helpers join while there are some left. So nobody ever waits for a thread
-// that has not started: a helper that sleeps on, that another process keeps from its core, or that a fork left behind,
-// costs its help and no more. Helpers spin for a moment before they sleep, since waking one costs as much as a small
-// step does.
+// The caller works through the tasks itself, and helpers join while tasks are left, so nobody waits for a thread that
+// has not started. A helper that oversleeps, is descheduled or was lost in a fork() only fails to help. Helpers spin
+// briefly before they sleep, because waking one takes about as long as a small step.
 
 #pragma once
 
@@ -17,15 +16,16 @@
 #include <thread>
 #include <vector>
 
-#include "placement.h"
+#include "affinity.h"
+#include "integers.h"
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
 #endif
 
-using std::int64_t;
+namespace mf {
 
-inline void pause() {
+inline void cpu_relax() {  // hint that the thread is spinning
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -35,25 +35,25 @@ inline void pause() {
 
 class Pool {
   public:
-    // The pool, to be asked for tasks until the lease ends; nobody's if another thread has it, who then works alone.
+    // Exclusive use of the pool. If another thread holds the pool, this lease is empty and its caller works alone.
     class Lease {
       public:
         explicit Lease(int64_t threads) : pool_(threads > 1 ? instance() : nullptr) {
-            if (pool_ && !pool_->taken_.try_lock()) pool_ = nullptr;
-            if (pool_) pool_->hire(threads - 1);
+            if (pool_ && !pool_->in_use_.try_lock()) pool_ = nullptr;
+            if (pool_) pool_->start_helpers(threads - 1);
         }
         ~Lease() {
-            if (pool_) pool_->taken_.unlock();
+            if (pool_) pool_->in_use_.unlock();
         }
         Lease(const Lease &) = delete;
 
-        // task(index, thread) for every index < tasks, on at most `threads` threads. Each begins with a share of its
-        // own, the same in every call, whose memory its cache may still hold, and then helps the others with theirs.
+        // Calls task(index, thread) for every index < tasks on at most `threads` threads. A thread starts with its own
+        // share, the same in every call because its cache may still hold that data, then steals from other shares.
         template <class Task> void parallel(int64_t threads, int64_t tasks, const Task &task) const {
             const auto call = [](const void *task, int64_t index, int64_t thread) {
                 (*static_cast<const Task *>(task))(index, thread);
             };
-            Job job(std::min({threads, tasks, MOST_THREADS}), tasks, &task, call);
+            Job job(std::min({threads, tasks, MAX_THREADS}), tasks, &task, call);
             if (pool_ && job.threads > 1) pool_->run(job);
             else job.work(0);
         }
@@ -63,7 +63,7 @@ class Pool {
     };
 
   private:
-    static constexpr int64_t MOST_THREADS = 256;
+    static constexpr int64_t MAX_THREADS = 256;
 
     struct Job {
         struct alignas(64) Share {
@@ -74,7 +74,7 @@ class Pool {
         const int64_t threads;
         const void *const task;
         void (*const call)(const void *task, int64_t index, int64_t thread);
-        Share shares[MOST_THREADS];
+        Share shares[MAX_THREADS];
 
         Job(int64_t threads, int64_t tasks, const void *task, void (*call)(const void *, int64_t, int64_t))
             : threads(threads), task(task), call(call) {
@@ -93,16 +93,16 @@ class Pool {
         }
     };
 
-    // state_: whether a job may be joined, how many are on it, and the number of the job above them.
+    // Layout of state_: helpers at work in the low bits, then one bit for "open to join", then the job number.
     static constexpr std::uint64_t OPEN = 1 << 15, HELPERS = OPEN - 1, NEXT_JOB = OPEN << 1;
-    static constexpr auto SPIN = std::chrono::microseconds(100);
-    static constexpr int PAUSES = 64;  // between looks at the clock
+    static constexpr auto SPIN = std::chrono::microseconds(100);  // time a helper spins before it sleeps
+    static constexpr int PAUSES = 64;                             // spins between readings of the clock
 
-    std::mutex taken_, mutex_;
+    std::mutex in_use_, mutex_;
     std::condition_variable posted_;
     std::vector<std::thread::native_handle_type> helpers_;
-    Placement placement_;
-    int64_t sleeping_ = 0;  // under mutex_
+    Affinity affinity_;
+    int64_t sleeping_ = 0;  // guarded by mutex_
     std::atomic<bool> any_asleep_{false};
     std::atomic<std::uint64_t> state_{0};
     std::atomic<Job *> job_{nullptr};
@@ -112,7 +112,8 @@ class Pool {
         return pool;
     }
 
-    // Never destroyed, since its threads outlive everything. A child of fork() has none of them and gets a new one.
+    // Returns the process's pool. It is never destroyed, because its detached threads may outlive static destructors.
+    // A child of fork() inherits no threads, so it creates a new pool.
     static Pool *instance() {
         Pool *pool = current().load(std::memory_order_acquire);
         if (pool) return pool;
@@ -126,7 +127,7 @@ class Pool {
         return pool;
     }
 
-    void hire(int64_t helpers) {
+    void start_helpers(int64_t helpers) {
         if (helpers <= int64_t(helpers_.size())) return;
         helpers = std::min(helpers, int64_t(usable_cores()) - 1);
         try {
@@ -136,15 +137,15 @@ class Pool {
                 helpers_.push_back(helper.native_handle());
                 helper.detach();
             }
-        } catch (const std::exception &) {  // no more threads to be had: those there are will do
+        } catch (const std::exception &) {  // the system refuses more threads: do with those that run
         }
     }
 
     void run(Job &job) {
-        placement_.keep_off_caller(helpers_, std::size_t(job.threads - 1));
+        affinity_.keep_off_caller(helpers_, std::size_t(job.threads - 1));
         job_.store(&job, std::memory_order_relaxed);
         const std::uint64_t number = state_.load(std::memory_order_relaxed) + NEXT_JOB;
-        state_.store(number | OPEN);  // sequentially consistent, as are the flag below and what a helper does to sleep
+        state_.store(number | OPEN);  // sequentially consistent, like any_asleep_ and await(): no wake-up is lost
         if (any_asleep_.load()) {
             std::lock_guard<std::mutex> lock(mutex_);
             posted_.notify_all();
@@ -152,8 +153,8 @@ class Pool {
         job.work(0);
         state_.fetch_and(~OPEN);
         for (int spins = 0; state_.load(std::memory_order_acquire) & HELPERS; ++spins) {
-            if (spins < PAUSES) pause();
-            else std::this_thread::yield();  // to a helper that waits for this core
+            if (spins < PAUSES) cpu_relax();
+            else std::this_thread::yield();  // a helper may be waiting for this core
         }
     }
 
@@ -161,20 +162,20 @@ class Pool {
         for (std::uint64_t done = 0;;) {
             std::uint64_t state = await(done);
             if (!state_.compare_exchange_weak(state, state + 1, std::memory_order_acquire)) continue;
-            Job &job = *job_.load(std::memory_order_relaxed);  // stays until this helper has left it
+            Job &job = *job_.load(std::memory_order_relaxed);  // alive until this helper has left it
             if (thread < job.threads) job.work(thread);
             state_.fetch_sub(1, std::memory_order_release);
             done = state / NEXT_JOB;
         }
     }
 
-    // The state with a job open that is not number `done`.
+    // Waits for an open job other than number `done`. Returns the state that announced it.
     std::uint64_t await(std::uint64_t done) {
         const auto open = [&](std::uint64_t state) { return state & OPEN && state / NEXT_JOB != done; };
         for (;;) {
             const auto end = std::chrono::steady_clock::now() + SPIN;
             do {
-                for (int i = 0; i < PAUSES; ++i, pause())
+                for (int i = 0; i < PAUSES; ++i, cpu_relax())
                     if (const auto state = state_.load(std::memory_order_relaxed); open(state)) return state;
                 std::this_thread::yield();
             } while (std::chrono::steady_clock::now() < end);
@@ -183,6 +184,8 @@ class Pool {
             any_asleep_.store(true);
             if (!open(state_.load())) posted_.wait(lock);
             if (--sleeping_ == 0) any_asleep_.store(false);
-        }  // who was woken too late for a job spins for the next one: asleep it would be too late for that one, too
+        }  // woken too late for the job, a helper spins again: asleep, it would miss the next one as well
     }
 };
+
+}  // namespace mf

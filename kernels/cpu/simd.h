@@ -1,4 +1,4 @@
-// Vectors of the target's width, in GCC's and Clang's vector extensions, and the shapes of the register tiles.
+// Vectors of the target's width, by the vector extensions of GCC and Clang, and the shape of the micro-tile.
 
 #pragma once
 
@@ -9,11 +9,14 @@
 #include <immintrin.h>
 #endif
 
-using std::int64_t;
+#include "integers.h"
+
+namespace mf {
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
-// ACCUMULATORS: vector registers that hold sums, what is left after the operands of a product took theirs.
+// ACCUMULATORS: vector registers that hold sums; the operands of a product take the others.
+// MR: users (rows) of a micro-tile.
 #if defined(__AVX512F__)
 constexpr int VECTOR_BYTES = 64, ACCUMULATORS = 24, MR = 12;
 #elif defined(__AVX2__) && defined(__FMA__)
@@ -24,10 +27,7 @@ constexpr int VECTOR_BYTES = 16, ACCUMULATORS = 24, MR = 6;
 constexpr int VECTOR_BYTES = 16, ACCUMULATORS = 12, MR = 6;
 #endif
 
-constexpr int CHAINS = 4;  // long sums beside each other, so that an addition need not wait for the one before
-
-inline int64_t round_up(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
-inline int64_t ceil_div(int64_t count, int64_t size) { return (count + size - 1) / size; }
+constexpr int CHAINS = 4;  // independent partial sums of a long sum, to hide the latency of addition
 
 template <class T> struct IntegerLike;
 template <> struct IntegerLike<float> { using type = std::int32_t; };
@@ -35,10 +35,10 @@ template <> struct IntegerLike<double> { using type = int64_t; };
 
 template <class T> struct Simd {
     static constexpr int LANES = VECTOR_BYTES / sizeof(T);
-    static constexpr int NV = ACCUMULATORS / MR, NR = NV * LANES;  // a register tile: MR users x NR items
+    static constexpr int NV = ACCUMULATORS / MR, NR = NV * LANES;  // a micro-tile: MR users x NR items, NV vectors wide
 
     typedef T Vector __attribute__((vector_size(VECTOR_BYTES)));
-    typedef typename IntegerLike<T>::type Lanes __attribute__((vector_size(VECTOR_BYTES)));  // all bits set, or none
+    typedef typename IntegerLike<T>::type Lanes __attribute__((vector_size(VECTOR_BYTES)));  // masks: a lane is -1 or 0
     typedef std::uint8_t Bytes __attribute__((vector_size(LANES)));
     typedef std::uint8_t ByteRow __attribute__((vector_size(NR)));
     typedef T Half __attribute__((vector_size(VECTOR_BYTES / 2)));
@@ -53,16 +53,16 @@ template <class V> inline V load(const void *from) {
 
 template <class V> inline void store(void *to, V v) { std::memcpy(to, &v, sizeof v); }
 
-// The sum of a vector's lanes, added up in float64.
+// Returns the sum of a vector's lanes, computed in float64.
 template <class T> inline double sum_lanes(typename Simd<T>::Vector v) {
 #if defined(__AVX512F__)
-    __m512d sums;  // GCC converts lane by lane
+    __m512d sums;  // GCC converts __builtin_convertvector lane by lane
     if constexpr (sizeof(T) == 8) sums = (__m512d)v;
     else sums = _mm512_cvtps_pd(_mm512_castps512_ps256((__m512)v)) +
                 _mm512_cvtps_pd(_mm256_castpd_ps(_mm512_extractf64x4_pd((__m512d)v, 1)));
     return _mm512_reduce_add_pd(sums);
 #elif defined(__AVX2__) && defined(__FMA__)
-    __m256d sums;  // GCC converts by quarters
+    __m256d sums;  // GCC converts __builtin_convertvector by quarters
     if constexpr (sizeof(T) == 8) sums = (__m256d)v;
     else sums = _mm256_cvtps_pd(_mm256_castps256_ps128((__m256)v)) +
                 _mm256_cvtps_pd(_mm256_extractf128_ps((__m256)v, 1));
@@ -85,7 +85,7 @@ template <class T> inline typename Simd<T>::Vector join(typename Simd<T>::Half l
     return load<typename Simd<T>::Vector>(halves);
 }
 
-// As many numbers as a vector of T has lanes, T or float64, as T.
+// Loads one vector's worth of numbers of type S, either T or float64, and converts them to T.
 template <class T, class S> inline typename Simd<T>::Vector load_as(const S *from) {
     using Half = typename Simd<T>::Half;
     using Doubles = typename Simd<T>::HalfAsDoubles;
@@ -94,14 +94,15 @@ template <class T, class S> inline typename Simd<T>::Vector load_as(const S *fro
                         __builtin_convertvector(load<Doubles>(from + Simd<T>::LANES / 2), Half));
 }
 
-// A vector of float64 from as many numbers.
+// Loads one float64 vector's worth of numbers of type T and converts them to float64.
 template <class T> inline typename Simd<double>::Vector load_doubles(const T *from) {
     typedef typename Simd<double>::Vector Doubles;
     if constexpr (sizeof(T) == 8) return load<Doubles>(from);
     else return __builtin_convertvector(load<typename Simd<T>::Half>(from), Doubles);
 }
 
-template <class Bits> inline bool nonzero(Bits bits) {
+// Returns whether any bit of a vector is set.
+template <class Bits> inline bool any_bit(Bits bits) {
 #if defined(__AVX2__)
     if constexpr (sizeof bits == 32) return !_mm256_testz_si256((__m256i)bits, (__m256i)bits);
     if constexpr (sizeof bits == 16) return !_mm_testz_si128((__m128i)bits, (__m128i)bits);
@@ -112,8 +113,8 @@ template <class Bits> inline bool nonzero(Bits bits) {
     return all != 0;
 }
 
-// A value that stays in its register: else GCC reads it again from memory for every product.
-template <class V> inline void keep(V &v) {
+// Pins a value to a register; otherwise GCC reloads it from memory for every product.
+template <class V> inline void keep_in_register(V &v) {
 #if defined(__x86_64__)
     asm("" : "+x"(v));
 #elif defined(__aarch64__)
@@ -123,7 +124,7 @@ template <class V> inline void keep(V &v) {
 #endif
 }
 
-// Bytes as integers of T's width. GCC makes one scalar move a lane of the generic conversion.
+// Loads bytes and zero-extends them to T's width. GCC turns the generic conversion into one scalar move per lane.
 template <class T> inline typename Simd<T>::Lanes widen(const std::uint8_t *bytes) {
     using Lanes = typename Simd<T>::Lanes;
 #if defined(__AVX512F__)
@@ -137,16 +138,17 @@ template <class T> inline typename Simd<T>::Lanes widen(const std::uint8_t *byte
 #endif
 }
 
-// Integers below 2^23 as numbers: they are the low bits of a number whose ulp is 1.
-template <class T> inline typename Simd<T>::Vector from_small(typename Simd<T>::Lanes integers) {
+// Converts integers below 2^23 to T: OR-ed into 2^23 (2^52 in float64), whose ulp is 1, they are its low bits.
+template <class T> inline typename Simd<T>::Vector small_to_float(typename Simd<T>::Lanes integers) {
     using V = typename Simd<T>::Vector;
     using Lanes = typename Simd<T>::Lanes;
     const V base = V{} + (sizeof(T) == 4 ? T(0x1p23) : T(0x1p52));
     return (V)(integers | (Lanes)base) - base;
 }
 
-// Swaps two blocks of BY lanes in every group of 2 BY: the upper one of `low` and the lower one of `high`.
-template <class T, int BY> ALWAYS_INLINE void swap_blocks(typename Simd<T>::Vector &low, typename Simd<T>::Vector &high) {
+// In every group of 2 BY lanes, swaps the upper BY lanes of `low` with the lower BY lanes of `high`.
+template <class T, int BY>
+ALWAYS_INLINE void swap_blocks(typename Simd<T>::Vector &low, typename Simd<T>::Vector &high) {
     using V = typename Simd<T>::Vector;
 #if defined(__clang__)
     const V old[2] = {low, high};
@@ -154,7 +156,7 @@ template <class T, int BY> ALWAYS_INLINE void swap_blocks(typename Simd<T>::Vect
         low[lane] = lane & BY ? old[1][lane - BY] : old[0][lane];
         high[lane] = lane & BY ? old[1][lane] : old[0][lane + BY];
     }
-#else  // GCC would move the lanes one by one
+#else  // GCC would move the lanes of the loop above one by one
     typename Simd<T>::Lanes lower = {}, upper = {};
     for (int lane = 0; lane < Simd<T>::LANES; ++lane) {
         lower[lane] = lane & BY ? Simd<T>::LANES + lane - BY : lane;
@@ -166,7 +168,7 @@ template <class T, int BY> ALWAYS_INLINE void swap_blocks(typename Simd<T>::Vect
 #endif
 }
 
-// Transposes LANES vectors, by blocks of half their length and of ever shorter ones.
+// Transposes a square of LANES vectors: swaps off-diagonal blocks of half the size, then of a quarter, and so on.
 template <class T, int BY = Simd<T>::LANES / 2> ALWAYS_INLINE void transpose_square(typename Simd<T>::Vector *rows) {
 #pragma GCC unroll 16
     for (int i = 0; i < Simd<T>::LANES; ++i)
@@ -174,17 +176,20 @@ template <class T, int BY = Simd<T>::LANES / 2> ALWAYS_INLINE void transpose_squ
     if constexpr (BY > 1) transpose_square<T, BY / 2>(rows);
 }
 
-// to[k, r] = from[r, k], for ROWS rows of `from` that lie ld apart and are padded to whole vectors; so is `to`.
-template <int ROWS, class T> inline void transpose(int64_t columns, const T *from, int64_t ld, T *to) {
+// Packs ROWS rows into a micro-panel: panel[k, r] = rows[r, k]. `ld` is the distance between rows; rows and panel are
+// padded to whole vectors along k.
+template <int ROWS, class T> inline void pack_panel(int64_t columns, const T *rows, int64_t ld, T *panel) {
     using V = typename Simd<T>::Vector;
     constexpr int LANES = Simd<T>::LANES;
     for (int64_t k = 0; k < columns; k += LANES)
         for (int r = 0; r < ROWS; r += LANES) {
             V square[LANES];
 #pragma GCC unroll 16
-            for (int i = 0; i < LANES; ++i) square[i] = load<V>(from + (r + i) * ld + k);
+            for (int i = 0; i < LANES; ++i) square[i] = load<V>(rows + (r + i) * ld + k);
             transpose_square<T>(square);
 #pragma GCC unroll 16
-            for (int i = 0; i < LANES; ++i) store(to + (k + i) * ROWS + r, square[i]);
+            for (int i = 0; i < LANES; ++i) store(panel + (k + i) * ROWS + r, square[i]);
         }
 }
+
+}  // namespace mf

@@ -1,18 +1,19 @@
-"""Launch choices in pure Python: which tiles for which target, rank, precision and dtypes, and what is not shipped."""
+"""Launch choices in pure Python: which tile and grid for a target, rank, precision and dtypes; what is not shipped."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-from kernels.gpu.tiles import INTERPRETED, TILES, WIDEST, WIDTHS
+from kernels.gpu.tile_table import TABLE
+from kernels.gpu.tiles import SPILLS, WIDEST, WIDTHS, Row, Tile, nested
 
 MAX_RANK = 1024
 WORKSPACE_BYTES = 64 << 20  # bound on the slices of partial gradients, beyond one slice of each side
 WITHOUT_ATOMICS = ("gfx90a",)  # float32 atomics compile to compare-and-swap loops
-PROGRAMS_PER_MULTIPROCESSOR = 4
-TILE = re.compile(r"(\d+)x(\d+)x(\d+)(?:/(\d+))?(?:@(\d+))?(~?)")  # as in the table
+PROGRAMS_PER_MULTIPROCESSOR = 4  # launched in the fast mode, where the problem has enough tiles
 DETERMINISTIC_PROGRAMS = 256  # fixed, so that the result does not depend on the number of multiprocessors
+TILES = nested(TABLE)
+INTERPRETED = {width: Row("cpu", "any", width, Tile(64, 64, 4, chunk=64 * (width == "wide"))) for width in WIDTHS}
 
 
 class NotShipped(ValueError):
@@ -21,22 +22,22 @@ class NotShipped(ValueError):
 
 @dataclass(frozen=True)
 class Target:
-    """What a launch has to know of a device."""
+    """The properties of a device that a launch depends on."""
 
     name: str  # "sm_90", "gfx942", "xpu"; "cpu" is Triton's interpreter
     multiprocessors: int
-    shared_bytes: int  # limit of one program
+    shared_bytes: int  # limit per program
 
     @property
     def backend(self) -> str:
-        """Triton's backend: "cuda", "hip", "xpu" or "interpreter"."""
+        """Triton's name for the backend: "cuda", "hip", "xpu" or "interpreter"."""
         for prefix, backend in (("sm_", "cuda"), ("gfx", "hip"), ("xpu", "xpu")):
             if self.name.startswith(prefix):
                 return backend
         return "interpreter"
 
 
-# Multiprocessors of one device that has the architecture, and its shared memory limit a program.
+# Multiprocessors and shared memory limit per program, of one device of each architecture.
 TARGETS = {
     name: Target(name, multiprocessors, kib << 10)
     for name, multiprocessors, kib in (
@@ -57,12 +58,12 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How the operands of the three products are held and multiplied."""
+    """How the operands of the three products are stored and multiplied."""
 
     input_precision: str  # of tl.dot
-    split: int = 0  # float32 operands as two halves, the low one of this many mantissa bits; 0: whole
+    split: int = 0  # float32 operands become two halves, the low one with this many mantissa bits; 0: whole
     half: str = "float32"  # dtype of the halves
-    rounded: int = 0  # whole factors are rounded to this many mantissa bits less, not cut by the hardware
+    rounded: int = 0  # mantissa bits by which whole factors are rounded, since the hardware would truncate them
 
 
 ARITHMETIC = {
@@ -83,25 +84,26 @@ class Config:
     BN: int  # items of a tile
     BK: int  # columns of the padded factors
     sums: bool  # bias gradients by summing E, not from two extra columns
-    chunk: int  # columns worked on at a time; 0: all, and the users' stay in registers
+    chunk: int  # as in `Tile`, like num_warps, resident and frugal
     num_warps: int
     backend: str = "interpreter"
-    atomics: bool = True  # False: each program adds into a dB of its own, since atomics would be loops
-    resident: int = 0  # programs that ptxas keeps registers free for on a multiprocessor; 0: as it sees fit
-    frugal: bool = False  # ptxas leaves out what takes more registers
+    atomics: bool = True  # False: each group adds into its own dB, since atomics would be loops
+    resident: int = 0
+    frugal: bool = False
 
     @property
     def lanes(self) -> int:
-        """Squared errors kept a user.
+        """Partial sums of squared errors per user: as few as each thread can form from items that it holds itself.
 
-        Of a matrix instruction's result a thread holds every 16th item or more, of products by FMA neighbouring ones:
-        summing those across threads would give each of them a sum of its own, since x * x + y contracts to an FMA.
+        Of a matrix instruction's result a thread holds every 16th item, or every 32nd: 16 sums. Of products by FMA it
+        holds neighbouring items, so fewer sums would mean exchanges between threads, whereas one sum per item costs
+        nothing: x * x + y contracts to an FMA.
         """
         return self.BN if self.arithmetic.input_precision == "ieee" and not self.arithmetic.split else 16
 
     @property
     def options(self) -> dict[str, int | str]:
-        """The compiler's. On AMD a second stage would hold the next ratings in registers, which spill."""
+        """The compiler's options. On AMD a second stage would hold the next ratings in registers, which spill."""
         if self.backend == "hip":
             return {"num_warps": self.num_warps, "num_stages": 1, "matrix_instr_nonkdim": 16}
         options: dict[str, int | str] = {"num_warps": self.num_warps, "num_stages": 2}
@@ -113,7 +115,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Grid:
-    """How the ratings are dealt out: program (g, s) takes user blocks g, g + groups, ... and items of split s."""
+    """The launch grid: program (g, s) takes user blocks g, g + groups, ... and the item tiles of split s."""
 
     groups: int
     splits: int
@@ -123,9 +125,9 @@ class Grid:
 
 
 def factor_columns(rank: int) -> tuple[int, bool]:
-    """Columns BK of the padded factors, and whether the bias gradients need sums since they have no columns.
+    """Return the columns BK of the padded factors, and whether bias gradients are summed, having no columns.
 
-    BK is a power of two, at least 16; the two extra columns are given up where they would double more than 32.
+    BK is a power of two, at least 16; the two extra columns are dropped if they would double a BK above 32.
     """
     padded, plain = (max(16, 1 << (columns - 1).bit_length()) for columns in (rank + 2, rank))
     return (plain, True) if padded > plain >= 64 else (padded, False)
@@ -135,12 +137,11 @@ def pick(
     target: Target, rank: int, precision: str, deterministic: bool, parameter_bytes: int = 4, aligned: bool = True,
     packed: bool = False,
 ) -> Config:  # fmt: skip
-    """The build for a target.
+    """Return the build for a target.
 
     Args:
-        deterministic: each group of programs has a dB of its own, which takes more registers.
-        aligned: ratings and mask can be loaded in vectors; loads one by one take registers for their addresses.
-            Then the tile is the more frugal one, halved.
+        deterministic: each group of programs has its own dB.
+        aligned: ratings and mask can be loaded in vectors.
         packed: the mask is packed in bits.
 
     Raises:
@@ -149,38 +150,26 @@ def pick(
     if rank > MAX_RANK and target.backend != "interpreter":
         raise NotShipped(f"rank {rank}: the largest is {MAX_RANK}")
     precision = "float64" if parameter_bytes == 8 else precision
-    table = _table(target)
-    if precision not in table:
-        raise NotShipped(f"precision {precision}: {target.backend} has {', '.join(table) or 'none'} on this device")
+    rows = _rows(target)
+    if precision not in rows:
+        raise NotShipped(f"precision {precision}: {target.backend} has {', '.join(rows) or 'none'} on this device")
     BK, sums = factor_columns(rank)
     width = f"{BK}s" if sums else f"{BK}"
-    tile = table[precision].split()[WIDTHS.index(width if rank <= WIDEST else "wide")]
+    row = rows[precision][width if rank <= WIDEST else "wide"]
     atomics = target.name not in WITHOUT_ATOMICS
-    tile, exclusive, single, bits = (tile + "|||").split("|")[:4]
-    if deterministic or not atomics or not aligned:
-        tile = exclusive or tile
-    if packed:
-        tile = bits or tile
-    halved = not aligned and not single
-    if not aligned:
-        tile = single or tile
-    if tile == "-":
+    tile = row.tile(deterministic or not atomics, aligned, packed)
+    if tile == SPILLS:
         raise NotShipped(f"rank {rank} at precision {precision}: every tile that was tried spills registers")
-    parts = TILE.fullmatch(tile)
-    assert parts is not None  # the table's are all of that form
-    *numbers, frugal = parts.groups("0")
-    BM, BN, num_warps, chunk, resident = map(int, numbers)
-    if chunk:
-        BK, sums = -(-rank // chunk) * chunk, True
-    if halved:
-        BM, BN = (BM, BN // 2) if BN > 16 else (max(16, BM // 2), BN)
+    if tile.chunk:
+        BK, sums = -(-rank // tile.chunk) * tile.chunk, True
     return Config(
-        ARITHMETIC[precision], BM, BN, BK, sums, chunk, num_warps, target.backend, atomics, resident, frugal == "~"
-    )
+        ARITHMETIC[precision], tile.BM, tile.BN, BK, sums, tile.chunk, tile.num_warps, target.backend, atomics,
+        tile.resident, tile.frugal,
+    )  # fmt: skip
 
 
-def _table(target: Target) -> dict[str, str]:
-    """Tiles by precision. A device without a table of its own gets that of its generation, or the most frugal one."""
+def _rows(target: Target) -> dict[str, dict[str, Row]]:
+    """Return rows by precision and width. An unknown device gets those of its generation, or the most frugal ones."""
     if target.backend == "interpreter":
         return dict.fromkeys(ARITHMETIC, INTERPRETED)
     if target.name in TILES:
@@ -198,9 +187,9 @@ def _table(target: Target) -> dict[str, str]:
 
 
 def deal(target: Target, config: Config, m: int, n: int, deterministic: bool, parameter_bytes: int = 4) -> Grid:
-    """Programs enough to fill the device, with partial gradients within the bound of `WORKSPACE_BYTES`.
+    """Return a grid with enough programs to fill the device, and partial gradients within `WORKSPACE_BYTES`.
 
-    Each split has a dA of its own, and where deterministic each group a dB of its own.
+    Each split has its own dA and, if deterministic, each group its own dB.
     """
     user_blocks, tiles = -(-m // config.BM), -(-n // config.BN)
     row = config.BK * parameter_bytes
@@ -212,7 +201,7 @@ def deal(target: Target, config: Config, m: int, n: int, deterministic: bool, pa
     else:
         groups = splits = 1
         while groups * splits < DETERMINISTIC_PROGRAMS:
-            # The next program goes where its partial gradients cost least for the programs that it adds.
+            # Add the group or the split whose partial gradients cost the fewest bytes per added program.
             options = [
                 (dB_bytes / splits, groups + 1, splits, groups < user_blocks),
                 (dA_bytes / groups, groups, splits + 1, splits < tiles),

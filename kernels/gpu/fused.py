@@ -6,43 +6,44 @@ The factors come padded, A = [P, 0, 1, 0...] and B = [Q, 1, 0, 0...], in rows of
     dA = E B                                                # column rank sums the rows:       dbu
     dB = E' A                                               # column rank + 1 sums the columns: dbi
 
-A program owns BM users at a time: it keeps A and dA and walks tiles of BN items.
+A program owns BM users at a time: it keeps A and dA and loops over tiles of BN items.
 """
 
 import triton
 import triton.language as tl
-from triton.language import sum as tl_sum
+from triton.language import sum as tl_sum  # a global name of this module, so that interpret.py can replace it
 
 MISSING_CODE = tl.constexpr(255)
 
 
 @triton.jit(do_not_specialize=["M", "user_blocks", "tiles", "tiles_per_split"])
 def fused_step(
-    a_ptr, b_ptr,  # padded factors, rows up to whole tiles: (users, BK), (items, BK); where SPLIT, high then low halves
+    a_ptr, b_ptr,  # padded factors, rows up to whole tiles: (users, BK), (items, BK); if SPLIT, high then low halves
     bu_ptr, bi_ptr,  # user bias + global bias, item bias
     ratings_ptr, mask_ptr,  # (M, N), any strides; mask None: NaN = missing, integers all observed
-    scale_ptr,  # (1,) where ratings are codes, value = code * scale and 255 = missing; else None
-    da_ptr, db_ptr,  # slices of (users, BK), one for each split; slices of (items, BK), zeroed
-    dbu_ptr, dbi_ptr,  # bias gradients where the factors have no columns for them (SUMS), else None
+    scale_ptr,  # (1,) if ratings are codes: value = code * scale, 255 = missing; else None
+    da_ptr, db_ptr,  # slices of (users, BK), one per split; slices of (items, BK), zeroed
+    dbu_ptr, dbi_ptr,  # bias gradients if the factors have no columns for them (SUMS), else None
     sse_ptr,  # (programs, BM) float64
     M, N,
     stride_rm, stride_rn, stride_mm, stride_mn,
-    user_blocks, tiles, tiles_per_split,
-    walks_ptr, lengths_ptr,  # (user_blocks, tiles) tiles to walk, (user_blocks,) how many; None: all in order
-    db_slice,  # 0: every program adds into one dB; else rows to a dB of the program's own
+    user_blocks, tiles, tiles_per_split,  # a program is one (group of user blocks, split of item tiles): config.Grid
+    tile_lists_ptr, tile_counts_ptr,  # (user_blocks, tiles) occupied tiles first, (user_blocks,); None: all in order
+    db_slice,  # 0: every program adds into one dB; else the rows of dB that each group has to itself
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-    LANES: tl.constexpr,  # squared errors kept a user: as few as a thread can reach by adding elements of its own
+    LANES: tl.constexpr,  # partial sums of squared errors per user: config.Config.lanes
     BITS: tl.constexpr,  # the mask is packed: bit c % 32 of word c // 32
     SUMS: tl.constexpr, GRADIENTS: tl.constexpr,
-    ATOMIC: tl.constexpr,  # False, where dB is a program's own: plain loads and stores
+    ATOMIC: tl.constexpr,  # False if no other program adds into the same dB: plain loads and stores
     PERSISTENT: tl.constexpr,  # a program takes user blocks group, group + groups, ...; else one, in fewer registers
     SPLIT: tl.constexpr,  # mantissa bits of a float32 that go to its low half; 0: operands stay whole
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     dtype = bu_ptr.dtype.element_ty
     group, split = tl.program_id(0), tl.program_id(1)
-    m, n, k = tl.arange(0, BM), tl.arange(0, BN), tl.arange(0, BK)
-    a_tile, b_tile = m[:, None] * BK + k[None, :], n[:, None] * BK + k[None, :]  # [BM, BK], [BN, BK]
+    offs_m, offs_n, offs_k = tl.arange(0, BM), tl.arange(0, BN), tl.arange(0, BK)
+    offs_a = offs_m[:, None] * BK + offs_k[None, :]  # [BM, BK]
+    offs_b = offs_n[:, None] * BK + offs_k[None, :]  # [BN, BK]
     a_low_ptr = a_ptr + tl.cast(user_blocks, tl.int64) * (BM * BK)
     b_low_ptr = b_ptr + tl.cast(tiles, tl.int64) * (BN * BK)
     sse = tl.full([BM, LANES], 0, dtype)
@@ -50,27 +51,23 @@ def fused_step(
     last, stride = (user_blocks, tl.num_programs(0)) if PERSISTENT else (group + 1, 1)
     for user_block in range(group, last, stride):
         i = tl.cast(user_block, tl.int64) * BM
-        A = tl.load(a_ptr + i * BK + a_tile)  # [BM, BK]
-        A_low = tl.load(a_low_ptr + i * BK + a_tile) if SPLIT else A
-        bu = tl.load(bu_ptr + i + m)  # [BM]
-        users = m < M - user_block * BM  # [BM]
-        # Rows past M stand for row M - 1: a load is cheaper where only columns have a bound.
-        rows = tl.minimum(m, M - 1 - user_block * BM).to(tl.int64)[:, None] * stride_rm  # [BM, 1]
-        ratings_tile = i * stride_rm + rows + n.to(tl.int64)[None, :] * stride_rn  # [BM, BN]
+        A = tl.load(a_ptr + i * BK + offs_a)  # [BM, BK]
+        A_low = low_half(A, a_low_ptr + i * BK + offs_a, SPLIT)
+        bu, mask_m, offs_r = user_rows(user_block, i, offs_m, offs_n, bu_ptr, M, stride_rm, stride_rn, BM)
         dA = tl.full([BM, BK], 0, dtype)
         dbu = tl.full([BM], 0, dtype)
 
-        first, walk, lead = part_of_walk(user_block, group, split, tiles, tiles_per_split, lengths_ptr)
-        for step in range(walk):
-            tile = tile_at(step, first, walk, lead, user_block, tiles, walks_ptr)
+        first, count, start = staggered_split(user_block, group, split, tiles, tiles_per_split, tile_counts_ptr)
+        for step in range(count):
+            tile = scheduled_tile(step, first, count, start, user_block, tiles, tile_lists_ptr)
             j = tile.to(tl.int64) * BN
-            B = tl.load(b_ptr + j * BK + b_tile)  # [BN, BK]
-            B_low = tl.load(b_low_ptr + j * BK + b_tile) if SPLIT else B
-            bi = tl.load(bi_ptr + j + n)  # [BN]
-            items = (n < N - tile * BN)[None, :]  # [1, BN]
-            R, observed = observe(
-                ratings_ptr + j * stride_rn + ratings_tile, mask_ptr, scale, i, j, stride_mm, stride_mn,
-                users, items, m, n, dtype, BN, BITS,
+            B = tl.load(b_ptr + j * BK + offs_b)  # [BN, BK]
+            B_low = low_half(B, b_low_ptr + j * BK + offs_b, SPLIT)
+            bi = tl.load(bi_ptr + j + offs_n)  # [BN]
+            mask_n = offs_n < N - tile * BN  # [BN]
+            R, observed = load_ratings(
+                ratings_ptr + j * stride_rn + offs_r, mask_ptr, scale, i, j, stride_mm, stride_mn,
+                mask_m, mask_n, offs_m, offs_n, dtype, BN, BITS,
             )  # fmt: skip
 
             # The ratings stay out of the product's accumulator: loads that feed one are not pipelined.
@@ -87,51 +84,70 @@ def fused_step(
                 dB = tl.full([BN, BK], 0, dtype)
                 dB = product(tl.trans(E), tl.trans(E_low), A, A_low, dB, SPLIT, PRECISION)  # [BN, BK]
                 row = group.to(tl.int64) * db_slice + j
-                add(db_ptr + row * BK + b_tile, dB, ATOMIC)
+                add(db_ptr + row * BK + offs_b, dB, ATOMIC)
                 if SUMS:
-                    add(dbi_ptr + row + n, d_bi, ATOMIC)
+                    add(dbi_ptr + row + offs_n, d_bi, ATOMIC)
 
         if GRADIENTS:
             row = split.to(tl.int64) * user_blocks * BM + i
-            tl.store(da_ptr + row * BK + a_tile, dA)
+            tl.store(da_ptr + row * BK + offs_a, dA)
             if SUMS:
-                tl.store(dbu_ptr + row + m, dbu)
+                tl.store(dbu_ptr + row + offs_m, dbu)
 
     program = group.to(tl.int64) * tl.num_programs(1) + split
-    tl.store(sse_ptr + program * BM + m, tl_sum(sse, 1).to(tl.float64))
+    tl.store(sse_ptr + program * BM + offs_m, tl_sum(sse, 1).to(tl.float64))
 
 
 @triton.jit
-def part_of_walk(user_block, group, split, tiles, tiles_per_split, lengths_ptr):
-    """Where a split begins on a user block's walk, its steps, and by how many a group starts ahead of the first.
+def staggered_split(user_block, group, split, tiles, tiles_per_split, tile_counts_ptr):
+    """Return which tiles of a user block a split takes: the first, how many, and the one of these to start with.
 
-    Groups start apart, so that few programs add to one dB tile at a time.
+    Groups start at different tiles (a swizzled schedule), so that few programs add to one tile of dB at a time.
     """
     length = tiles
-    if lengths_ptr is not None:
-        length = tl.load(lengths_ptr + user_block)
+    if tile_counts_ptr is not None:
+        length = tl.load(tile_counts_ptr + user_block)
         tiles_per_split = (length + tl.num_programs(1) - 1) // tl.num_programs(1)
     first = split * tiles_per_split
-    walk = tl.maximum(tl.minimum(tiles_per_split, length - first), 0)
-    return first, walk, group % tl.maximum(walk, 1)
+    count = tl.maximum(tl.minimum(tiles_per_split, length - first), 0)
+    return first, count, group % tl.maximum(count, 1)
 
 
 @triton.jit
-def tile_at(step, first, walk, lead, user_block, tiles, walks_ptr):
-    tile = first + tl.where(step < walk - lead, step + lead, step + lead - walk)
-    if walks_ptr is not None:
-        tile = tl.load(walks_ptr + tl.cast(user_block, tl.int64) * tiles + tile)
+def scheduled_tile(step, first, count, start, user_block, tiles, tile_lists_ptr):
+    """Return the tile of a step: `start`, and on to the end of the split; then the split's tiles before `start`."""
+    tile = first + tl.where(step < count - start, step + start, step + start - count)
+    if tile_lists_ptr is not None:
+        tile = tl.load(tile_lists_ptr + tl.cast(user_block, tl.int64) * tiles + tile)
     return tile
 
 
 @triton.jit
-def observe(
-    rating_ptrs, mask_ptr, scale, i, j, stride_mm, stride_mn, users, items, m, n,
+def user_rows(user_block, i, offs_m, offs_n, bu_ptr, M, stride_rm, stride_rn, BM: tl.constexpr):
+    """Return what a block of users has in common for all tiles: bias, mask_m, offsets of the ratings of item tile 0."""
+    bu = tl.load(bu_ptr + i + offs_m)  # [BM]
+    mask_m = offs_m < M - user_block * BM  # [BM]
+    # Rows past M stand for row M - 1: a load is cheaper if only columns have a bound.
+    rows = tl.minimum(offs_m, M - 1 - user_block * BM).to(tl.int64)[:, None] * stride_rm  # [BM, 1]
+    offs_r = i * stride_rm + rows + offs_n.to(tl.int64)[None, :] * stride_rn  # [BM, BN]
+    return bu, mask_m, offs_r
+
+
+@triton.jit
+def low_half(high, low_ptrs, SPLIT: tl.constexpr):
+    """Return an operand's low half. Unless SPLIT there is none: the operand itself stands in for it, never used."""
+    low = tl.load(low_ptrs) if SPLIT else high
+    return low
+
+
+@triton.jit
+def load_ratings(
+    rating_ptrs, mask_ptr, scale, i, j, stride_mm, stride_mn, mask_m, mask_n, offs_m, offs_n,
     dtype: tl.constexpr, BN: tl.constexpr, BITS: tl.constexpr,
 ):  # fmt: skip
-    """The tile of ratings from row i and column j on, decoded, and where it is observed. [BM, BN] each"""
-    inside = users[:, None] & items
-    bounds = items if mask_ptr is None or BITS else inside  # those of the mask's own load, where it has one
+    """Return the tile of ratings at row i and column j, decoded, and where it is observed. [BM, BN] each"""
+    inside = mask_m[:, None] & mask_n[None, :]
+    bounds = mask_n[None, :] if mask_ptr is None or BITS else inside  # a byte mask's own load has both bounds
     rating = tl.load(rating_ptrs, mask=bounds, other=0)
     R = rating.to(dtype)
     if scale is not None:
@@ -140,42 +156,45 @@ def observe(
     elif mask_ptr is None:
         observed = inside & (R == R)
     else:
-        observed = observed_in(mask_ptr + i * stride_mm, j, stride_mm, stride_mn, inside, users, m, n, BN, BITS)
+        rows_ptr = mask_ptr + i * stride_mm
+        observed = load_mask(rows_ptr, j, stride_mm, stride_mn, inside, mask_m, offs_m, offs_n, BN, BITS)
     return R, observed
 
 
 @triton.jit
-def add(pointers, values, ATOMIC: tl.constexpr):
+def add(ptrs, values, ATOMIC: tl.constexpr):
+    """Add a tile to memory, atomically if other programs add there too."""
     if ATOMIC:
-        tl.atomic_add(pointers, values, sem="relaxed")
+        tl.atomic_add(ptrs, values, sem="relaxed")
     else:
         tl.debug_barrier()  # threads may hold copies: all have stored before one loads, and loaded before one stores
-        total = tl.load(pointers) + values
+        total = tl.load(ptrs) + values
         tl.debug_barrier()
-        tl.store(pointers, total)
+        tl.store(ptrs, total)
 
 
 @triton.jit
-def observed_in(rows_ptr, j, stride_mm, stride_mn, inside, users, m, n, BN: tl.constexpr, BITS: tl.constexpr):
-    """Where the mask's tile, from the row at `rows_ptr` and column j on, is not zero. [BM, BN]"""
+def load_mask(rows_ptr, j, stride_mm, stride_mn, inside, mask_m, offs_m, offs_n, BN: tl.constexpr, BITS: tl.constexpr):
+    """Return where the tile of the mask, with first row at `rows_ptr` and first column j, is not zero. [BM, BN]"""
     if BITS:
-        words_ptr = rows_ptr + m.to(tl.int64) * stride_mm + j // 32
-        word = tl.load(words_ptr, mask=users, other=0)[:, None]  # [BM, 1]
+        word_ptrs = rows_ptr + offs_m.to(tl.int64) * stride_mm + j // 32
+        word = tl.load(word_ptrs, mask=mask_m, other=0)[:, None]  # [BM, 1]
         if BN > 32:
-            word = tl.where((n < 32)[None, :], word, tl.load(words_ptr + 1, mask=users, other=0)[:, None])  # [BM, BN]
-        observed = inside & ((word & (1 << (j.to(tl.int32) % 32 + n % 32))[None, :]) != 0)
+            second = tl.load(word_ptrs + 1, mask=mask_m, other=0)[:, None]
+            word = tl.where((offs_n < 32)[None, :], word, second)  # [BM, BN]
+        observed = inside & ((word & (1 << (j.to(tl.int32) % 32 + offs_n % 32))[None, :]) != 0)
     else:
-        weights_ptr = rows_ptr + j * stride_mn + m.to(tl.int64)[:, None] * stride_mm
-        weight = tl.load(weights_ptr + n.to(tl.int64)[None, :] * stride_mn, mask=inside, other=0)
+        weight_ptrs = rows_ptr + j * stride_mn + offs_m.to(tl.int64)[:, None] * stride_mm
+        weight = tl.load(weight_ptrs + offs_n.to(tl.int64)[None, :] * stride_mn, mask=inside, other=0)
         if weight.dtype == tl.bfloat16:
-            weight = weight.to(tl.float32)  # the interpreter compares bit patterns, where -0 is not 0
+            weight = weight.to(tl.float32)  # the interpreter compares bit patterns, in which -0 is not 0
         observed = weight != 0
     return observed
 
 
 @triton.jit
 def halves(x, dtype: tl.constexpr, SPLIT: tl.constexpr):
-    """x = high + low: x rounded to its upper mantissa bits, and the rest."""
+    """Return x = high + low: x rounded to its upper mantissa bits, and the rest. Unless SPLIT, x twice."""
     if SPLIT:
         bits = x.to(tl.int32, bitcast=True) + (1 << (SPLIT - 1))
         high = (bits & (-1 << SPLIT)).to(tl.float32, bitcast=True)
@@ -189,7 +208,7 @@ def halves(x, dtype: tl.constexpr, SPLIT: tl.constexpr):
 
 @triton.jit
 def product(x, x_low, y, y_low, total, SPLIT: tl.constexpr, PRECISION: tl.constexpr):
-    """total + x y; of halves all but the product of the two low ones."""
+    """Return total + x y; of halves, all products but that of the two low ones."""
     if SPLIT:
         total = tl.dot(x_low, y, total, input_precision=PRECISION, out_dtype=total.dtype)
         total = tl.dot(x, y_low, total, input_precision=PRECISION, out_dtype=total.dtype)

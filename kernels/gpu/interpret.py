@@ -13,46 +13,46 @@ from kernels.gpu import config
 from kernels.problem import Grads, Problem
 
 TARGET = config.Target("cpu", multiprocessors=1, shared_bytes=1 << 30)
-_patching = threading.Lock()  # while it runs, the interpreter replaces parts of triton.language
+_patching = threading.Lock()  # the interpreter replaces parts of triton.language while it runs
 
 
 def unavailable(problem: Problem | None = None, precision: str = "ieee", deterministic: bool = False) -> str:
-    """Why this backend cannot run the problem, or anything where it is None; empty where it can."""
+    """Return why this backend cannot run the problem, or anything on this machine if it is None; empty if it can."""
     try:
         import triton  # noqa: F401
     except ImportError as error:
         return f"triton cannot be imported ({error})"
-    if problem is not None and problem.ratings.device.type != "cpu":
-        return f"the interpreter takes CPU tensors, got {problem.ratings.device}"
+    if problem is not None and problem.device.type != "cpu":
+        return f"the interpreter takes CPU tensors, got {problem.device}"
     return ""
 
 
 def step(problem: Problem, precision: str, deterministic: bool, gradients: bool) -> tuple[Tensor, Grads | None]:
-    """Loss (0-d float64) and, where asked for, gradients; all in the parameters' dtype, whatever the precision.
+    """Return the loss (0-d float64) and, if requested, the gradients, in the parameters' dtype whatever the precision.
 
-    The three products of split operands are formed as on a device, but from halves of float32: no bfloat16 here.
+    Products of split operands are formed as on a device, but the halves are float32: the interpreter has no bfloat16.
     """
-    from kernels.gpu.plan import plan_step
+    from kernels.gpu.plan import plan_launches
 
     precision = "tf32x3" if precision in ("tf32x3", "bf16x3") else "ieee"
-    plan = plan_step(problem, TARGET, precision, deterministic, gradients)
+    plan = plan_launches(problem, TARGET, precision, deterministic, gradients)
     for call in plan.calls:
         run(call)
     return plan.result()
 
 
 def run(call: Any) -> None:
-    """One `plan.KernelCall` in the interpreter."""
+    """Run one `plan.KernelCall` in the interpreter."""
     with _patching:
         interpreted(call.kernel)[call.grid](**call.arguments, **call.constants)
 
 
 @functools.cache
 def interpreted(kernel: Any) -> Any:
-    """The kernel's source once more, for the interpreter.
+    """Return a second version of the kernel, for the interpreter.
 
-    Triton decides at decoration time whether a function is interpreted. The twin is made from the plain
-    Python function with globals of its own, so that the compiled kernel and its module stay as they are.
+    Triton decides when a function is decorated whether it is interpreted. The second version is made from the plain
+    Python function and a copy of its globals, which leaves the compiled kernel and its module untouched.
     """
     from triton.runtime.interpreter import InterpretedFunction
 
@@ -60,7 +60,7 @@ def interpreted(kernel: Any) -> Any:
 
 
 def _rebound(kernel: Any) -> types.FunctionType:
-    """The kernel's Python function, the jitted functions it calls replaced by interpretable ones."""
+    """Return the kernel's Python function, with interpreted versions of the jitted functions that it calls."""
     import triton.language as tl
     from triton.runtime.interpreter import InterpretedFunction
     from triton.runtime.jit import JITFunction

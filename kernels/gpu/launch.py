@@ -11,11 +11,11 @@ from torch import Tensor
 from kernels.gpu import config
 from kernels.problem import Grads, Problem
 
-DEVICES = ("cuda", "xpu")  # ROCm calls itself cuda
+DEVICES = ("cuda", "xpu")  # PyTorch calls ROCm devices cuda
 
 
 def unavailable(problem: Problem | None = None, precision: str = "ieee", deterministic: bool = False) -> str:
-    """Why this backend cannot run the problem, or anything where it is None; empty where it can."""
+    """Return why this backend cannot run the problem, or anything on this machine if it is None; empty if it can."""
     try:
         import triton  # noqa: F401
     except ImportError as error:
@@ -23,12 +23,12 @@ def unavailable(problem: Problem | None = None, precision: str = "ieee", determi
     if problem is None:
         present = any(getattr(torch, device).is_available() for device in DEVICES)
         return "" if present else "no CUDA, ROCm or XPU device"
-    device = problem.ratings.device
+    device = problem.device
     if device.type not in DEVICES:
         return f"the kernel takes CUDA, ROCm or XPU tensors, got {device}"
     target = target_of(device)
     try:
-        config.pick(target, problem.shape[2], precision, deterministic, problem.user_factors.element_size())
+        config.pick(target, problem.shape[2], precision, deterministic, problem.dtype.itemsize)
     except config.NotShipped as reason:
         return f"not shipped for {target.name}: {reason}"
     return ""
@@ -36,7 +36,7 @@ def unavailable(problem: Problem | None = None, precision: str = "ieee", determi
 
 @functools.cache
 def target_of(device: torch.device) -> config.Target:
-    """The target behind a device."""
+    """Return the target of a device."""
     if device.type == "xpu":
         xpu = torch.xpu.get_device_properties(device)
         return config.Target("xpu", xpu.gpu_subslice_count, xpu.local_mem_size)
@@ -47,17 +47,17 @@ def target_of(device: torch.device) -> config.Target:
 
 
 def step(problem: Problem, precision: str, deterministic: bool, gradients: bool) -> tuple[Tensor, Grads | None]:
-    """Loss (0-d float64) and, where asked for, gradients. Nothing here waits for the device, but a first tuning."""
+    """Return the loss (0-d float64) and, if requested, the gradients. Only a first tuning waits for the device."""
     from kernels.gpu import tune
-    from kernels.gpu.plan import plan_step
+    from kernels.gpu.plan import plan_launches
 
-    device = problem.ratings.device
+    device = problem.device
     target = target_of(device)
     select = {}
     if tune.enabled() and not deterministic and not _capturing(device):
         select["select"] = tune.selector(target, precision, functools.partial(_seconds, target, precision))
     with getattr(torch, device.type).device(device):
-        plan = plan_step(problem, target, precision, deterministic, gradients, **select)
+        plan = plan_launches(problem, target, precision, deterministic, gradients, **select)
         for call in plan.calls:
             _launch(call)
         return plan.result()
@@ -72,13 +72,13 @@ def _capturing(device: torch.device) -> bool:
 
 
 def _seconds(target: config.Target, precision: str, problem: Problem, build: config.Config) -> float:
-    """Median time of the pass with that build; infinite where it spills or does not fit."""
+    """Return the median time of the pass with that build, infinite if it spills or does not fit."""
     from triton.runtime.errors import OutOfResources
     from triton.testing import do_bench
 
-    from kernels.gpu.plan import plan_step
+    from kernels.gpu.plan import plan_launches
 
-    plan = plan_step(problem, target, precision, False, True, select=lambda _, __: build)
+    plan = plan_launches(problem, target, precision, False, True, select=lambda _, __: build)
     try:
         compiled = _launch(plan.calls[0])
         if compiled.n_spills:

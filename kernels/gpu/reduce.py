@@ -1,4 +1,4 @@
-"""The second kernel: slices of partial gradients summed in a fixed order."""
+"""The second kernel: sums slices of partial gradients in a fixed order."""
 
 import triton
 import triton.language as tl
@@ -6,11 +6,11 @@ import triton.language as tl
 
 @triton.jit(do_not_specialize=["slices"])
 def sum_slices(partial_ptr, total_ptr, slices, length, BLOCK: tl.constexpr):
-    """total (length,) = partial (slices, length) summed from the first slice to the last."""
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
-    inside = at < length
-    total = tl.load(partial_ptr + at, mask=inside)
+    """Sum partial (slices, length) into total (length,), from the first slice to the last."""
+    offs = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
+    mask = offs < length
+    total = tl.load(partial_ptr + offs, mask=mask)
     for _ in range(1, slices):
         partial_ptr += length
-        total += tl.load(partial_ptr + at, mask=inside)
-    tl.store(total_ptr + at, total, mask=inside)
+        total += tl.load(partial_ptr + offs, mask=mask)
+    tl.store(total_ptr + offs, total, mask=mask)

@@ -1,78 +1,69 @@
-"""Tiles that fit a target's registers and shared memory: users x items x warps, for each width of the factors.
+"""Tiles, and the rows of the table in tile_table.py.
 
-`/c`: the factors in chunks of c columns; `a|b|c|d`: a where atomics add to dB, b where dB has a slice for each group of
-programs (deterministic, or no atomics), c where ratings are loaded one by one, d where the mask is packed in bits;
-without b or d it is a or b, without c half of that; `-`: nothing fits. Two things said to NVIDIA's assembler: `@n`,
-that registers need not suffice for more than n programs a multiprocessor, for more of which it spills some; `~`, not
-to spend registers on speed.
-
-Of the tiles that fit the one with the least modelled time; `mfbench inspect --all` compiles and checks every one.
+Of the tiles that fit a target's registers and shared memory a row has those with the least modelled time.
+`python -m mfbench.inspect.search` writes the rows; `mfbench inspect --all` compiles and checks every one.
 """
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 WIDTHS = ("16", "32", "64", "64s", "128", "128s", "wide")  # columns; s: bias gradients by sums; wide: above WIDEST
 WIDEST = 128  # rank
-INTERPRETED = "64x64x4 64x64x4 64x64x4 64x64x4 64x64x4 64x64x4 64x64x4/64"
-TILES: dict[str, dict[str, str]] = {
-    "sm_80": {
-        "ieee": "64x32x4 64x32x4 32x32x4 32x32x4||32x16x4~ 32x32x4 32x32x4|32x16x4|16x16x4@4 64x32x4/32~|64x32x8/32~",
-        "tf32x3": "64x64x4|64x32x4 64x32x4||64x16x4~ 64x32x4|32x32x4 64x32x4|32x32x4/64~ "
-        "32x32x4|32x16x4 32x32x4|32x16x8 32x32x4/64|32x32x4/64~",
-        "bf16x3": "64x64x4||64x32x8 64x64x4|32x32x4@1 64x32x4||64x16x4~ 64x32x4|64x16x4 "
-        "64x32x8|32x32x4 64x32x8|32x32x4 64x32x4/64~|64x32x4/32~",
-        "tf32": "64x64x4 64x64x4 64x64x4|64x32x4@1||64x32x4@1 64x32x4|64x32x8 "
-        "64x32x4|64x32x8 64x32x8|64x16x4~ 128x64x8/32|64x64x8/32",
-        "float64": "32x32x4 32x32x4 32x32x4 32x32x4|32x32x4/64 32x16x4 32x16x4 32x32x4/32",
-    },
-    "sm_86": {
-        "ieee": "32x32x4|32x32x4~ 32x32x4 32x16x4|32x16x4@5 32x16x4|32x16x4@4 "
-        "32x32x4 32x16x4||16x16x4@4 64x32x4/32|64x32x8/64",
-        "tf32x3": "64x32x4|64x32x4~ 64x32x4 32x32x4|32x32x4@1 32x16x4 32x16x4 32x16x8 64x32x4/64~|32x32x4/32",
-        "bf16x3": "64x32x4 64x32x4|32x32x4@1 64x32x4|64x16x4 64x16x4 32x32x4 32x32x4|32x16x4 64x64x8/32|64x32x4/64",
-        "tf32": "64x64x4|64x64x4@1 64x64x4 64x32x4|64x32x4@1 64x16x4|64x16x4@1 64x16x4 64x16x4 128x64x8/32",
-        "float64": "32x32x4 32x32x4 16x16x4|16x16x4@4|16x16x4@3 16x16x4|16x16x4@4 16x16x8 16x16x8|16x16x8@2 32x32x8/32",
-    },
-    "sm_90": {
-        "ieee": "64x32x4 64x32x4|32x32x4 32x16x4|32x16x4@3 32x32x4||32x16x4/32@3 "
-        "32x32x4 32x32x4||32x16x4/32 64x32x4/32||32x32x4/32@3",
-        "tf32x3": "64x32x4 64x32x4 64x16x4 64x16x4|32x16x4|16x16x4@3 32x16x4 32x16x8 64x64x8/64|64x32x8/64",
-        "bf16x3": "64x64x4 64x64x4 64x64x4|64x32x4 64x32x4 64x32x8 64x32x8|32x16x4 128x64x8/32||64x64x8/64",
-        "tf32": "64x64x4 64x64x4 64x64x4 64x64x4 64x32x4 64x32x4 64x64x8/64",
-        "float64": "32x32x4 32x32x4 32x32x4 32x32x4|32x32x4@1 32x16x4 16x16x4|16x16x8 32x32x4/32",
-    },
-    "sm_100": {
-        "ieee": "32x32x4 64x32x4|32x32x4|32x16x4@4 32x16x4 32x32x4|32x16x4@3 "
-        "32x16x4 32x16x4||16x16x4@4 64x32x4/32||32x32x4/32@3",
-        "tf32x3": "64x32x4 64x32x4 64x16x4 64x16x4 32x16x4 32x16x8 32x32x4/32|32x32x4/64",
-        "bf16x3": "64x64x4 64x64x4 64x32x4 64x32x4||64x16x4~ 64x16x4 64x16x4 64x64x8/64||64x32x8/32",
-        "tf32": "64x64x4 64x64x4 64x64x4|64x64x8 64x32x4 64x32x4 64x16x4 64x64x8/64|64x32x8/64",
-        "float64": "32x32x4 32x32x4 32x32x4 32x32x4|32x32x4@1 32x16x4 16x16x4 32x32x4/32@1|32x32x4/32",
-    },
-    "sm_120": {
-        "ieee": "32x32x4 32x16x4|32x16x4@4 32x16x4|32x16x4@4 32x16x4|32x16x4@3 "
-        "32x32x4 32x16x4||16x16x4@4 64x32x4/32||32x32x4/32@3",
-        "tf32x3": "64x32x4|64x32x4@2 64x16x4||32x16x4@3 64x16x4|32x32x4~ 32x16x4|32x16x4@1 32x16x4 32x16x8 32x32x4/64",
-        "bf16x3": "64x32x4 64x32x4|32x32x4 64x16x4 64x16x4 32x16x4 32x16x4 64x32x4/64|64x32x4/32",
-        "tf32": "64x64x4 64x64x4 64x32x4 64x16x4 64x16x4 64x16x4 64x64x8/64",
-    },
-    "gfx942": {
-        "ieee": "64x64x4 64x64x4 64x32x4 64x32x4 64x32x4 64x32x4 128x64x8/32",
-        "bf16x3": "64x64x4 64x64x4 64x32x4 64x32x4 64x32x4 64x32x4 64x64x4/64",
-        "tf32": "64x64x4 64x64x4 64x32x4 64x32x4 64x32x4 64x32x4 64x64x4/64",
-    },
-    "gfx950": {
-        "ieee": "64x64x4 64x64x4 64x32x4 64x32x4 64x32x4 64x32x4 128x64x8/32",
-        "bf16x3": "64x64x4 64x64x4 64x32x4 64x32x4 64x32x4 64x32x4 64x64x4/64",
-    },
-    "gfx90a": {
-        "ieee": "64x64x4 64x64x4 64x32x4 64x32x4 128x64x8/32 128x64x8/32 128x64x8/32",
-        "bf16x3": "64x64x4 64x64x4 64x32x4 64x32x4 64x64x4/64 64x64x4/64 64x64x4/64",
-    },
-    "gfx1100": {
-        "ieee": "32x32x8 32x32x8 32x32x4/16 32x32x4/16 32x32x4/16 32x32x4/16 32x32x4/16",
-        "bf16x3": "32x32x4 32x32x4 32x32x4/16 32x32x4/16 32x32x4/16 32x32x4/16 32x32x4/16",
-    },
-    "gfx1201": {
-        "ieee": "32x32x8 32x32x8 32x32x4/16 32x32x4/16 32x32x4/16 32x32x4/16 32x32x4/16",
-        "bf16x3": "32x32x4 32x32x4 32x32x4|32x16x4 32x16x4 32x32x4/32 32x32x4/32 32x32x4/32",
-    },
-}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What a program works on at a time, and what the assembler is asked for."""
+
+    BM: int  # users
+    BN: int  # items
+    num_warps: int
+    chunk: int = 0  # columns of the factors at a time; 0: all, and the users' stay in registers
+    resident: int = 0  # registers for this many programs per multiprocessor suffice (ptxas); 0: ptxas decides
+    frugal: bool = False  # ptxas spends no registers on speed
+
+    def halved(self) -> Tile:
+        """Return the tile with half of its items, or of its users if it has no more than 16 items."""
+        if self.BN > 16:
+            return replace(self, BN=self.BN // 2)
+        return replace(self, BM=max(16, self.BM // 2))
+
+
+SPILLS = Tile(0, 0, 0)  # in a row: every tile that was tried spills registers
+
+
+@dataclass(frozen=True)
+class Row:
+    """The tiles of one target, precision and width, one for each way of reading and adding.
+
+    They differ since slices of dB, addresses of single ratings and unpacking of bits each take registers.
+    """
+
+    target: str
+    precision: str
+    width: str
+    fast: Tile  # all programs add into one dB, by atomics
+    exclusive: Tile | None = None  # each group of programs has its own dB; None: as fast
+    unaligned: Tile | None = None  # ratings are loaded one by one, not in vectors; None: half of the tile else used
+    packed: Tile | None = None  # the mask is packed in bits; None: as fast or exclusive
+
+    def tile(self, exclusive: bool, aligned: bool, packed: bool) -> Tile:
+        """Return the tile for a launch. Unaligned ones use that for exclusive dB, which takes fewer registers."""
+        if not aligned and self.unaligned is not None:
+            return self.unaligned
+        tile = (self.exclusive if exclusive or not aligned else None) or self.fast
+        if packed:
+            tile = self.packed or tile
+        return tile if aligned or tile == SPILLS else tile.halved()
+
+
+Rows = dict[str, dict[str, dict[str, Row]]]  # by target, precision and width
+
+
+def nested(table: list[Row]) -> Rows:
+    """Return the rows by target, precision and width."""
+    rows: Rows = {}
+    for row in table:
+        rows.setdefault(row.target, {}).setdefault(row.precision, {})[row.width] = row
+    return rows

@@ -1,1 +1,1 @@
-"""What each command does behind its options; `mfbench.cli` has the options."""
+"""The commands: their options and their text; the work is done in the rooms below."""

@@ -1,16 +1,16 @@
-"""`mfbench doctor` and `mfbench list`: what this machine can run and why not, and what there is to name."""
+"""`mfbench doctor` and `mfbench list`: what this machine can run, and the names that options take."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
 from typing import Any
 
+import click
 import torch
 
 import kernels
-import mfbench
-import reference
 from mfbench.errors import DataUnavailable
+from mfbench.installation import ROOT
 from mfbench.problems import datasets
 from mfbench.problems.cases import load_suite, suite_names
 from mfbench.providers import registry
@@ -18,9 +18,26 @@ from mfbench.results import environment
 
 Findings = dict[str, Any]
 
+PACKAGES = ("kernels", "mfbench", "reference")
+
+
+def doctor(as_json: bool) -> int:
+    """Print what this machine can run; return the exit code."""
+    return _print(examine(), as_json)
+
+
+def catalogue(as_json: bool) -> int:
+    """Print the names that options take; return the exit code."""
+    return _print(names(), as_json)
+
+
+def _print(findings: Findings, as_json: bool) -> int:
+    click.echo(json.dumps(findings, indent=2) if as_json else text(findings))
+    return 0
+
 
 def examine() -> Findings:
-    """Machine, versions, backends and data sets with the reason where one cannot be used."""
+    """Return machine, versions, backends and data sets, with the reason if one cannot be used."""
     return {
         "machine": {
             "cpu": environment.cpu_name(),
@@ -29,9 +46,7 @@ def examine() -> Findings:
             "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else _no_gpu(),
         },
         "versions": environment.versions(),
-        "packages": {
-            module.__name__: str(Path(module.__file__ or "").parent) for module in (kernels, mfbench, reference)
-        },
+        "packages": {name: str(ROOT / name) for name in PACKAGES},
         "backends": {
             name: "available" if backend.available else f"not available: {backend.reason}"
             for name, backend in kernels.backends().items()
@@ -40,8 +55,8 @@ def examine() -> Findings:
     }
 
 
-def catalogue() -> Findings:
-    """Everything that an option can name, with what it is."""
+def names() -> Findings:
+    """Return everything that an option can name, with a description."""
     return {
         "suites": {name: load_suite(name).description for name in suite_names()},
         "providers": registry.names(),
@@ -54,7 +69,7 @@ def catalogue() -> Findings:
 
 
 def text(findings: Findings) -> str:
-    """Findings or a catalogue as indented lines."""
+    """Return findings as indented lines."""
     width = max(len(name) for section in findings.values() for name in section)
     lines = []
     for title, section in findings.items():

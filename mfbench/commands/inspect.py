@@ -1,4 +1,4 @@
-"""`mfbench inspect`: what the kernel compiles to for every target, no GPU needed."""
+"""`mfbench inspect`: what the kernel compiles to for every target, without a GPU."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from rich.text import Text
 from kernels.gpu.config import TARGETS
 from mfbench.errors import UsageError
 from mfbench.inspect import difference
-from mfbench.inspect.builds import ENCODINGS, MODES, PRECISIONS, RANKS, examine_all, specs, telling
-from mfbench.inspect.devices import DEVICES
-from mfbench.inspect.document import Build, Inspection, Spec  # fmt: skip
+from mfbench.inspect.builds import ENCODINGS, MODES, PRECISIONS, RANKS, distinct, examine_all, specs
+from mfbench.inspect.devices import DEVICE_RATES
+from mfbench.inspect.document import Build, Inspection, Spec
 from mfbench.report.terminal import Output
 
 NAMES = {"target": tuple(TARGETS), "precision": PRECISIONS, "encoding": tuple(ENCODINGS), "mode": MODES}
@@ -31,10 +31,10 @@ DEFAULT_RANKS = (30,)
 
 def command(chosen: dict[str, list[str] | None], everything: bool, jobs: int | None, other: Path | None,
             as_json: bool) -> int:  # fmt: skip
-    """Compile, show, and say by the exit code whether every shipped build is clean.
+    """Compile and print; return 1 if a shipped build is not clean.
 
     Raises:
-        UsageError: an option names nothing that there is, or the file to compare with cannot be read.
+        UsageError: an option has an unknown name, or the file to compare with cannot be read.
     """
     base = None if other is None else _read(other)
     inspection = inspect(_specs(chosen, everything), jobs)
@@ -47,7 +47,11 @@ def command(chosen: dict[str, list[str] | None], everything: bool, jobs: int | N
 
 
 def inspect(wanted: Sequence[Spec], jobs: int | None = None) -> Inspection:
-    """Compile and examine, with a bar on stderr; `jobs` processes, by default one a usable CPU.
+    """Compile and examine, with a progress bar on stderr.
+
+    Args:
+        wanted: the configurations.
+        jobs: processes to compile in; None: one per usable CPU.
 
     Raises:
         UsageError: triton cannot be imported.
@@ -55,7 +59,8 @@ def inspect(wanted: Sequence[Spec], jobs: int | None = None) -> Inspection:
     try:
         import triton
     except ImportError as error:
-        raise UsageError(f"inspect compiles by triton, which cannot be imported ({error})") from error
+        message = f"inspect needs triton, which cannot be imported ({error})"
+        raise UsageError(message, code="missing-package") from error
     jobs = min(jobs or len(os.sched_getaffinity(0)), max(1, len(wanted)))
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("compiling", total=len(wanted))
@@ -73,24 +78,27 @@ def _specs(chosen: dict[str, list[str] | None], everything: bool) -> list[Spec]:
         axes[axis] = chosen[axis] or (known if everything else DEFAULTS[axis])
         for name in axes[axis]:
             if name not in known:
-                raise UsageError(f"--{axis}: expected names of {', '.join(known)}; got {name!r}")
+                message = f"expected names of {', '.join(known)}; got {name!r}"
+                raise UsageError(message, code="bad-build", argument=axis)
     given = chosen["rank"]
     if given is not None and not all(rank.isdecimal() and 0 < int(rank) <= LARGEST_RANK for rank in given):
-        raise UsageError(f"--rank: expected whole numbers from 1 to {LARGEST_RANK}, got {','.join(given)!r}")
+        message = f"expected whole numbers from 1 to {LARGEST_RANK}, got {','.join(given)!r}"
+        raise UsageError(message, code="bad-build", argument="rank")
     ranks = list(dict.fromkeys(map(int, given))) if given else RANKS if everything else DEFAULT_RANKS
     wanted = specs(axes["target"], ranks, axes["precision"], axes["encoding"], axes["mode"])
-    return telling(wanted) if everything and not (chosen["encoding"] or chosen["mode"]) else wanted
+    return distinct(wanted) if everything and not (chosen["encoding"] or chosen["mode"]) else wanted
 
 
 def _read(path: Path) -> Inspection:
     try:
         return Inspection.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
+        raise UsageError(f"{path}: {error.strerror}", code="unreadable-file", argument="compare") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise UsageError(f"{path}: expected the output of `mfbench inspect --json`: {where}: {first['msg']}") from None
+        message = f"{path}: expected the output of `mfbench inspect --json`: {where}: {first['msg']}"
+        raise UsageError(message, code="bad-inspection", argument="compare") from None
 
 
 def _parts(inspection: Inspection) -> Iterable[RenderableType]:
@@ -110,16 +118,16 @@ def _parts(inspection: Inspection) -> Iterable[RenderableType]:
 
 
 LEGEND = (
-    "regs, stack: 32-bit registers and bytes a thread. shared: KiB. blk: programs that a multiprocessor holds at a "
-    "time. instr: instructions of the main loop a warp, mma: those of the matrix units. Modelled, from the main "
-    "loop and published rates: issue, the clocks to start a tile's instructions over those to read it from DRAM; "
-    "binds, the resource that takes longest; DRAM, the share of the memory's speed that this leaves; moved, "
-    "what a step of 16384 x 16384 moves, over one read of its ratings and mask.\n"
+    "regs, stack: 32-bit registers and bytes per thread. shared: KiB. blk: resident programs per multiprocessor. "
+    "instr: instructions of the main loop per warp, mma: those for the matrix units. Modelled from the main loop and "
+    "published rates: issue, clocks to issue a tile's instructions / clocks to read it from DRAM; binds, the resource "
+    "that takes longest; DRAM, the fraction of the memory bandwidth that this leaves; moved, bytes that a step of "
+    "16384 x 16384 moves / bytes of its ratings and mask.\n"
 )
 
 
 def table(builds: Sequence[Build]) -> RenderableType:
-    """A line a build, a block a target, encoding and mode."""
+    """Return one line per build, in blocks by target, encoding and mode."""
     blocks: list[RenderableType] = []
     for (target, encoding, mode), group in itertools.groupby(
         sorted(builds, key=_block_order), key=lambda build: (build.target, build.encoding, build.mode)
@@ -132,7 +140,7 @@ def table(builds: Sequence[Build]) -> RenderableType:
         for build in group:
             grid.add_row(*_row(build), style="" if build.ok else "red")
         limit = TARGETS[target].shared_bytes >> 10
-        title = f"{target} as {DEVICES[target].name}, {limit} KiB shared · {encoding} · {mode}"
+        title = f"{target} as {DEVICE_RATES[target].name}, {limit} KiB shared · {encoding} · {mode}"
         blocks += [Text(title, style="bold"), grid, Text()]
     return Group(*blocks)
 

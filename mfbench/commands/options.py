@@ -1,4 +1,4 @@
-"""The options that mean the same with every command, and the kinds of values that options take."""
+"""The options that mean the same with every command, and the types of their values."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from mfbench.errors import UsageError
+from mfbench.measure.options import DEVICES, RunOptions
+from mfbench.problems.bounds import DENSITY, MARGIN, RANK, SECONDS, SEED, THREADS, Bounds
 from mfbench.stats.margin import checked_margin
 
-DEFAULT_OUT = "mfbench-records.jsonl"
+SUITES = Path(__file__).parents[1] / "problems" / "suites"
+RATINGS_DTYPES = ("float64", "float32", "bfloat16", "float16", "uint8", "int8")
 
 
 class Finite(click.FloatRange):
-    """A number in a range; neither NaN nor infinite."""
+    """A number in a range, neither NaN nor infinite."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
@@ -29,6 +33,18 @@ class Finite(click.FloatRange):
         return "" if self.min is None and self.max is None else super()._describe_range()
 
 
+def number(bounds: Bounds) -> click.ParamType:
+    """Return the type of an option whose value lies in the bounds."""
+    high = None if bounds.high == math.inf else bounds.high
+    if bounds.whole:
+        return click.IntRange(int(bounds.low), None if high is None else int(high))
+    return Finite(bounds.low, high, min_open=bounds.above_low, max_open=bounds.below_high)
+
+
+def _margin(_: click.Context, __: click.Parameter, value: float) -> float:
+    return checked_margin(value)
+
+
 def _names(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> list[str] | None:
     if not values:
         return None
@@ -38,52 +54,59 @@ def _names(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> li
     return names
 
 
-def _margin(_: click.Context, __: click.Parameter, value: float) -> float:
-    return checked_margin(value)
+def _single(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> str | None:
+    found = _names(context, option, values)
+    if found and len(found) > 1:
+        message = f"expected one, got {', '.join(found)}; run {context.info_name} again for another"
+        raise UsageError(message, code="too-many", argument=option.name)
+    return found[0] if found else None
 
 
 def several(option: str, metavar: str, help: str) -> Callable[..., Any]:
-    """An option for one name or more, with commas between them or given again; None where it is not given."""
+    """Return an option for one or more names, separated by commas or repeated; None if not given."""
     return click.option(option, multiple=True, callback=_names, metavar=metavar, help=help)
 
 
+def single(option: str, metavar: str, help: str) -> Callable[..., Any]:
+    """Return an option for one name, which refuses several."""
+    return click.option(option, multiple=True, callback=_single, metavar=metavar, help=help)
+
+
 def _suites(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
-    """For the shell: the suites of that beginning, or else files. Read from names alone: completion is to be quick."""
-    names = sorted(path.stem for path in (Path(__file__).parents[1] / "problems" / "suites").glob("*.toml"))
+    """Complete the name of a suite, or else of a file, without parsing any suite."""
+    names = sorted(path.stem for path in SUITES.glob("*.toml"))
     return [CompletionItem(name) for name in names if name.startswith(begun)] or [CompletionItem(begun, type="file")]
 
 
 OPTIONS: dict[str, Callable[..., Any]] = {
-    "suite": click.option("--suite", default="quick", show_default=True, metavar="NAME|FILE.toml",
-                          shell_complete=_suites),
-    "device": click.option("--device", type=click.Choice(["cpu", "cuda", "all"]), help="Default: the best one here."),
+    "suite": click.option("--suite", metavar="NAME|FILE.toml", shell_complete=_suites,
+                          help="Default: quick; with --size, the one case that the options describe."),
+    "device": click.option("--device", type=click.Choice(DEVICES), help="Default: the best one here."),
     "provider": several("--provider", "A,B", "Also path/to/file.py:function; may be repeated."),
     "size": click.option("--size", multiple=True, metavar="MxN", help="Users x items; may be repeated."),
-    "rank": click.option("--rank", type=click.IntRange(0, 1 << 20)),
-    "density": click.option("--density", type=Finite(0, 1), help="Fraction observed."),
-    "ratings_dtype": click.option(
-        "--ratings-dtype", type=click.Choice(["float64", "float32", "bfloat16", "float16", "uint8", "int8"])
-    ),
+    "rank": click.option("--rank", type=number(RANK)),
+    "density": click.option("--density", type=number(DENSITY), help="Fraction observed."),
+    "ratings_dtype": click.option("--ratings-dtype", type=click.Choice(RATINGS_DTYPES)),
     "data": click.option("--data", metavar="NAME|FILE", help="A data set of `mfbench list`, or a file of ratings."),
-    "out": click.option("--out", default=DEFAULT_OUT, show_default=True, type=click.Path(path_type=Path)),
-    "resume": click.option("--resume", is_flag=True, help="Go on with the last run in --out."),
-    "seed": click.option("--seed", type=click.IntRange(0, 2**63 - 1)),
-    "threads": click.option("--threads", type=click.IntRange(1, 1024), help="Default: PyTorch's own choice."),
-    "baseline": click.option("--baseline", default="autograd", show_default=True, help="What speed-ups are against."),
-    "margin": click.option(
-        "--margin", type=Finite(min=0), default=0.02, show_default=True, callback=_margin,
-        help="Relative difference up to which two times count as the same: 0.05 is 5 per cent.",
-    ),
-    "budget": click.option(
-        "--budget", type=Finite(min=0, min_open=True), default=5.0, show_default=True,
-        metavar="SECONDS", help="Timing budget a case.",
-    ),
+    "out": click.option("--out", default=RunOptions.out, show_default=True, type=click.Path(path_type=Path)),
+    "resume": click.option("--resume", is_flag=True, help="Continue the last run in --out."),
+    "seed": click.option("--seed", type=number(SEED)),
+    "threads": click.option("--threads", type=number(THREADS), help="Default: PyTorch's own choice."),
+    "baseline": click.option("--baseline", default=RunOptions.baseline, show_default=True,
+                             help="What speed-ups are relative to."),
+    "margin": click.option("--margin", type=number(MARGIN), default=RunOptions.margin, show_default=True,
+                           callback=_margin,
+                           help="Relative difference up to which two times count as the same: 0.05 is 5 per cent."),
+    "budget": click.option("--budget", type=number(SECONDS), default=RunOptions.budget, show_default=True,
+                           metavar="SECONDS", help="Time to spend on timing each case."),
+    "time_limit": click.option("--time-limit", type=number(SECONDS), default=RunOptions.time_limit, show_default=True,
+                               metavar="SECONDS", help="Longest time for one answer of a provider."),
     "as_json": click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout."),
 }  # fmt: skip
 
 
 def options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The shared options of those names, in that order."""
+    """Return a decorator that adds the shared options of those names, in that order."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         return functools.reduce(lambda decorated, name: OPTIONS[name](decorated), reversed(names), command)

@@ -31,7 +31,8 @@ def command(
     """
     form = form or format_of(out, "out")
     if any(out.exists() and path.exists() and out.samefile(path) for path in paths):
-        raise UsageError(f"--out: expected another file than the records, got {out}")
+        message = f"expected another file than the records, got {out}"
+        raise UsageError(message, code="same-file", argument="out")
     found = evidence.load(paths)
     if form in ("html", "md"):
         require()
@@ -45,7 +46,8 @@ def command(
         from mfbench.report.exports import EXPORTS
 
         if plots is not None:
-            raise UsageError(f"--plots: needs a report in HTML or Markdown, got --format {form}")
+            message = f"needs a report in HTML or Markdown, got --format {form}"
+            raise UsageError(message, code="bad-format", argument="plots")
         _write(out, EXPORTS[form](found))
     for note in found.notes:
         log.note(note)
@@ -60,13 +62,13 @@ def _write(path: Path, content: str | bytes) -> None:
     try:
         if str(path) == "-":
             if sys.stdout is None:
-                raise UsageError("cannot write -: standard output is closed")
+                raise UsageError("cannot write -: standard output is closed", code="unwritable-output")
             sys.stdout.flush()
             sys.stdout.buffer.write(content)
         else:
             path.write_bytes(content)
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+        raise UsageError(f"cannot write {path}: {error.strerror}", code="unwritable-file") from None
 
 
 def _write_plots(what: Content, folder: Path, kind: str) -> None:
@@ -76,7 +78,8 @@ def _write_plots(what: Content, folder: Path, kind: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"--plots: cannot make the folder {folder}: {error.strerror}") from None
+        message = f"cannot make the folder {folder}: {error.strerror}"
+        raise UsageError(message, code="unwritable-file", argument="plots") from None
     for plot in [*page.all_plots(what), *islice(strips.plots(what.evidence.latest()), MOST_STRIPS)]:
         if plot.draw:
             _write(folder / f"{plot.name}.{kind}", file(plot.draw, plot.name, kind))

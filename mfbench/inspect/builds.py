@@ -13,10 +13,10 @@ from torch import Tensor
 
 from kernels import EncodedRatings
 from kernels.aot import Launch, plan_step
+from kernels.encoding import observations_of
 from kernels.gpu.config import ARITHMETIC, TARGETS, factor_columns
-from kernels.loss import unwrap
 from kernels.problem import check_problem, packed_words
-from mfbench.inspect.devices import DEVICES
+from mfbench.inspect.devices import DEVICE_RATES
 from mfbench.inspect.document import Build, NotBuilt, Spec
 from mfbench.inspect.machine_code import Mix, compare_and_swap, main_loop
 from mfbench.inspect.model import Tile, modelled, resident_blocks
@@ -64,8 +64,8 @@ def specs(targets: Iterable[str], ranks: Iterable[int], precisions: Iterable[str
     return [Spec(*choice) for choice in itertools.product(targets, ranks, precisions, encodings, modes)]
 
 
-def telling(wanted: list[Spec]) -> list[Spec]:
-    """Without the fast mode of odd rows: its tile is that of the deterministic one, which has fewer registers left."""
+def distinct(wanted: list[Spec]) -> list[Spec]:
+    """Drop the fast mode of odd rows, which shares its tile with the deterministic mode and needs fewer registers."""
     return [spec for spec in wanted if spec.mode == "deterministic" or not ENCODINGS[spec.encoding].odd]
 
 
@@ -114,7 +114,7 @@ def examine(spec: Spec) -> Build | NotBuilt:
         reason = f"{type(error).__name__}: {error}" if shipped else str(error)
         return NotBuilt(**spec._asdict(), shipped=shipped, reason=reason)
     step = launches[0]
-    device, constants = DEVICES[spec.target], step.constants
+    device, constants = DEVICE_RATES[spec.target], step.constants
     assembly = step.sass or step.amdgcn or ""
     chunk = constants.get("CHUNK", 0)
     mix = main_loop(assembly, constants["BK"] // chunk if chunk else 1)
@@ -146,7 +146,7 @@ def _arguments(spec: Spec, size: int, device: str = "cpu") -> tuple[Parameters, 
     if encoding.form == "uint8":
         mask = torch.empty(size, n, dtype=torch.uint8, device=device)
     elif encoding.form == "code":
-        ratings = EncodedRatings(values, spec.encoding, grid=torch.ones(2, dtype=torch.float64, device=device))
+        ratings = EncodedRatings(values, spec.encoding, levels=torch.ones(2, dtype=torch.float64, device=device))
     elif encoding.form == "bits":
         bits = torch.empty(size, packed_words(size), dtype=torch.int32, device=device)
         ratings = EncodedRatings(values, spec.encoding, bits=bits)
@@ -156,9 +156,8 @@ def _arguments(spec: Spec, size: int, device: str = "cpu") -> tuple[Parameters, 
 
 
 def _traffic(spec: Spec) -> float:
-    parameters, given, given_mask = _arguments(spec, TRAFFIC_SIZE, "meta")
-    ratings, mask, encoding = unwrap(given, given_mask)
-    problem = check_problem(*parameters, ratings, mask, 0.1, *encoding)
+    parameters, ratings, mask = _arguments(spec, TRAFFIC_SIZE, "meta")
+    problem = check_problem(parameters, observations_of(ratings, mask), 0.1)
     return traffic(problem, spec.target, spec.precision, spec.mode == "deterministic")
 
 
@@ -174,7 +173,7 @@ def _faults(spec: Spec, launches: list[Launch], assembly: str, mix: Mix, tile: T
             yield f"{launch.name} spills: {launch.stack_bytes} bytes of stack a thread"
         if launch.shared_bytes > limit:
             yield f"{launch.name} takes {launch.shared_bytes} bytes of shared memory, the limit is {limit}"
-    if DEVICES[spec.target].matrix_flops.get(tile.arithmetic) and spec.precision != "float64" and not mix.matrix:
+    if DEVICE_RATES[spec.target].matrix_flops.get(tile.arithmetic) and spec.precision != "float64" and not mix.matrix:
         yield "no matrix instruction in the main loop"
     if compare_and_swap(assembly):
         yield "an atomic addition became a compare-and-swap loop"
@@ -184,5 +183,5 @@ def _faults(spec: Spec, launches: list[Launch], assembly: str, mix: Mix, tile: T
     # Chunks of the factors are loaded in loops of their own, else the items' factors beside the ratings.
     factors = 0 if launches[0].constants.get("CHUNK") else tile.items * tile.columns * tile.operand_bytes
     loaded = tile.users * tile.items * encoding.dtype.itemsize + factors
-    if wide * tile.warps * DEVICES[spec.target].warp < loaded:
+    if wide * tile.warps * DEVICE_RATES[spec.target].warp < loaded:
         yield f"ratings are loaded in vectors of less than {narrowest} bytes a thread"

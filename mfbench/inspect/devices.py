@@ -1,4 +1,4 @@
-"""Published rates of one device for each target, a clock and a multiprocessor: what the model divides by."""
+"""Published rates of one device per target, which the model divides by."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Device:
-    """Rates of one multiprocessor (or compute unit) a clock, from the maker's data sheet at boost clock."""
+class DeviceRates:
+    """Rates per clock of one multiprocessor (or compute unit), from the data sheet at boost clock."""
 
     name: str
     dram_bytes: float  # bandwidth of the device / multiprocessors / clock
-    issue: float  # instructions of a warp (or wave) that start
-    lanes: int  # of the vector units: float32 instructions of a thread
-    matrix_flops: dict[str, int]  # by the arithmetic of the product; what is not there runs on the vector units
-    registers: int  # 32-bit, of all threads
-    register_unit: int  # registers of a thread are given in multiples of it
+    issue: float  # warp (or wave) instructions issued
+    lanes: int  # float32 operations of the vector units
+    matrix_flops: dict[str, int]  # by the arithmetic of the product; all else runs on the vector units
+    registers: int  # 32-bit, for all threads
+    register_unit: int  # allocation granularity, registers per thread
     warp: int  # threads
-    warps: int  # resident at most
-    blocks: int  # resident at most
-    shared_bytes: int  # of all resident blocks
+    warps: int  # most resident
+    blocks: int  # most resident
+    shared_bytes: int  # for all resident blocks
     shared_rate: int = 128  # bytes
-    l2_bytes: int = 64  # to and from the cache that all share
+    l2_bytes: int = 64  # to and from the shared cache
 
 
 def _nvidia(name: str, dram_bytes: float, lanes: int, tf32: int, bf16: int, fp64: int, warps: int, blocks: int,
-            shared_kib: int) -> Device:  # fmt: skip
+            shared_kib: int) -> DeviceRates:  # fmt: skip
     matrix = {"tf32": tf32, "bfloat16": bf16, "float64": fp64}
-    return Device(name, dram_bytes, 4, lanes, matrix, 65536, 8, 32, warps, blocks, shared_kib << 10)
+    return DeviceRates(name, dram_bytes, 4, lanes, matrix, 65536, 8, 32, warps, blocks, shared_kib << 10)
 
 
-def _amd(name: str, dram_bytes: float, float32: int, tf32: int, bf16: int, shared_kib: int) -> Device:
-    """CDNA: four units of 16 lanes take four clocks for a wave of 64."""
+def _amd(name: str, dram_bytes: float, float32: int, tf32: int, bf16: int, shared_kib: int) -> DeviceRates:
+    """Return the rates of a CDNA device, whose four units of 16 lanes take four clocks for a wave of 64."""
     matrix = {"ieee": float32, "tf32": tf32, "bfloat16": bf16}
-    return Device(name, dram_bytes, 1, 64, matrix, 131072, 8, 64, 32, 32, shared_kib << 10)
+    return DeviceRates(name, dram_bytes, 1, 64, matrix, 131072, 8, 64, 32, 32, shared_kib << 10)
 
 
-def _radeon(name: str, dram_bytes: float, bf16: int) -> Device:
-    """RDNA: two units of 32 lanes a compute unit, waves of 32; half a work-group processor's memory."""
-    return Device(name, dram_bytes, 2, 64, {"bfloat16": bf16}, 98304, 8, 32, 32, 16, 64 << 10)
+def _radeon(name: str, dram_bytes: float, bf16: int) -> DeviceRates:
+    """Return the rates of an RDNA device: two units of 32 lanes, waves of 32, half a work-group processor's memory."""
+    return DeviceRates(name, dram_bytes, 2, 64, {"bfloat16": bf16}, 98304, 8, 32, 32, 16, 64 << 10)
 
 
-DEVICES = {
+DEVICE_RATES = {
     "sm_80": _nvidia("A100 40 GB", 10.2, 64, 1024, 2048, 128, 64, 32, 164),
     "sm_86": _nvidia("RTX 3090", 6.7, 128, 256, 512, 0, 48, 16, 100),
     "sm_89": _nvidia("RTX 4090", 3.1, 128, 256, 512, 0, 48, 24, 100),

@@ -1,4 +1,4 @@
-"""What a change did to the machine code: two inspections, build by build."""
+"""Compare two inspections build by build."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIGURES = {
 
 
 def differences(base: Inspection, new: Inspection) -> Iterator[str]:
-    """A line for each build whose figures changed, then what only one side has, then how many changed."""
+    """Yield a line for each build whose figures changed, the builds of one side only, and the number of changes."""
     before = {build.spec: build for build in base.builds}
     after = {build.spec: build for build in new.builds}
     common = [spec for spec in after if spec in before]

@@ -1,4 +1,4 @@
-"""What an inspection found, as `--json` prints it and `--compare` and `report` read it."""
+"""The results of an inspection, which `--json` prints and `--compare` and `report` read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SCHEMA: Literal["mfbench-inspect/1"] = "mfbench-inspect/1"
 
 
 class Spec(NamedTuple):
-    """One configuration that a user may ask for."""
+    """One configuration of the kernel."""
 
     target: str
     rank: int
@@ -36,29 +36,29 @@ class _Configuration(BaseModel):
 
 
 class Build(_Configuration):
-    """What one configuration compiled to; registers (32 bits) and stack (bytes) of a thread."""
+    """A compiled configuration; registers (32-bit) and stack (bytes) are per thread."""
 
     tile: str  # users x items x warps
     registers: int
     stack_bytes: int
     shared_bytes: int
     shared_limit: int
-    blocks: int  # resident on a multiprocessor
+    blocks: int  # resident per multiprocessor
     mix: Mix
     bytes_per_rating: float
-    traffic: float  # of a step of 16384 x 16384, modelled: bytes of DRAM over one read of ratings and mask
+    traffic: float  # modelled DRAM bytes of a 16384 x 16384 step / bytes of ratings and mask
     modelled: Modelled
     ok: bool
 
 
 class NotBuilt(_Configuration):
-    """A configuration that is not shipped, or that is and does not compile."""
+    """A configuration that is not shipped, or is shipped but does not compile."""
 
     shipped: bool
 
 
 class Inspection(BaseModel):
-    """All builds; every clock in them is modelled."""
+    """All builds; all clocks in them are modelled."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -69,6 +69,6 @@ class Inspection(BaseModel):
 
     @property
     def failed(self) -> list[Build | NotBuilt]:
-        """What is shipped and is not clean, or does not compile at all."""
+        """Shipped builds that are not clean or do not compile."""
         broken = [build for build in self.builds if not build.ok]
         return [*broken, *(build for build in self.not_built if build.shipped)]

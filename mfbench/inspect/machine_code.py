@@ -9,59 +9,59 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, Field
 
-Widths = dict[int, int]  # bytes a thread: how many instructions
+Widths = dict[int, int]  # number of instructions by bytes per thread
 Span = tuple[int, int]  # of lines
 
 
 class Mix(BaseModel):
-    """Instructions of one pass of the main loop, a warp (or wave). Branches inside it count on both sides."""
+    """Instructions per warp (or wave) in one pass of the main loop, counting both sides of branches."""
 
     instructions: int
-    issued: int  # to the scheduler of the vector units: on NVIDIA all, on AMD those for vectors and matrices
+    issued: int  # by the scheduler of the vector units: all on NVIDIA, vector and matrix instructions on AMD
     matrix: int = 0
     vector: int = 0  # floating-point, on the vector units
     load: Widths = Field(default_factory=dict)  # from global memory
-    load_once: Widths = Field(default_factory=dict)  # those outside the loops inside this one
+    load_once: Widths = Field(default_factory=dict)  # those outside inner loops
     store: Widths = Field(default_factory=dict)
     atomic: Widths = Field(default_factory=dict)
-    shared_load: Widths = Field(default_factory=dict)  # threads may share an address
-    fragment_load: Widths = Field(default_factory=dict)  # of a matrix operand from shared memory, all different
+    shared_load: Widths = Field(default_factory=dict)  # possibly one address for several threads
+    fragment_load: Widths = Field(default_factory=dict)  # of a matrix operand from shared memory, distinct addresses
     shared_store: Widths = Field(default_factory=dict)
     shuffle: int = 0
     barrier: int = 0
 
     @staticmethod
     def bytes(widths: Widths) -> int:
-        """Bytes that a thread moves by instructions of such widths."""
+        """Return the bytes that a thread moves by instructions of these widths."""
         return sum(width * count for width, count in widths.items())
 
 
 class _Line(NamedTuple):
-    label: str  # where one stands here, else ""
-    opcode: str  # where there is an instruction, else ""
+    label: str  # or ""
+    opcode: str  # or ""
     operands: str
 
 
 def main_loop(assembly: str, chunks: int = 1) -> Mix:
-    """The mix of the loop over tiles: the one that holds most of the arithmetic.
+    """Return the instruction mix of the loop over tiles, the one with most of the arithmetic.
 
     Args:
-        assembly: of one kernel, as `nvdisasm -c` or LLVM prints it.
-        chunks: passes of the loops inside it, where there are such.
+        assembly: of one kernel, from `nvdisasm -c` or LLVM.
+        chunks: passes of its inner loops, if any.
 
     Raises:
-        ValueError: there is no loop with arithmetic.
+        ValueError: no loop has arithmetic.
     """
     nvidia = ".L_x_" in assembly
     kinds = _NVIDIA if nvidia else _AMD
     lines = list(_nvidia_lines(assembly) if nvidia else _amd_lines(assembly))
     end = max((at for at, line in enumerate(lines) if line.opcode in ("EXIT", "s_endpgm")), default=len(lines))
-    spans = _backward_branches(lines[:end])  # what lies behind was moved out of loops and branches back into them
+    spans = _backward_branches(lines[:end])  # code behind the end was moved out of loops and branches back into them
     arithmetic = {span: _arithmetic(lines[slice(*span)], kinds) for span in spans}
     loops = sorted((span for span, amount in arithmetic.items() if amount), key=lambda span: span[1] - span[0])
     if not loops:
         raise ValueError("assembly: expected a loop with arithmetic, found none")
-    # An outer loop spans more; a first pass that was peeled off is no loop.
+    # An outer loop spans more lines; a peeled first pass is no loop.
     most = arithmetic[loops[-1]]
     inner = {loop: [span for span in loops if span != loop and _holds(loop, span)] for loop in loops}
     loop = next(span for span in loops if 2 * arithmetic[span] > most and (chunks == 1 or inner[span]))
@@ -78,7 +78,7 @@ def _holds(outer: Span, inner: Span) -> bool:
 
 
 def compare_and_swap(assembly: str) -> bool:
-    """Whether an atomic addition became a loop."""
+    """Return whether an atomic addition became a loop of compare-and-swap."""
     return re.search(r"\bATOM\w*\.\S*CAS|_cmpswap", assembly) is not None
 
 
@@ -110,13 +110,13 @@ def _backward_branches(lines: list[_Line]) -> Iterator[Span]:
 
 
 def _arithmetic(lines: list[_Line], kinds: dict[str, str]) -> int:
-    """Matrix instructions, or where there are none floating-point ones."""
+    """Rank a loop by its matrix instructions, then by its floating-point instructions."""
     counts = Counter(kind for line in lines for kind in ("matrix", "vector") if re.match(kinds[kind], line.opcode))
     return 1000 * counts["matrix"] + counts["vector"]
 
 
 def _mix(weighted: list[tuple[_Line, int]], kinds: dict[str, str]) -> Mix:
-    """Counts of the lines, each as often as its weight says."""
+    """Count the lines with their weights."""
     totals: Counter[str] = Counter()
     widths: dict[str, Counter[int]] = {}
     for line, times in weighted:
@@ -136,8 +136,8 @@ def _mix(weighted: list[tuple[_Line, int]], kinds: dict[str, str]) -> Mix:
 
 
 _WITH_WIDTH = ("load", "store", "atomic", "shared_load", "fragment_load", "shared_store")
-_BESIDE = ("s_", "ds_", "buffer_", "global_", "flat_")  # AMD's schedulers start these beside a vector instruction
-# An instruction is of the first kind whose pattern its opcode starts with.
+_BESIDE = ("s_", "ds_", "buffer_", "global_", "flat_")  # AMD issues these beside a vector instruction
+# The first kind whose pattern matches the start of an opcode applies.
 _NVIDIA = {
     "matrix": r"(H|HG|D|I|Q|UTC[A-Z]+)MMA",
     "vector": r"[FDH](ADD|MUL|FMA)2?\b",
@@ -162,7 +162,7 @@ _AMD = {
     "shuffle": r"(ds_b?permute|ds_swizzle|v_permlane|v_readlane)",
     "barrier": r"s_barrier",
 }
-# The first that occurs in an opcode says how many bytes a thread moves.
+# Bytes per thread; the first pattern that occurs in an opcode applies.
 _WIDTHS = (
     (r"F32x4|\.128|dwordx4|b128|read2\w*_b64|write2\w*_b64|2addr\w*_b64|\.M(T)?88\.4|v4", 16),
     (r"dwordx3|b96", 12),

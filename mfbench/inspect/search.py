@@ -1,83 +1,155 @@
-"""Finds tiles for `kernels/gpu/tiles.py`: `python -m mfbench.inspect.search sm_90 tf32x3 wide`.
+"""Find tiles and write their rows to `kernels/gpu/tile_table.py`: `python -m mfbench.inspect.search sm_90 tf32x3 wide`.
 
-Candidates are compiled, those that spill whatever the assembler is told are dropped, and of the clean ones the least
-modelled time wins; a program that is alone on its multiprocessor hides no latency and is taken to need half as long
-again. A cell's tiles for ratings loaded one by one and for packed masks are left to `mfbench inspect --encoding`.
+Each argument is a comma-separated list. Candidates are compiled, those that spill under every request to the assembler
+are dropped, and of the clean ones the least modelled time wins; a program that is alone on its multiprocessor hides no
+latency and is assumed to need half as long again. The tiles of a row for unaligned ratings and packed masks are kept;
+check them by `mfbench inspect --encoding`.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, fields, replace
+from pathlib import Path
 
-from kernels.gpu.tiles import TILES, WIDTHS
+from kernels.gpu import tile_table
+from kernels.gpu.config import TILES
+from kernels.gpu.tiles import SPILLS, WIDTHS, Row, Tile
 from mfbench.inspect.builds import examine
 from mfbench.inspect.document import Build, Spec
 
-RANK = dict(zip(WIDTHS, (8, 30, 62, 64, 100, 128, 256), strict=True))
-ALONE = 1.5
-ENOUGH = 3  # clean candidates
+TABLE_FILE = '''"""Tiles for every target, precision and width. Written by `mfbench.inspect.search`; see tiles.py."""
+
+from kernels.gpu.tiles import {names}
+
+# fmt: off
+TABLE = [
+{rows}]
+'''
+RANK = dict(zip(WIDTHS, (8, 30, 62, 64, 100, 128, 256), strict=True))  # compiled for each width
+ALONE = 1.5  # factor on the time of a program that is alone on its multiprocessor
+ENOUGH = 3  # clean candidates to choose from
 # Largest first: each rating of a large tile shares more of the factors' traffic.
-FUSED = "64x64x4 64x64x8 64x32x4 64x32x8 32x32x4 32x32x8 64x16x4 32x16x4 32x16x8 16x16x4 16x16x8"
-CHUNKED = (
-    "128x64x8/64 128x64x8/32 64x64x4/64 64x64x8/64 64x64x4/32 64x64x8/32 64x32x4/64 64x32x8/64 64x32x4/32 64x32x8/32 "
-    "32x32x4/64 32x32x4/32 32x32x8/32 32x16x4/32 16x16x4/32"
-)
-TOLD = ("", "~", "@4", "@4~", "@3", "@3~", "@2", "@2~", "@1", "@1~")  # to the assembler, the least first
+FUSED = [
+    Tile(*sizes)
+    for sizes in (
+        (64, 64, 4), (64, 64, 8), (64, 32, 4), (64, 32, 8), (32, 32, 4), (32, 32, 8), (64, 16, 4), (32, 16, 4),
+        (32, 16, 8), (16, 16, 4), (16, 16, 8),
+    )
+]  # fmt: skip
+CHUNKED = [
+    Tile(*sizes)
+    for sizes in (
+        (128, 64, 8, 64), (128, 64, 8, 32), (64, 64, 4, 64), (64, 64, 8, 64), (64, 64, 4, 32), (64, 64, 8, 32),
+        (64, 32, 4, 64), (64, 32, 8, 64), (64, 32, 4, 32), (64, 32, 8, 32), (32, 32, 4, 64), (32, 32, 4, 32),
+        (32, 32, 8, 32), (32, 16, 4, 32), (16, 16, 4, 32),
+    )
+]  # fmt: skip
+# (resident, frugal): what the assembler is asked for, the least first.
+REQUESTS = [(resident, frugal) for resident in (0, 4, 3, 2, 1) for frugal in (False, True)]
 DEMANDING = ("uint8-bits", "uint8-code", "bfloat16-nan", "float32-nan")
 
 
-def search(target: str, precision: str, width: str) -> str:
-    """The tile for a width of the factors: `a`, `a|b` or `-` as in the table."""
+def search(target: str, precision: str, width: str) -> Row:
+    """Return the row of a width, its tiles for unaligned ratings and packed masks as the table has them."""
+    before = TILES.get(target, {}).get(precision, {}).get(width, Row(target, precision, width, SPILLS))
     fast = _best(target, precision, width, "fast", _candidates(width))
-    if fast != "-" and _best(target, precision, width, "deterministic", [fast]) == fast:
-        return fast
-    return f"{fast}|{_best(target, precision, width, 'deterministic', _candidates(width))}"
+    exclusive = None
+    if fast == SPILLS or _best(target, precision, width, "deterministic", [fast]) != fast:
+        exclusive = _best(target, precision, width, "deterministic", _candidates(width))
+    return replace(before, fast=fast, exclusive=exclusive)
 
 
-def _candidates(width: str) -> list[str]:
-    fused = FUSED.split() if width != "wide" else []
-    return [*(CHUNKED.split() if width in ("128", "128s", "wide") else []), *fused]
+def _candidates(width: str) -> list[Tile]:
+    return [*(CHUNKED if width in ("128", "128s", "wide") else []), *(FUSED if width != "wide" else [])]
 
 
-def _best(target: str, precision: str, width: str, mode: str, candidates: list[str]) -> str:
-    def build(tile: str, encoding: str = "float32+uint8") -> Build | None:
+def _best(target: str, precision: str, width: str, mode: str, candidates: list[Tile]) -> Tile:
+    def build(tile: Tile, encoding: str = "float32+uint8") -> Build | None:
         return _clean_build(tile, Spec(target, RANK[width], precision, encoding, mode))
 
-    each = ((tile, next(filter(None, (build(tile + words) for words in TOLD)), None)) for tile in candidates)
+    each = ((tile, next(filter(None, map(build, _requesting(tile))), None)) for tile in candidates)
     clean = itertools.islice(((tile, found) for tile, found in each if found), ENOUGH)
-    for tile, found in sorted(clean, key=lambda pair: clocks_per_rating(pair[1])):
-        print(f"# {mode} {tile}: {clocks_per_rating(found):.2f} clocks a rating", file=sys.stderr)
-        for words in TOLD:
-            if all(build(tile + words, encoding) for encoding in DEMANDING):
-                return tile + words
-    return "-"
+    for candidate, found in sorted(clean, key=lambda pair: clocks_per_rating(pair[1])):
+        print(f"# {mode} {source(candidate)}: {clocks_per_rating(found):.2f} clocks per rating", file=sys.stderr)
+        for tile in _requesting(candidate):
+            if all(build(tile, encoding) for encoding in DEMANDING):
+                return tile
+    return SPILLS
 
 
-def _clean_build(tile: str, spec: Spec) -> Build | None:
-    """The build with that tile, where it is clean."""
-    TILES[spec.target][spec.precision] = " ".join([tile] * len(WIDTHS))
-    build = examine(spec)
+def _requesting(tile: Tile) -> Iterator[Tile]:
+    """Yield the tile with its request to the assembler, then with every stronger one."""
+    for resident, frugal in REQUESTS[REQUESTS.index((tile.resident, tile.frugal)) :]:
+        yield replace(tile, resident=resident, frugal=frugal)
+
+
+def _clean_build(tile: Tile, spec: Spec) -> Build | None:
+    """Return the build with that tile if it is clean."""
+    with table_of_one_tile(tile, spec.target, spec.precision):
+        build = examine(spec)
     return build if isinstance(build, Build) and build.ok else None
 
 
+@contextmanager
+def table_of_one_tile(tile: Tile, target: str, precision: str) -> Iterator[None]:
+    """Temporarily use one tile for every width of a target and precision."""
+    before = TILES[target].get(precision)
+    TILES[target][precision] = {width: Row(target, precision, width, tile) for width in WIDTHS}
+    try:
+        yield
+    finally:
+        if before is None:
+            del TILES[target][precision]
+        else:
+            TILES[target][precision] = before
+
+
 def clocks_per_rating(build: Build) -> float:
-    """Modelled clocks of the resource that binds, over the ratings of a tile."""
+    """Return the modelled clocks of the limiting resource, over the ratings of a tile."""
     users, items = map(int, build.tile.split("x")[:2])
     alone = ALONE if build.blocks == 1 else 1
     return alone * getattr(build.modelled, build.modelled.binds) / (users * items)
 
 
-def rows(arguments: list[str]) -> Iterator[str]:
-    """Lines of the form `target precision width tile`; each argument is a comma-separated list."""
-    targets, precisions, widths = (argument.split(",") for argument in arguments)
-    for target in targets:
-        for precision in precisions:
-            for width in widths:
-                yield f"{target} {precision} {width} {search(target, precision, width)}"
+def source(value: Row | Tile | int | str) -> str:
+    """Return the Python expression for a row or a tile, without the fields that have their defaults."""
+    if value == SPILLS:
+        return "SPILLS"
+    if not isinstance(value, (Row, Tile)):
+        return json.dumps(value) if isinstance(value, str) else repr(value)
+    parts = []
+    for field in fields(value):
+        part = getattr(value, field.name)
+        if field.default is MISSING:
+            parts.append(source(part))
+        elif part != field.default:
+            parts.append(f"{field.name}={source(part)}")
+    return f"{type(value).__name__}({', '.join(parts)})"
+
+
+def table_source(rows: Iterable[Row]) -> str:
+    """Return the text of `kernels/gpu/tile_table.py`, rows of a target and precision in the order of `WIDTHS`."""
+    rows = list(rows)
+    targets, precisions = (list(dict.fromkeys(getattr(row, name) for row in rows)) for name in ("target", "precision"))
+    rows.sort(key=lambda row: (targets.index(row.target), precisions.index(row.precision), WIDTHS.index(row.width)))
+    text = "".join(f"    {source(row)},\n" for row in rows)
+    return TABLE_FILE.format(names="SPILLS, Row, Tile" if "SPILLS" in text else "Row, Tile", rows=text)
+
+
+def main(arguments: list[str]) -> None:
+    """Search the rows of every combination, and write each as it is found."""
+    table = {(row.target, row.precision, row.width): row for row in tile_table.TABLE}
+    for target, precision, width in itertools.product(*(argument.split(",") for argument in arguments)):
+        row = search(target, precision, width)
+        table[target, precision, width] = row
+        print(source(row), flush=True)
+        Path(tile_table.__file__).write_text(table_source(table.values()))
 
 
 if __name__ == "__main__":
-    for row in rows(sys.argv[1:]):
-        print(row, flush=True)
+    main(sys.argv[1:])

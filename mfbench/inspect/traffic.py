@@ -14,15 +14,15 @@ def traffic(problem: Problem, target: str, precision: str, deterministic: bool) 
     Every launch reads or writes each of its buffers once: item factors and their gradients are taken to stay in the
     cache while users' tiles go by. Packing and zeroing write buffers before, the end reads sums and writes gradients.
     """
-    from kernels.gpu.plan import plan_step  # which needs triton
+    from kernels.gpu.plan import plan_launches  # which needs triton
 
-    plan = plan_step(problem, TARGETS[target], precision, deterministic, gradients=True)
+    plan = plan_launches(problem, TARGETS[target], precision, deterministic, gradients=True)
     launched = sum(_bytes(value) for call in plan.calls for value in call.arguments.values())
     step = plan.calls[0].arguments
     zeroed = ("db_ptr", "da_ptr") if "CHUNK" in plan.calls[0].constants else ("db_ptr",)
     prepared = sum(_bytes(step[name]) for name in ("a_ptr", "b_ptr", *zeroed))
     parameters = sum(map(_bytes, problem.parameters))
-    observations = _bytes(problem.ratings) + _bytes(problem.mask)
+    observations = _bytes(problem.observations.ratings) + _bytes(problem.observations.mask)
     return (launched + prepared + 4 * parameters) / observations  # packed from; regularised by; sums read, written
 
 

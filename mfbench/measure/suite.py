@@ -1,115 +1,121 @@
-"""A suite run: one case after another, the same worker processes throughout."""
+"""Run a suite: plan its sessions, and append their records to a file as each case ends."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import datetime
+import itertools
+import secrets
+from dataclasses import replace
 from typing import NamedTuple
 
-import torch
-
-from mfbench.errors import DataUnavailable, NotComparable, UsageError
-from mfbench.measure.case import Trial
-from mfbench.measure.devices import memory
-from mfbench.measure.recording import Origin
-from mfbench.measure.worker.process import WorkerProcess
-from mfbench.problems.cases import Case
-from mfbench.problems.inputs import sized
+from mfbench import log
+from mfbench.errors import UsageError
+from mfbench.measure.devices.selection import select
+from mfbench.measure.options import RunOptions
+from mfbench.measure.resume import last_run
+from mfbench.measure.session import Session
+from mfbench.problems.cases import CaseSpec, Suite, find_suite
+from mfbench.providers import registry
 from mfbench.providers.revision import Checkout
-from mfbench.results import environment
-from mfbench.results.records import Record
+from mfbench.results.records import Record, Writer, read
 
 
-class Plan(NamedTuple):
-    """What to run, and how."""
+class Progress:
+    """Receives the progress of a run; this base class ignores it."""
 
-    run_id: str
-    cases: Sequence[Case]
-    providers: Sequence[str]  # the baseline among them
-    baseline: str
-    device: str
-    margin: float
-    budget_s: float  # for the timing of a case
-    time_limit_s: float  # for a single answer of a provider
-    threads: int | None
-    family: int  # how many comparisons with a baseline the run makes, on all devices
-    done: frozenset[tuple[Case, str, str]] = frozenset()  # keys of finished records, which are not measured again
-    against: Checkout | None = None  # where the providers that are named so come from
+    def start(self, cases: int) -> None:
+        """Called with the number of cases on all devices before the first."""
+
+    def report(self, spec: CaseSpec, activity: str) -> None:
+        """Called with each thing that is done with a case."""
+
+    def advance(self) -> None:
+        """Called as a case ends."""
 
 
-def run(plan: Plan, progress: Callable[[Case, str], None]) -> Iterable[list[Record]]:
-    """The records of one case after another, as each case ends.
+class SuiteRun(NamedTuple):
+    """The records of a whole run, those of a resumed part included."""
+
+    records: list[Record]
+    interrupted: bool
+
+
+def run_suite(options: RunOptions, progress: Progress | None = None, revision: Checkout | None = None) -> SuiteRun:
+    """Run a suite and append its records to `options.out`; Ctrl-C ends it early.
+
+    Args:
+        options: what to measure and how.
+        progress: receives the progress.
+        revision: time every provider against itself in this revision, instead of all against one baseline.
 
     Raises:
-        UsageError: a provider cannot be loaded, or a data file cannot be read.
-        NotComparable: the kernels of the other checkout cannot be loaded by this harness.
+        UsageError: a name or a file that does not fit.
+        NotComparable: this harness cannot load the revision's kernels.
     """
-    before = torch.get_num_threads()
-    threads = plan.threads or before
-    plan = plan._replace(threads=threads)
-    workers = {name: _worker(plan, name) for name in plan.providers}
-    sources = {name: environment.source(name) for name in plan.providers}
+    progress = progress or Progress()
+    sessions = _sessions(options, revision)
+    records = last_run(options.out, sessions) if options.resume and options.out.exists() else []
+    run_id = records[0].run_id if records else _new_run_id()
+    if revision:
+        revision.check_resumed(records)
+        records = revision.complete(records)
+    if options.resume:
+        log.note(f"--resume: {len(records)} measurements are kept")
+    done = frozenset(record.key for record in records)
+
+    def report(spec: CaseSpec, activity: str) -> None:
+        log.step(f"{spec.label}: {activity}")
+        progress.report(spec, activity)
+
+    writer = Writer(options.out)
+    progress.start(sum(len(session.specs) for session in sessions))
     try:
-        if threads != before:
-            torch.set_num_threads(threads)
-        for worker in workers.values():
-            worker.start()
-        for worker in workers.values():
-            _wait_for(worker, plan)
-        for case in plan.cases:
-            yield _run_case(plan, case, workers, sources, progress)
+        for session in sessions:
+            for finished in replace(session, run_id=run_id, done=done).run(report):
+                if revision:
+                    finished = [revision.stamped(record) for record in finished]
+                writer.append(finished)
+                records += finished
+                progress.advance()
+    except KeyboardInterrupt:  # perhaps between writing to the disk and adding to the list
+        return SuiteRun([record for record in read(options.out)[0] if record.run_id == run_id], interrupted=True)
     finally:
-        for worker in workers.values():
-            worker.stop()
-        if threads != before:
-            torch.set_num_threads(before)
+        writer.close()
+    return SuiteRun(records, interrupted=False)
 
 
-def _worker(plan: Plan, name: str) -> WorkerProcess:
-    elsewhere = plan.against.provider(name) if plan.against else None
-    if plan.against is None or elsewhere is None:
-        return WorkerProcess(name, plan.device, plan.threads, plan.time_limit_s)
-    other = plan.against
-    return WorkerProcess(
-        other.location(elsewhere), plan.device, plan.threads, plan.time_limit_s, other.folder,
-        harness_first=other.repository is not None,
-    )  # fmt: skip
+def _sessions(options: RunOptions, revision: Checkout | None) -> list[Session]:
+    """Return a session for each device and group of providers that are timed together."""
+    suite = find_suite(options.suite, options.axes)
+    specs = suite.specs(options.axes)
+    if not specs:
+        message = f"suite {suite.name!r} has only data sets, which have their own sizes"
+        raise UsageError(message, code="no-cases", argument="size")
+    providers = _checked_providers(options, suite, with_baseline=revision is None)
+    if revision:
+        groups = [([revision.name(name), name], revision.name(name)) for name in providers]
+    else:
+        groups = [(providers, options.baseline)]
+    planned = list(itertools.product(select(options.device), groups))
+    family = len(specs) * sum(len(together) - 1 for _, (together, _) in planned)
+    return [
+        Session(
+            options=options, run_id="", specs=specs, device=device, providers=together, baseline=baseline,
+            family=family, revision=revision,
+        )
+        for device, (together, baseline) in planned
+    ]  # fmt: skip
 
 
-def _wait_for(worker: WorkerProcess, plan: Plan) -> None:
-    try:
-        worker.ready()
-    except UsageError as error:
-        if plan.against is None or worker.folder is None:
-            raise
-        raise NotComparable(f"this harness cannot load the kernels of {plan.against.revision}: {error}") from None
+def _checked_providers(options: RunOptions, suite: Suite, with_baseline: bool) -> list[str]:
+    providers = list(options.provider or suite.providers)
+    if with_baseline:
+        providers = list(dict.fromkeys([*providers, options.baseline]))
+    for name in providers:
+        given = name in (options.provider or ())
+        registry.check(name, "provider" if given else "baseline" if name == options.baseline else "suite")
+    return providers
 
 
-def _run_case(
-    plan: Plan,
-    case: Case,
-    workers: dict[str, WorkerProcess],
-    sources: dict[str, str | None],
-    progress: Callable[[Case, str], None],
-) -> list[Record]:
-    progress(case, "data")
-    missing = None
-    if case.mask == "none" and "int" in case.ratings_dtype:
-        missing = f"{case.ratings_dtype} ratings have no NaN to mark the unobserved places with"
-    try:
-        case = sized(case)
-    except DataUnavailable as error:
-        missing = str(error)
-    origin = Origin(plan.run_id, case, plan.device, sources)
-    wanted = [name for name in plan.providers if (case, name, plan.device) not in plan.done]
-    if missing or not wanted:
-        return [origin.record(name, "skipped", missing) for name in wanted]
-    taking_part = list(dict.fromkeys([plan.baseline, *wanted]))  # the ratios need the baseline, measured again or not
-    trial = Trial(origin, {name: workers[name] for name in taking_part}, lambda what: progress(case, what))
-    try:
-        with memory.limited_to_free_memory():
-            records = trial.run(plan.baseline, plan.margin, plan.budget_s, plan.family)
-    except (MemoryError, RuntimeError) as error:
-        if not memory.exhausted(error):
-            raise
-        return [origin.record(name, "oom", f"the oracle does not fit into memory: {error}") for name in wanted]
-    return [records[name] for name in wanted]
+def _new_run_id() -> str:
+    return f"{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"

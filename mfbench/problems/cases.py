@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import itertools
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from mfbench.errors import UsageError
+from mfbench.problems.bounds import DENSITY, RANK, SEED
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -19,16 +21,49 @@ else:
     import tomli as tomllib
 
 SUITES = Path(__file__).parent / "suites"
-FIXED_SIZE = ("synthetic", "blocks", "seed")  # data that can be drawn at any size; all other data brings its own
+DEFAULT_SUITE = "quick"
+CUSTOM_SUITE = "custom"  # in the records of cases that options describe without a suite
+DRAWN = ("synthetic", "blocks", "seed")  # data drawn at any size and density; all other data has its own
 
-LARGEST, MOST_RATINGS = 2**40, 2**56
+LARGEST = 2**40  # users or items
+MOST_RATINGS = 2**56
 
 RatingsDtype = Literal["float64", "float32", "bfloat16", "float16", "uint8", "int8"]
-MaskKind = Literal["bool", "uint8", "int32", "int64", "float32", "none"]
+MaskKind = Literal["bool", "uint8", "int32", "int64", "float32", "none"]  # "none": NaN marks unobserved ratings
+Workload = Literal["step"]
+
+
+class CaseSpec(BaseModel):
+    """A case as a suite or an option asks for it; a data set has its own size and density, which are None here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    suite: str
+    size: tuple[int, int] | None  # users, items
+    rank: int
+    density: float | None
+    ratings_dtype: RatingsDtype
+    mask: MaskKind
+    data: str
+    workload: Workload = "step"
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """The case in a few words."""
+        return f"{Path(self.data).name if self.size is None else f'{self.size[0]}×{self.size[1]}'} rank {self.rank}"
+
+    def sized(self, m: int, n: int, density: float) -> Case:
+        """Return the case with this size and density."""
+        return Case(m=m, n=n, density=density, **self.model_dump(exclude={"size", "density"}))
+
+    def without_data(self) -> Case:
+        """Return a case of no users and items, for the record of a data set that is not installed."""
+        return self.sized(0, 0, 0.0)
 
 
 class Case(BaseModel):
-    """One problem to measure. `m` and `n` are 0 until the data that brings them has been read."""
+    """One problem to measure, as records hold it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,35 +73,41 @@ class Case(BaseModel):
     rank: int = Field(ge=0)
     density: float = Field(ge=0, le=1)
     ratings_dtype: RatingsDtype
-    mask: MaskKind  # its dtype; "none": NaN in the ratings marks the unobserved places
+    mask: MaskKind
     data: str
-    workload: Literal["step"] = "step"
+    workload: Workload = "step"
     seed: int
 
     @property
     def label(self) -> str:
+        """The case in words, without its seed."""
         name = "" if self.data == "synthetic" else f"{Path(self.data).name} "
         mask = "NaN" if self.mask == "none" else f"{self.mask} mask"
         return f"{name}{self.m}×{self.n} rank {self.rank}, {self.density:.3g} observed, {self.ratings_dtype} + {mask}"
 
     @property
-    def asked(self) -> Case:
-        """The case without what its data brings: the same before and after that has been read."""
-        return self if self.data in FIXED_SIZE else self.model_copy(update={"m": 0, "n": 0, "density": 0.0})
+    def spec(self) -> CaseSpec:
+        """The specification that leads to this case."""
+        drawn = self.data in DRAWN
+        return CaseSpec(
+            size=(self.m, self.n) if drawn else None,
+            density=self.density if drawn else None,
+            **self.model_dump(exclude={"m", "n", "density"}),
+        )
 
 
 class Axes(BaseModel):
-    """A group of cases in a suite file: every combination of the values given."""
+    """A group of cases in a suite file: every combination of the given values."""
 
     model_config = ConfigDict(extra="forbid")
 
-    size: list[str] = Field(["0x0"], min_length=1)
-    rank: list[Annotated[int, Field(ge=0, le=1 << 20)]] = Field([32], min_length=1)
-    density: list[Annotated[float, Field(ge=0, le=1)]] = Field([0.8], min_length=1)
+    size: list[str] = Field([], min_length=1)
+    rank: list[Annotated[int, Field(ge=RANK.low, le=RANK.high)]] = Field([32], min_length=1)
+    density: list[Annotated[float, Field(ge=DENSITY.low, le=DENSITY.high)]] = Field([0.8], min_length=1)
     ratings_dtype: list[RatingsDtype] = Field(["float32"], min_length=1)
     mask: list[MaskKind] = Field(["uint8"], min_length=1)
     data: list[str] = Field(["synthetic"], min_length=1)
-    seed: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field([1], min_length=1)
+    seed: list[Annotated[int, Field(ge=SEED.low, le=SEED.high)]] = Field([1], min_length=1)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -75,15 +116,28 @@ class Axes(BaseModel):
 
     @model_validator(mode="after")
     def _drawn_data_has_a_size(self) -> Axes:
-        if "size" not in self.model_fields_set and set(self.data) & set(FIXED_SIZE):
+        if not self.size and self.draws:
             raise ValueError(f"size is missing, and {', '.join(self.data)} has none of its own")
         return self
 
-    def cases(self, suite: str) -> Iterable[Case]:
+    @property
+    def draws(self) -> bool:
+        """Whether some of the data is drawn, which needs a size."""
+        return not set(self.data).isdisjoint(DRAWN)
+
+    def specs(self, suite: str) -> Iterator[CaseSpec]:
+        """Yield every combination.
+
+        Raises:
+            UsageError: a size is not MxN.
+        """
         axes = self.model_dump()
-        sizes = [parse_size(size) for size in axes.pop("size")]
-        for (m, n), *values in itertools.product(sizes, *axes.values()):
-            yield Case(suite=suite, m=m, n=n, **dict(zip(axes, values, strict=True)))
+        sizes: list[tuple[int, int] | None] = [parse_size(size) for size in axes.pop("size")]
+        for size, *values in itertools.product(sizes or [None], *axes.values()):
+            properties = dict(zip(axes, values, strict=True))
+            if properties["data"] not in DRAWN:
+                size, properties["density"] = None, None
+            yield CaseSpec(suite=suite, size=size, **properties)
 
 
 class Suite(BaseModel):
@@ -96,37 +150,97 @@ class Suite(BaseModel):
     providers: list[str] = ["fused", "autograd", "closed-form"]
     case: list[Axes] = Field(min_length=1)
 
-    def cases(self, overrides: Mapping[str, Any]) -> list[Case]:
-        """The suite's cases with some axes replaced, each once, in the suite's order.
+    def specs(self, axes: Mapping[str, list[Any]]) -> list[CaseSpec]:
+        """Return the suite's cases in their order, each once, with the values of some axes replaced.
 
-        A size given by the user leaves out the groups whose data has a size of its own.
+        A given size leaves out the groups of data sets, which have their own.
+
+        Raises:
+            UsageError: a size is not MxN.
         """
-        groups = [group.model_copy(update=dict(overrides)) for group in self.case]
-        if "size" not in overrides:  # a data set's group has no size for data that is drawn
-            groups = [group for group in groups if group.size != ["0x0"] or not set(group.data) & set(FIXED_SIZE)]
-        if "size" in overrides and "data" not in overrides:
-            groups = [group for group in groups if set(group.data) <= set(FIXED_SIZE)]
-        return list(dict.fromkeys(case for group in groups for case in group.cases(self.name)))
+        groups = [group.model_copy(update=dict(axes)) for group in self.case]
+        if "size" not in axes:  # a data set's group has no size for data that is drawn instead
+            groups = [group for group in groups if group.size or not group.draws]
+        if "size" in axes and "data" not in axes:
+            groups = [group for group in groups if set(group.data) <= set(DRAWN)]
+        return list(dict.fromkeys(spec for group in groups for spec in group.specs(self.name)))
+
+
+def parse_axes(given: Mapping[str, Any]) -> Axes:
+    """Return a group of cases.
+
+    Args:
+        given: a value or several for each axis, by its name in `Axes`.
+
+    Raises:
+        UsageError: no such axis, a value that does not fit it, or no size for data that needs one.
+    """
+    try:
+        axes = Axes.model_validate(dict(given))
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        axis = str(detail["loc"][0]) if detail["loc"] else None
+        if axis and detail["type"] == "extra_forbidden":
+            message = f"no such name{nearest(axis, Axes.model_fields)}"
+            raise UsageError(message, code="no-such-axis", argument=axis) from None
+        raise UsageError(_what_came(detail), code="bad-axis", argument=axis) from None
+    for size in axes.size:
+        parse_size(size)
+    return axes
+
+
+def parse_overrides(given: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return the values of the given axes alone, each as a list, to replace those of a suite.
+
+    Raises:
+        UsageError: no such axis, or a value that does not fit it.
+    """
+    axes = parse_axes({"size": "1x1", **given})
+    return {name: getattr(axes, name) for name in given}
+
+
+def find_suite(name: str | None, axes: Mapping[str, Any]) -> Suite:
+    """Return a suite by name or file; for None the one case that the axes describe, or else the default suite.
+
+    Args:
+        name: of a shipped suite, or a TOML file.
+        axes: they describe a case if they have a size.
+
+    Raises:
+        UsageError: as `load_suite` and `parse_axes`.
+    """
+    if name is None and "size" in axes:
+        return Suite(name=CUSTOM_SUITE, description="Described by options", case=[parse_axes(axes)])
+    return load_suite(name or DEFAULT_SUITE)
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """`MxN` as two numbers."""
+    """Return the two numbers of `MxN`.
+
+    Raises:
+        UsageError: the text is something else, or the size is too large.
+    """
     m, x, n = text.lower().replace("×", "x").partition("x")
     if not (x and m.isdecimal() and n.isdecimal()):
-        raise UsageError(f"--size: expected MxN, two whole numbers such as 2048x1024, got {text!r}")
+        raise UsageError(
+            f"expected MxN, two whole numbers such as 2048x1024, got {text!r}", code="bad-size", argument="size"
+        )
     if max(int(m), int(n)) > LARGEST or int(m) * int(n) > MOST_RATINGS:
         raise UsageError(
-            f"--size: expected at most {LARGEST} users and items, and {MOST_RATINGS} ratings, got {text!r}"
+            f"expected at most {LARGEST} users and items, and {MOST_RATINGS} ratings, got {text!r}",
+            code="bad-size",
+            argument="size",
         )
     return int(m), int(n)
 
 
 def suite_names() -> list[str]:
+    """Return the names of the shipped suites."""
     return sorted(path.stem for path in SUITES.glob("*.toml"))
 
 
 def load_suite(name_or_path: str) -> Suite:
-    """A suite by name, or from a TOML file of the user's.
+    """Return a suite by name, or from a user's TOML file.
 
     Raises:
         UsageError: no such suite, not TOML, or a field that does not fit; the message says which.
@@ -135,30 +249,36 @@ def load_suite(name_or_path: str) -> Suite:
     if path.suffix != ".toml":
         path = SUITES / f"{name_or_path}.toml"
         if not path.exists():
-            raise UsageError(f"--suite: no suite {name_or_path!r}{nearest(name_or_path, suite_names())}")
+            message = f"no suite {name_or_path!r}{nearest(name_or_path, suite_names())}"
+            raise UsageError(message, code="no-such-suite", argument="suite")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         return Suite.model_validate({**content, "name": path.stem})
     except OSError as error:
-        raise UsageError(f"--suite: cannot read {path}: {error.strerror}") from None
+        message = f"cannot read {path}: {error.strerror}"
+        raise UsageError(message, code="unreadable-file", argument="suite") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--suite: {path} is not TOML: {error}") from None
+        raise UsageError(f"{path} is not TOML: {error}", code="not-toml", argument="suite") from None
     except ValidationError as error:
-        raise UsageError(f"--suite: {path}: {fault(error, Suite)}") from None
+        raise UsageError(f"{path}: {_first_fault(error)}", code="bad-suite", argument="suite") from None
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """The tail of an error message: the nearest valid name, or all of them."""
+    """Return the tail of an error message: the nearest valid name, or all of them."""
     names = list(names)
     close = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(names)}"
 
 
-def fault(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first thing that does not fit `model`, where it stands, and what came; for a wrong name the nearest one."""
+def _first_fault(error: ValidationError) -> str:
+    """Describe the first fault of a suite file: its place, and what came or the nearest name."""
     detail = error.errors(include_url=False)[0]
     path = [str(part) for part in detail["loc"]]
     place = ".".join(path) + ": " if path else ""
     if detail["type"] == "extra_forbidden":
-        return f"{place}no such name{nearest(path[-1], (Axes if path[:-1] else model).model_fields)}"
-    return f"{place}{detail['msg'].removeprefix('Value error, ')}, got {detail['input']!r}"
+        return f"{place}no such name{nearest(path[-1], (Axes if path[:-1] else Suite).model_fields)}"
+    return place + _what_came(detail)
+
+
+def _what_came(detail: ErrorDetails) -> str:
+    return f"{detail['msg'].removeprefix('Value error, ')}, got {detail['input']!r}"

@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 
 from mfbench.errors import DataUnavailable, UsageError
-from mfbench.problems.cases import FIXED_SIZE, nearest
+from mfbench.problems.cases import DRAWN, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,14 +82,14 @@ def load(source: str) -> Ratings:
         UsageError: neither a data set nor a file that can be read, or one without a single rating.
         DataUnavailable: the data set needs a package that is not installed.
     """
-    if source in FIXED_SIZE:
+    if source in DRAWN:
         raise UsageError(f"--data: {source!r} is drawn at the size of a case; there is nothing to load")
     if source in DATASETS:
         return _from_package(source)
     path = Path(source)
     if not path.exists():
         hint = "" if path.suffix or len(path.parts) > 1 else nearest(source, DATASETS)
-        raise UsageError(f"--data: no data set and no file {source!r}{hint}")
+        raise UsageError(f"no data set and no file {source!r}{hint}", code="no-such-data", argument="data")
     try:
         return _from_arrays(path) if path.suffix in (".npy", ".npz") else _from_lines(path)
     except OSError as error:

@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 from mfbench.problems import datasets
-from mfbench.problems.cases import FIXED_SIZE, Case
+from mfbench.problems.cases import DRAWN, Case, CaseSpec
 
-STARS = 10  # ratings are half stars from 0.5 to 5, as MovieLens' are; whole numbers from 1 to 10 in integer dtypes
-BLOCK = 64  # users and items of a block that is observed or not as a whole
-ALIGNMENT = 64  # bytes, PyTorch's own
+STARS = 10  # ratings are half stars from 0.5 to 5, as in MovieLens; whole numbers from 1 to 10 in integer dtypes
+BLOCK = 64  # users and items of a block that is observed as a whole or not at all
+ALIGNMENT = 64  # bytes, as PyTorch aligns its memory
 PRIVATE: dict[str, Any] = (
     {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
-)  # as the C library maps what it allocates
-ROWS_AT_ONCE = 1 << 22  # elements drawn together, so that drawing needs no second matrix
+)  # as the C library maps memory
+ROWS_AT_ONCE = 1 << 22  # most elements drawn at once, so that drawing needs no second matrix
 
 
 class Inputs(NamedTuple):
-    """Arguments of a provider, in order."""
+    """Arguments of a provider, in order. Not `reference.Problem`, which `--against` takes from another revision."""
 
     user_factors: Tensor  # (m, k)
     item_factors: Tensor  # (n, k)
@@ -35,27 +35,35 @@ class Inputs(NamedTuple):
 
     @property
     def observed(self) -> int:
-        """How many ratings are."""
+        """Number of observed ratings."""
         return int(self.ratings.isnan().logical_not().sum() if self.mask is None else self.mask.count_nonzero())
 
 
-def sized(case: Case) -> Case:
-    """The case with the size and density of its data filled in."""
-    if case.data in FIXED_SIZE:
-        return case
-    ratings = datasets.load(case.data)
+def resolve(spec: CaseSpec) -> Case:
+    """Return the case of a specification, with the size and density of its data set if it has one.
+
+    Raises:
+        UsageError: there is no such data set or file, or it cannot be read.
+        DataUnavailable: the data set is not installed.
+    """
+    if spec.size is not None and spec.density is not None:
+        return spec.sized(*spec.size, spec.density)
+    ratings = datasets.load(spec.data)
     m, n = ratings.values.shape
-    density = float(ratings.mask.count_nonzero()) / max(1, m * n)
-    return case.model_copy(update={"m": m, "n": n, "density": density})
+    return spec.sized(m, n, float(ratings.mask.count_nonzero()) / max(1, m * n))
 
 
 def draw(case: Case) -> Inputs:
-    """Inputs of a case, with its size filled in, on the CPU."""
+    """Draw the inputs of a case from its seed, on the CPU.
+
+    Raises:
+        UsageError, DataUnavailable: as `resolve`.
+    """
     generator = torch.Generator().manual_seed(case.seed)
     ratings_dtype = getattr(torch, case.ratings_dtype)
     if case.data == "seed":
         ratings, mask = _seed_ratings(case, generator)
-    elif case.data in FIXED_SIZE:
+    elif case.data in DRAWN:
         ratings, mask = _synthetic_ratings(case, ratings_dtype, generator)
     else:
         ratings, mask = datasets.load(case.data)[:2]
@@ -67,12 +75,12 @@ def draw(case: Case) -> Inputs:
 
 
 def redraw_parameters(case: Case, draw_number: int) -> dict[str, Any]:
-    """Other parameters of the same kind, by name."""
+    """Draw other parameters of the same distribution; returns them by name."""
     return _parameters(case, torch.Generator().manual_seed(draw_number))
 
 
 def _parameters(case: Case, generator: torch.Generator) -> dict[str, Any]:
-    """The notebook's standard-normal start, in its order of drawing."""
+    """Draw the notebook's standard-normal start, in its order."""
     shapes = {
         "global_bias": (1,),
         "user_bias": (case.m, 1),
@@ -84,7 +92,7 @@ def _parameters(case: Case, generator: torch.Generator) -> dict[str, Any]:
 
 
 def _seed_ratings(case: Case, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The notebook's: uniform on [0, 5) in float64, and an int32 mask."""
+    """Draw the notebook's ratings, uniform on [0, 5) in float64, and its int32 mask."""
     ratings = torch.rand((case.m, case.n), generator=generator, dtype=torch.float64) * 5
     return ratings, (
         torch.rand((case.m, case.n), generator=generator, dtype=torch.float32) > round(1 - case.density, 9)
@@ -104,7 +112,7 @@ def _synthetic_ratings(case: Case, dtype: torch.dtype, generator: torch.Generato
 
 
 def _blocks(case: Case, generator: torch.Generator) -> Tensor:
-    """A mask of the case's density, rounded to whole blocks."""
+    """Draw a mask of the case's density, rounded to whole blocks."""
     down, across = -(-case.m // BLOCK), -(-case.n // BLOCK)
     observed = torch.zeros(down * across, dtype=torch.uint8)
     observed[torch.randperm(len(observed), generator=generator)[: round(case.density * len(observed))]] = 1
@@ -113,7 +121,7 @@ def _blocks(case: Case, generator: torch.Generator) -> Tensor:
 
 
 def on_device(inputs: Inputs, device: str) -> Inputs:
-    """The same inputs with every tensor on the device."""
+    """Return the inputs with every tensor on the device."""
     tensors: dict[str, Any] = {
         name: value.to(device) for name, value in inputs._asdict().items() if isinstance(value, Tensor)
     }
@@ -121,9 +129,9 @@ def on_device(inputs: Inputs, device: str) -> Inputs:
 
 
 def moved(inputs: Inputs) -> Inputs:
-    """Copies in memory that was not in use, each at a random offset from a page's start.
+    """Copy the inputs to unused memory, each tensor at a random offset from the start of a page.
 
-    A fresh mapping gets fresh pages; what the C library allocates would often be the memory that was freed last.
+    A new mapping gets new pages; the C library would often return the memory that was freed last.
     """
     tensors: dict[str, Any] = {
         name: _moved(value) for name, value in inputs._asdict().items() if isinstance(value, Tensor)
@@ -147,7 +155,7 @@ Fingerprints = dict[str, tuple[int, int]]
 
 
 def fingerprints(inputs: Inputs) -> Fingerprints:
-    """By name, enough of every tensor's bits to see that somebody wrote to it: two sums of its bit patterns."""
+    """Return two sums of each tensor's bit patterns, by name, which reveal whether somebody wrote to it."""
     return {
         name: _fingerprint(value)
         for name, value in zip(Inputs._fields, inputs, strict=True)

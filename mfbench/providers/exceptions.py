@@ -1,4 +1,4 @@
-"""An exception as a reason of one line: what, and where in the user's own code."""
+"""Summarise an exception in one line: what, and where in the user's code."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 from mfbench.installation import ROOT
 
-LONGEST = 300  # characters of a line: a compiler's command line says little
+LONGEST = 300  # most characters of a line, as a compiler's command line says little
 LIBRARIES = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
 OTHERS = tuple(f"{folder}/" for folder in (*(ROOT / name for name in ("kernels", "mfbench", "reference")), *LIBRARIES))
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error, of a longer one also the line that tells most, and the line of the user's code."""
+    """Return an error's first line, the most informative other line, and the place in the user's code."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     parts = [_cut(": ".join([type(error).__name__, *lines[:1]]))]
     by_compiler = (line for line in lines[1:] if " error: " in line)

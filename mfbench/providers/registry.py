@@ -1,4 +1,4 @@
-"""Providers: who takes part in a measurement, by name, by entry point, or from a file of the user's."""
+"""Find providers by name, by entry point, or in a user's file."""
 
 from __future__ import annotations
 
@@ -23,33 +23,38 @@ from reference.autograd import notebook_loss, notebook_operands
 
 Outputs = tuple[Any, Any]  # loss, gradients in parameter order
 Step = Callable[[], Outputs]
+Prepare = Callable[[Inputs], Step]
+
+GROUP = "mfbench.providers"  # of entry points
 
 
 class Provider(NamedTuple):
     """A way to compute loss and gradients."""
 
     name: str
-    prepare: Callable[[Inputs], Step]
-    """Once a case: a step that evaluates the present contents of the inputs at each call."""
+    prepare: Prepare
+    """Called once for a case; returns a step that evaluates the current contents of the inputs at each call."""
+
+
+class Builtin(NamedTuple):
+    """A provider that comes with this project."""
+
+    description: str
+    prepare: Prepare
 
 
 def names() -> dict[str, str]:
-    """The providers known by name, with what each is."""
-    described = {
-        "fused": "this project: the fused kernel of the device",
-        "fused-deterministic": "the same, bitwise repeatable",
-        "fused-encoded": "the same, on ratings that were encoded beforehand in the fewest bytes",
-        **{f"fused-{precision}": f"the same with {precision} products" for precision in PRECISIONS},
-        "tiled": "the same pass as a loop of tiles in plain PyTorch, which needs no compiler",
-        "autograd": "the notebook's expressions, eager, and backward()",
-        "compile": "torch.compile of the notebook's expressions, and backward()",
-        "closed-form": "three matrix products and elementwise operations, no autograd",
-    }
-    return described | {entry.name: f"from {entry.value}" for entry in entry_points(group="mfbench.providers")}
+    """Return the known providers with their descriptions."""
+    builtin = {name: provider.description for name, provider in BUILTIN.items()}
+    return builtin | {entry.name: f"from {entry.value}" for entry in entry_points(group=GROUP)}
 
 
-def check(name: str, option: str = "--provider") -> None:
-    """Whether there is such a provider, as far as can be told without running the user's code.
+def check(name: str, argument: str = "provider") -> None:
+    """Check that a provider exists, as far as possible without running the user's code.
+
+    Args:
+        name: of the provider, or path/to/file.py:function.
+        argument: where the name came from, for the error.
 
     Raises:
         UsageError: there is none.
@@ -57,46 +62,31 @@ def check(name: str, option: str = "--provider") -> None:
     path, colon, _ = name.rpartition(".py:")
     if colon:
         if not Path(f"{path}.py").is_file():
-            raise UsageError(f"{option}: no file {path}.py")
+            raise UsageError(f"no file {path}.py", code="no-such-provider", argument=argument)
     elif name.endswith(".py"):
-        raise UsageError(f"{option}: expected a function of {name}, as {name}:FUNCTION")
-    elif name not in names():
-        raise UsageError(f"{option}: no provider {name!r}, nor path/to/file.py:function{nearest(name, names())}")
+        message = f"expected a function of {name}, as {name}:FUNCTION"
+        raise UsageError(message, code="no-such-function", argument=argument)
+    elif name not in (known := names()):
+        message = f"no provider {name!r}, nor path/to/file.py:function{nearest(name, known)}"
+        raise UsageError(message, code="no-such-provider", argument=argument)
 
 
 def load(name: str) -> Provider:
-    """A provider by its name or as `path/to/file.py:function`.
+    """Return a provider by its name or as `path/to/file.py:function`.
 
     Raises:
         UsageError: no such provider, file or function.
     """
-    if name in ("autograd", "compile"):
-        return Provider(name, functools.partial(_prepare_autograd, compiled=name == "compile"))
-    if name == "closed-form":
-        return Provider(name, _prepare_closed_form)
-    if name == "fused":
-        return Provider(name, _prepared(mf_loss_and_grads))
-    if name == "fused-deterministic":
-        return Provider(name, _prepared(mf_loss_and_grads, deterministic=True))
-    if name == "fused-encoded":
-        return Provider(name, _prepare_encoded)
-    if name == "tiled":
-        return Provider(name, _prepared(mf_loss_and_grads, backend="torch"))
-    if name.removeprefix("fused-") in PRECISIONS:
-        return Provider(name, _prepared(mf_loss_and_grads, precision=name.removeprefix("fused-")))
-    for entry in entry_points(group="mfbench.providers", name=name):
-        return Provider(name, _prepared(entry.load()))
+    if name in BUILTIN:
+        return Provider(name, BUILTIN[name].prepare)
+    for entry in entry_points(group=GROUP, name=name):
+        return Provider(name, _calling(entry.load()))
     check(name)
-    return Provider(name, _prepared(_function_from_file(name)))
+    return Provider(name, _calling(_function_from_file(name)))
 
 
-def _prepared(function: Callable[..., Outputs], **options: Any) -> Callable[[Inputs], Step]:
+def _calling(function: Callable[..., Outputs], **options: Any) -> Prepare:
     return lambda inputs: functools.partial(function, *inputs, **options)
-
-
-def _prepare_encoded(inputs: Inputs) -> Step:
-    encoded = encode_ratings(inputs.ratings, inputs.mask)
-    return functools.partial(mf_loss_and_grads, *inputs[:5], encoded, reg=inputs.reg)
 
 
 def _function_from_file(name: str) -> Callable[..., Outputs]:
@@ -106,18 +96,25 @@ def _function_from_file(name: str) -> Callable[..., Outputs]:
     assert spec is not None  # a .py file always has a spec and a loader
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(Path(path).resolve().parent))  # what lies beside the file can be imported
+    sys.path.insert(0, str(Path(path).resolve().parent))  # for imports of the files beside it
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise UsageError(f"--provider: {path} cannot be imported: {reason(error)}") from error
+        message = f"{path} cannot be imported: {reason(error)}"
+        raise UsageError(message, code="provider-import-failed", argument="provider") from error
     if not callable(getattr(module, function, None)):
         functions = [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]
-        raise UsageError(f"--provider: {path} has no function {function!r}{nearest(function, functions)}")
+        message = f"{path} has no function {function!r}{nearest(function, functions)}"
+        raise UsageError(message, code="no-such-function", argument="provider")
     return getattr(module, function)
 
 
-def _prepare_autograd(inputs: Inputs, compiled: bool) -> Step:
+def _prepare_encoded(inputs: Inputs) -> Step:
+    encoded = encode_ratings(inputs.ratings, inputs.mask)
+    return functools.partial(mf_loss_and_grads, *inputs[:5], encoded, reg=inputs.reg)
+
+
+def _prepare_autograd(inputs: Inputs, compiled: bool = False) -> Step:
     ratings, mask = notebook_operands(inputs.ratings, inputs.mask)
     parameters = [parameter.detach().requires_grad_() for parameter in inputs[:5]]
     p, q, bu, bi, u = parameters
@@ -131,7 +128,7 @@ def _prepare_autograd(inputs: Inputs, compiled: bool) -> Step:
 
 
 def _prepare_closed_form(inputs: Inputs) -> Step:
-    """The gradients by hand, as a careful user of PyTorch writes them: in place where a temporary can be spared."""
+    """Write out the gradients, in place where that saves a temporary."""
     P, Q, user_bias, item_bias, mu, R, mask, reg = inputs
     bu, bi = user_bias.view(-1, 1), item_bias.view(-1, 1)
     missing = torch.isnan(R) if mask is None else mask == 0
@@ -151,3 +148,26 @@ def _prepare_closed_form(inputs: Inputs) -> Step:
         return squares + reg * sum(parameter.square().sum() for parameter in (P, Q, bu, bi)), grads
 
     return step
+
+
+BUILTIN = {
+    "fused": Builtin("this project: the device's fused kernel", _calling(mf_loss_and_grads)),
+    "fused-deterministic": Builtin("the same, bitwise repeatable", _calling(mf_loss_and_grads, deterministic=True)),
+    "fused-encoded": Builtin("the same, on ratings encoded beforehand in the fewest bytes", _prepare_encoded),
+    **{
+        f"fused-{precision}": Builtin(
+            f"the same with {precision} products", _calling(mf_loss_and_grads, precision=precision)
+        )
+        for precision in PRECISIONS
+    },
+    "tiled": Builtin(
+        "the same pass as a loop over tiles in plain PyTorch, without a compiler",
+        _calling(mf_loss_and_grads, backend="torch"),
+    ),
+    "autograd": Builtin("the notebook's expressions, eager, and backward()", _prepare_autograd),
+    "compile": Builtin(
+        "torch.compile of the notebook's expressions, and backward()",
+        functools.partial(_prepare_autograd, compiled=True),
+    ),
+    "closed-form": Builtin("three matrix products and elementwise operations, no autograd", _prepare_closed_form),
+}

@@ -1,4 +1,4 @@
-"""Another revision beside the present one, of this project's kernels or of a user's files, measured by this harness."""
+"""Check out another revision of this project's kernels, or of a user's files, for this harness to measure."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ from mfbench.errors import NotComparable, UsageError
 from mfbench.installation import MEASURED, ROOT
 from mfbench.results.records import Record
 
-DIGITS = 12  # of a commit's name
-OWN = ("closed-form",)  # providers that are part of the harness
+DIGITS = 12  # shown of a commit's hash
+OF_THE_HARNESS = ("closed-form",)  # providers that no revision of the kernels changes
 
 
 class Checkout(NamedTuple):
-    """What is measured of another revision, unpacked into a folder."""
+    """The measured part of another revision, unpacked into a folder."""
 
-    revision: str  # as the user named it; of a whole commit's name the first digits
+    revision: str  # as the user named it; a full hash is cut to `DIGITS`
     commit: str
     folder: Path
-    repository: Path | None = None  # of the user, where the providers are files in it
+    repository: Path | None = None  # the user's, if the providers are files in it
 
     def name(self, provider: str) -> str:
-        """How a provider of that revision is called in records."""
+        """Return the name in records of a provider of that revision."""
         return f"{provider}@{self.revision}"
 
     def provider(self, name: str) -> str | None:
-        """The provider that is called so; None where the name is of the present checkout."""
+        """Return the provider with that name in records; None for one of the present checkout."""
         return name.removesuffix(f"@{self.revision}") if name.endswith(f"@{self.revision}") else None
 
     def location(self, provider: str) -> str:
-        """Where a provider of that revision is loaded from."""
+        """Return what to load a provider of that revision by."""
         if self.repository is None:
             return provider
         path, _, function = provider.rpartition(":")
         return f"{self.folder / Path(path).resolve().relative_to(self.repository)}:{function}"
 
     def stamped(self, record: Record) -> Record:
-        """The record with the commit that its provider was taken from."""
+        """Return the record with the commit that its provider comes from."""
         if self.provider(record.provider) is None:
             return record
         return record.model_copy(update={"env": record.env | {"commit": self.commit, "dirty": False}})
 
     def complete(self, records: Sequence[Record]) -> list[Record]:
-        """Records that have their other side: a side that is alone has to be measured again, in the same rounds."""
+        """Return the records whose other side is there too; both sides are measured in the same rounds."""
         keys = {record.key for record in records}
         return [
             record
@@ -58,62 +58,74 @@ class Checkout(NamedTuple):
         ]
 
     def check_resumed(self, records: Sequence[Record]) -> None:
-        """Whether an earlier part of the run was against the same commit.
+        """Check that an earlier part of the run was against the same commit.
 
         Raises:
-            UsageError: the name stood for another then.
+            UsageError: the revision was another commit then.
         """
         for record in records:
             if self.provider(record.provider) is not None and record.env.get("commit") != self.commit:
                 raise UsageError(
-                    f"--resume: {self.revision} is commit {self.commit[:DIGITS]}, and was "
-                    f"{str(record.env.get('commit'))[:DIGITS]} when the run began"
+                    f"{self.revision} is commit {self.commit[:DIGITS]}, and was "
+                    f"{str(record.env.get('commit'))[:DIGITS]} when the run began",
+                    code="different-run",
+                    argument="resume",
                 )
 
 
 @contextlib.contextmanager
 def checkout(revision: str, providers: Sequence[str] = ()) -> Iterator[Checkout]:
-    """The revision in a temporary folder, which is removed afterwards. The repository is only read.
+    """Unpack a revision into a temporary folder, which is removed afterwards; the repository stays unchanged.
 
-    Of providers that are files, it is the revision of their own repository, which is unpacked whole.
+    For providers that are files, the revision is one of their own repository, which is unpacked whole.
 
     Raises:
-        UsageError: this is no git checkout, it has no such revision, or files and named providers are mixed.
+        UsageError: no git checkout, no such revision, or files and named providers together.
         NotComparable: the revision has no kernels to measure, or a file is not in it.
     """
     repository = _repository_of([name.rpartition(":")[0] for name in providers if ".py:" in name])
     if repository and not all(".py:" in name for name in providers):
-        raise UsageError("--provider: with --against either files or names, since their revisions are not the same")
+        raise UsageError(
+            "with --against either files or names, as they have different revisions",
+            code="bad-provider",
+            argument="provider",
+        )
     if repository is None and not (ROOT / ".git").exists():
-        raise UsageError(f"--against: expected a git checkout of the project, and {ROOT} is none")
+        message = f"expected a git checkout of the project, and {ROOT} is none"
+        raise UsageError(message, code="not-a-repository", argument="against")
     root, measured = (repository, ()) if repository else (ROOT, MEASURED)
     resolved = _git(root, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
     if resolved.returncode:
-        raise UsageError(f"--against: no revision {revision!r} in {root}: {_last_line(resolved.stderr)}")
+        message = f"no revision {revision!r} in {root}: {_last_line(resolved.stderr)}"
+        raise UsageError(message, code="no-such-revision", argument="against")
     commit = resolved.stdout.decode().strip()
     packed = _git(root, "archive", "--format=zip", commit, *measured)
     if packed.returncode:
-        raise NotComparable(f"--against: {revision} cannot be unpacked: {_last_line(packed.stderr)}")
+        message = f"{revision} cannot be unpacked: {_last_line(packed.stderr)}"
+        raise NotComparable(message, code="not-in-revision", argument="against")
     with tempfile.TemporaryDirectory(prefix="mfbench-against-") as folder:
         with zipfile.ZipFile(io.BytesIO(packed.stdout)) as archive:
             archive.extractall(folder)
         other = Checkout(revision[:DIGITS] if revision == commit else revision, commit, Path(folder), repository)
         for name in providers if repository else ():
             if not Path(other.location(name).rpartition(":")[0]).is_file():
-                raise NotComparable(f"--against: {revision} has no {name.rpartition(':')[0]}")
+                message = f"{revision} has no {name.rpartition(':')[0]}"
+                raise NotComparable(message, code="not-in-revision", argument="against")
         yield other
 
 
 def _repository_of(files: Sequence[str]) -> Path | None:
-    """The git repository that the files are in; None without files."""
+    """Return the git repository that the files are in; None without files."""
     roots = set()
     for file in files:
         found = _git(Path(file).resolve().parent, "rev-parse", "--show-toplevel")
         if found.returncode:
-            raise UsageError(f"--against: {file} is in no git repository: {_last_line(found.stderr)}")
+            message = f"{file} is in no git repository: {_last_line(found.stderr)}"
+            raise UsageError(message, code="not-a-repository", argument="against")
         roots.add(Path(found.stdout.decode().rstrip("\n")).resolve())
     if len(roots) > 1:
-        raise UsageError(f"--against: the files are in different repositories: {', '.join(map(str, sorted(roots)))}")
+        message = f"the files are in different repositories: {', '.join(map(str, sorted(roots)))}"
+        raise UsageError(message, code="bad-provider", argument="against")
     return roots.pop() if roots else None
 
 
@@ -121,7 +133,8 @@ def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     try:
         return subprocess.run(["git", "-C", root, *arguments], capture_output=True, check=False)
     except OSError as error:
-        raise UsageError(f"--against: git cannot be run: {error.strerror}") from None
+        message = f"git cannot be run: {error.strerror}"
+        raise UsageError(message, code="no-git", argument="against") from None
 
 
 def _last_line(text: bytes) -> str:

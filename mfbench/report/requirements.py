@@ -19,7 +19,8 @@ def require() -> None:
     """
     missing = [package for package in NEEDED if find_spec(package) is None]
     if missing:
-        raise UsageError(f"reports need {' and '.join(missing)}: pip install 'mfbench[report]'")
+        message = f"reports need {' and '.join(missing)}: pip install 'mfbench[report]'"
+        raise UsageError(message, code="missing-package")
 
 
 def format_of(path: Path, argument: str = "path") -> str:
@@ -34,5 +35,6 @@ def format_of(path: Path, argument: str = "path") -> str:
     """
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
-        raise UsageError(f"--{argument}: expected a name that ends in .html, .md or .csv, or --format, got {path}")
+        message = f"expected a name that ends in .html, .md or .csv, or a format, got {path}"
+        raise UsageError(message, code="bad-format", argument=argument)
     return FORMATS[suffix]

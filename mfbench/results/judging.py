@@ -39,14 +39,16 @@ def judged(base: Side, new: Side, margin: float, force: bool = False, allow_miss
     """
     if base.tools and new.tools and base.tools != new.tools:
         kinds = (f"{side.name} holds results of {' and '.join(sorted(side.tools))}" for side in (base, new))
-        raise NotComparable(f"{' and '.join(kinds)}: they measure in different ways")
+        raise NotComparable(f"{' and '.join(kinds)}: they measure in different ways", code="different-kind")
     comparison = compare(
         base.measurements, new.measurements, margin, names=(base.name, new.name), allow_missing=allow_missing
     )
     if comparison.environment and not force:
+        differences = "; ".join(map(str, comparison.environment))
         raise NotComparable(
-            f"{new.name} was measured in another environment than {base.name}: "
-            f"{'; '.join(map(str, comparison.environment))} (--force compares them anyway)"
+            f"{new.name} was measured in another environment than {base.name}: {differences} (--force compares them "
+            "anyway)",
+            code="different-environment",
         )
     return comparison
 
@@ -79,7 +81,6 @@ def read(path: Path) -> Side:
 def _records(path: Path, content: bytes) -> tuple[list[Measurement], list[str]]:
     found, notes = records.parse(path, content)
     for number, schema in records.other_schemas(content).items():
-        raise NotComparable(
-            f"{path}: line {number} has schema {schema!r}, and this mfbench reads schema {records.SCHEMA}"
-        )
+        message = f"{path}: line {number} has schema {schema!r}, and this mfbench reads schema {records.SCHEMA}"
+        raise NotComparable(message, code="different-schema")
     return [measurement(record) for record in found], notes

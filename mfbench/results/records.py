@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mfbench.errors import UsageError
 from mfbench.problems.cases import Case
+from mfbench.results.codes import Status
 from mfbench.stats.intervals import Verdict
 
 try:
@@ -22,9 +23,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 SCHEMA = 1
-OPENING = b'{"schema":'  # of every record
-
-Status = Literal["ok", "wrong", "oom", "timeout", "crashed", "error", "skipped"]
+OPENING = b'{"schema":'  # first bytes of every record
 
 
 class _Part(BaseModel):
@@ -32,7 +31,10 @@ class _Part(BaseModel):
 
 
 class Correctness(_Part):
-    """One output's error against its bound, relative to the size of the terms that an entry sums; None: not finite."""
+    """Error of one output and its bound, relative to the magnitude of the terms each entry sums.
+
+    An error of None is not finite.
+    """
 
     error: float | None = None
     bound: float
@@ -42,65 +44,58 @@ class Correctness(_Part):
 
 
 class Timing(_Part):
-    """Seconds per evaluation; `samples_s` unrounded, in the order in which the rounds took them.
+    """Seconds per evaluation of one provider, and the conditions under which they were measured."""
 
-    The rounds lie in as many `placements`, equally many in each: between them the data was moved in memory. Rounds are
-    `disturbed` where other programs kept part of the machine busy (`foreign_cores` on average over all), `dropped`
-    where that was so and others were taken instead, and were `throttled` where they were timed again since the device
-    was held back by heat or power.
-    """
-
-    samples_s: list[float]
+    samples_s: list[float]  # unrounded, one a round, in the order measured
     median_s: float
     ci95_s: tuple[float | None, float | None]
     rounds: int
-    loops: int
+    loops: int  # evaluations per sample
     method: str
     cold_cache: bool
-    placements: int | None = None
-    throttled: int | None = None
-    disturbed: int | None = None
-    dropped: int | None = None
-    foreign_cores: float | None = None
+    placements: int | None = None  # times the data moved in memory, with the same number of rounds after each move
+    throttled: int | None = None  # rounds measured again because heat or power limited the device
+    disturbed: int | None = None  # rounds kept although other programs used part of the machine
+    dropped: int | None = None  # rounds replaced because other programs used part of the machine
+    foreign_cores: float | None = None  # cores that other programs kept busy, averaged over the rounds
 
     @property
     def busy(self) -> bool:
-        """Other programs ran in half of the rounds or more."""
+        """Return whether other programs disturbed at least half of the rounds."""
         return 2 * (self.disturbed or 0) >= self.rounds
 
 
 class Speedup(_Part):
-    """How many times as fast as the baseline.
-
-    `ci95` is of this ratio alone. The verdicts of the run's `family` of comparisons hold together at 95 %.
-    """
+    """Ratio of the baseline's time to this provider's, and the verdict on it."""
 
     baseline: str
     ratio: float
-    ci95: tuple[float | None, float | None]
+    ci95: tuple[float | None, float | None]  # of this ratio alone
     margin: float
-    verdict: Verdict
-    family: int = 1
+    verdict: Verdict  # simultaneous: at 95 %, no verdict of the family is wrong
+    family: int = 1  # comparisons in the run
 
 
 class Rates(_Part):
+    """Throughput at the median time."""
+
     ratings_per_s: float
     flops_per_s: float
     bytes_per_s: float
 
 
 class Roofline(_Part):
-    """The machine's floor for the case: what binds it, and which fraction of that ceiling was reached."""
+    """Distance from the machine's limit: which ceiling bounds the case, and the fraction of it that was reached."""
 
     bound: Literal["compute", "memory"]
     fraction: float
     gemm_flops_per_s: float
-    peak_flops_per_s: float | None = None  # None: not measured, the fraction is of the GEMM rate
+    peak_flops_per_s: float | None = None  # None: not measured, and the fraction is of the GEMM rate
     copy_bytes_per_s: float
 
 
 class Record(_Part):
-    """What is known of one provider on one case."""
+    """Everything measured of one provider on one case."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
 
@@ -111,7 +106,8 @@ class Record(_Part):
     provider: str
     device: str
     status: Status
-    reason: str | None = None
+    code: str | None = None  # why it is not ok, one of `mfbench.results.codes.Code`; newer files may have others
+    reason: str | None = None  # the same for people
     correctness: dict[str, Correctness] | None = None
     timing: Timing | None = None
     compile_s: float | None = None
@@ -123,11 +119,12 @@ class Record(_Part):
 
     @property
     def key(self) -> tuple[Case, str, str]:
+        """Return what identifies the measurement within a run: case, provider and device."""
         return self.case, self.provider, self.device
 
 
 def read(path: Path) -> tuple[list[Record], list[str]]:
-    """The records of a file, and a note for every line that is none.
+    """Read a file; return its records and a note for every line that is not one.
 
     Raises:
         UsageError: the file cannot be read.
@@ -136,19 +133,19 @@ def read(path: Path) -> tuple[list[Record], list[str]]:
 
 
 def content(path: Path) -> bytes:
-    """Of a file, or of a pipe, which can be read but once.
+    """Return the bytes of a file or pipe. A pipe can be read only once.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: the file cannot be read.
     """
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+        raise UsageError(f"{path}: cannot be read: {error.strerror}", code="unreadable-file") from None
 
 
 def parse(path: Path, content: bytes) -> tuple[list[Record], list[str]]:
-    """The records in a file's content, and a note for every line that is none, a torn last line among them."""
+    """Return the records in a file's content, and a note for every line that is not one or is torn."""
     lines = content.split(b"\n")
     torn = lines.pop()
     notes = [f"{path}: the last line is torn and was left out"] if torn else []
@@ -161,12 +158,15 @@ def parse(path: Path, content: bytes) -> tuple[list[Record], list[str]]:
         except ValidationError as error:
             detail = error.errors(include_url=False)[0]
             place = ".".join(str(part) for part in detail["loc"])
-            notes.append(f"{path}: line {number} is no record and was left out: {place} {detail['msg']}".strip())
+            notes.append(f"{path}: line {number} is not a record and was left out: {place} {detail['msg']}".strip())
     return records, notes
 
 
 def other_schemas(content: bytes) -> dict[int, Any]:
-    """The schema of every line that has another one, by its number: it may fit today's and mean something else."""
+    """Return the schema of every line with another schema, by line number.
+
+    Such a line may still validate today and mean something else.
+    """
     found = {}
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
@@ -180,37 +180,42 @@ def other_schemas(content: bytes) -> dict[int, Any]:
 
 
 def _may_be_records(lines: bytes) -> bool:
-    """Nothing, or lines of which one at least is an object with a schema."""
+    """Return whether the lines are empty or at least one looks like an object with a schema."""
     return not lines.strip() or any(b'"schema"' in line for line in lines.split(b"\n") if line.startswith(b"{"))
 
 
 class Writer:
-    """Appends to a file of records; a torn last line that an earlier run left is cut off first."""
+    """Append records to a file, after cutting off a torn last line that an interrupted run left.
+
+    Raises:
+        UsageError: the file cannot be opened, or holds something other than records.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
-            raise UsageError(f"--out: cannot write {path}: {error.strerror}") from None
-        self._regular = stat.S_ISREG(os.fstat(self._file).st_mode)  # a pipe or a device has no tail to mend
+            raise UsageError(f"cannot write {path}: {error.strerror}", code="unwritable-file", argument="out") from None
+        self._regular = stat.S_ISREG(os.fstat(self._file).st_mode)  # pipes and devices have no tail to cut
         if self._regular:
             with self._locked():
-                self._mend()
+                self._cut_torn_line()
 
-    def _mend(self) -> None:
+    def _cut_torn_line(self) -> None:
         size = os.fstat(self._file).st_size
         content = os.pread(self._file, size, 0)
         whole, _, torn = content.rpartition(b"\n")
         if not _may_be_records(whole) or torn[: len(OPENING)] != OPENING[: len(torn)]:
-            raise UsageError(f"--out: expected a file of records, got {self.path}, which holds something else")
+            message = f"expected a file of records, got {self.path}, which holds something else"
+            raise UsageError(message, code="bad-records", argument="out")
         if not torn:
             return
         os.ftruncate(self._file, size - len(torn))
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Others that append to the file wait."""
+        """Hold an exclusive lock on the file, where the platform has one."""
         if fcntl is not None and self._regular:
             fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
@@ -220,10 +225,10 @@ class Writer:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def append(self, records: Sequence[Record]) -> None:
-        """Write the records and wait until they are on the disk.
+        """Write the records and flush them to disk.
 
         Raises:
-            UsageError: the disk is full or gone; the file keeps what it had.
+            UsageError: the write failed, for example on a full disk; the file keeps its previous content.
         """
         content = "".join(record.model_dump_json(exclude_none=True) + "\n" for record in records).encode()
         with self._locked():
@@ -237,7 +242,9 @@ class Writer:
             except OSError as error:
                 if self._regular:
                     os.ftruncate(self._file, size)
-                raise UsageError(f"--out: cannot write {self.path}: {error.strerror}") from None
+                message = f"cannot write {self.path}: {error.strerror}"
+                raise UsageError(message, code="unwritable-file", argument="out") from None
 
     def close(self) -> None:
+        """Close the file."""
         os.close(self._file)

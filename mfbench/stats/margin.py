@@ -15,7 +15,9 @@ def checked_margin(margin: float) -> float:
     Raises:
         UsageError: it is no fraction from 0 to below 1.
     """
-    if math.isfinite(margin) and 0 <= margin < LIMIT:
+    is_number = isinstance(margin, int | float) and math.isfinite(margin)
+    if is_number and 0 <= margin < LIMIT:
         return margin
-    meant = f"; {margin:g} per cent is {margin / 100:g}" if LIMIT <= margin < 100 else ""
-    raise UsageError(f"--margin: expected a fraction from 0 to below 1, got {margin:g}{meant}")
+    meant = f"; {margin:g} per cent is {margin / 100:g}" if is_number and LIMIT <= margin < 100 else ""
+    message = f"expected a fraction from 0 to below 1, got {margin!r}{meant}"
+    raise UsageError(message, code="bad-number", argument="margin")

@@ -1,60 +1,72 @@
-"""A case with the gate around it, for test suites."""
+"""A case that checks a function by the correctness gate, for test suites."""
 
 from __future__ import annotations
 
 import copy
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any
 
 from mfbench.errors import UsageError
-from mfbench.problems.cases import Axes, Case, fault
+from mfbench.problems.cases import Case, CaseSpec, parse_axes
 
-DEFAULT: dict[str, Any] = {"size": ["200x300", "129x65", "33x47"], "rank": [30, 1], "density": 0.7}
-ANOTHER_DRAW = 1  # number of the parameters of the second evaluation
+if TYPE_CHECKING:
+    from mfbench.correctness.gate import Standard
+    from mfbench.problems.inputs import Inputs
+
+DEFAULT: dict[str, Any] = {"size": ["200x300", "129x65", "33x47"], "rank": [30, 1], "density": [0.7]}
+DEVICES = ("cpu", "cuda")
+SECOND_DRAW = 1  # seed of the parameters of the second evaluation
 
 
 class GatedCase:
     """A problem whose exact answer is known."""
 
-    def __init__(self, case: Case, device: str = "cpu") -> None:
-        self.case, self.device = case, device
+    def __init__(self, spec: CaseSpec, device: str = "cpu") -> None:
+        self.spec, self.device = spec, device
 
     @functools.cached_property
-    def inputs(self) -> Any:
-        """The arguments of a provider in order: factors, biases, ratings, mask, reg (`problems.inputs.Inputs`)."""
+    def case(self) -> Case:
+        """The case with its size."""
+        from mfbench.problems.inputs import resolve
+
+        return resolve(self.spec)
+
+    @functools.cached_property
+    def inputs(self) -> Inputs:
+        """The arguments of a provider in order: factors, biases, ratings, mask, reg."""
         from mfbench.problems.inputs import on_device
 
         return on_device(self._drawn, self.device)
 
     def check(self, function: Callable[..., Any]) -> dict[str, float]:
-        """Hold `function(*inputs)`, a loss and five gradients, against the gate: twice, on different parameters.
+        """Check `function(*inputs)`, which returns a loss and five gradients, twice with different parameters.
 
         Returns:
-            The error of every output over its bound, the larger of the two evaluations.
+            The error of each output divided by its bound, the larger of the two evaluations.
 
         Raises:
-            AssertionError: an output is off, has another shape or dtype, or an input was changed; the message says
-                which, by how much, and where that can be told what is wrong with it in terms of the formula.
+            AssertionError: an output is off or has another shape or dtype, or an input was changed; the message says
+                which, by how much, and if possible what is wrong in terms of the formula.
         """
+        from mfbench.problems.inputs import redraw_parameters
+
         __tracebackhide__ = True
         inputs = copy.deepcopy(self.inputs)
         first = self._evaluate(function, inputs, self._standard)
-        from mfbench.problems.inputs import redraw_parameters
-
-        others = redraw_parameters(self.case, ANOTHER_DRAW)
+        others = redraw_parameters(self.case, SECOND_DRAW)
         for name, values in others.items():
             getattr(inputs, name).detach().copy_(values)  # the function may have asked for its gradient
-        moved = self._standard.moved_to(self._drawn._replace(**others))
+        moved = self._standard.at(self._drawn._replace(**others))
         second = self._evaluate(function, inputs, moved, "on other parameters in the same tensors: ")
         return {name: max(error, second[name]) for name, error in first.items()}
 
-    def _evaluate(self, function: Callable[..., Any], inputs: Any, standard: Any, when: str = "") -> dict[str, float]:
+    def _evaluate(
+        self, function: Callable[..., Any], inputs: Inputs, standard: Standard, when: str = ""
+    ) -> dict[str, float]:
         __tracebackhide__ = True
-        from mfbench.commands.verify import check
         from mfbench.providers.registry import Provider
+        from mfbench.testing.verify import check
 
         provider = Provider("", lambda inputs: functools.partial(function, *inputs))
         errors, wrong = check(provider, inputs, standard)
@@ -63,34 +75,35 @@ class GatedCase:
         return errors
 
     @functools.cached_property
-    def _drawn(self) -> Any:
-        from mfbench.problems.inputs import draw, sized
+    def _drawn(self) -> Inputs:
+        """Inputs that share no memory with a cached data set."""
+        from mfbench.problems.inputs import draw
 
-        self.case = sized(self.case)
         inputs = draw(self.case)
         return inputs._replace(
             **{name: value.clone() for name, value in inputs._asdict().items() if hasattr(value, "clone")}
         )
 
     @functools.cached_property
-    def _standard(self) -> Any:
+    def _standard(self) -> Standard:
         from mfbench.correctness import gate
 
         return gate.standard(self._drawn)
 
 
 def cases(axes: Mapping[str, Any]) -> list[GatedCase]:
-    """A case for every combination of the axes' values; those not given are the default's.
+    """Return a case for every combination of the axes' values.
+
+    Args:
+        axes: a value or several by the name of the axis, and the device; size, rank and density have defaults, but
+            not for a data set.
 
     Raises:
-        UsageError: an axis that there is not, or a value that does not fit.
+        UsageError: no such axis, or a value that does not fit.
     """
     axes = dict(axes)
     device = axes.pop("device", "cpu")
-    if device not in ("cpu", "cuda"):
-        raise UsageError(f"mf_case: device: expected 'cpu' or 'cuda', got {device!r}")
-    try:
-        group = Axes.model_validate(({} if "data" in axes else DEFAULT) | axes)
-    except ValidationError as error:
-        raise UsageError(f"mf_case: {fault(error, Axes)}") from None
-    return [GatedCase(case, device) for case in group.cases("mf_case")]
+    if device not in DEVICES:
+        raise UsageError(f"expected 'cpu' or 'cuda', got {device!r}", code="bad-device", argument="device")
+    group = parse_axes(axes if "data" in axes else DEFAULT | axes)
+    return [GatedCase(spec, device) for spec in group.specs("mf_case")]

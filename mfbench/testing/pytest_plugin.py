@@ -1,9 +1,9 @@
-"""A pytest plugin: the fixture `mf_case` holds a kernel of your own against the correctness gate.
+"""A pytest plugin: the fixture `mf_case` checks a kernel by the correctness gate.
 
     def test_my_kernel(mf_case):
         mf_case.check(my_kernel)
 
-Nothing beyond pytest is imported until a test asks for the fixture.
+Nothing but pytest is imported until a test asks for the fixture.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker."""
     config.addinivalue_line(
         "markers",
-        "mf_case(size, rank, density, ratings_dtype, mask, data, seed, device): what the fixture mf_case draws, each "
-        "but the device a value or a list of values; without it, a few small problems at the edges of tiles",
+        "mf_case(size, rank, density, ratings_dtype, mask, data, seed, device): the cases of the fixture mf_case, "
+        "each argument except the device a value or a list; without the marker, small problems around tile sizes",
     )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that uses `mf_case` runs once on every case of its marker."""
+    """Run a test that uses `mf_case` on every case of its marker."""
     if "mf_case" not in metafunc.fixturenames:
         return
     from mfbench.errors import UsageError
@@ -34,18 +35,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("mf_case")
     try:
         if marker and marker.args:
-            raise UsageError(f"mf_case: expected names, such as size='200x300', got {marker.args[0]!r} without one")
-        drawn = cases(dict(marker.kwargs) if marker else {})
-    except UsageError as error:  # a line, where pytest would show its own frames
-        raise pytest.Collector.CollectError(f"{metafunc.definition.nodeid}: {error}") from None
-    metafunc.parametrize(
-        "mf_case", drawn, indirect=True, ids=[f"{c.case.m}x{c.case.n}-rank{c.case.rank}" for c in drawn]
-    )
+            raise UsageError(
+                f"expected names, such as size='200x300', got {marker.args[0]!r} without one", code="no-such-axis"
+            )
+        found = cases(dict(marker.kwargs) if marker else {})
+    except UsageError as error:  # reported in one line, without pytest's own frames
+        message = f"{metafunc.definition.nodeid}: mf_case: {error} [{error.code}]"
+        raise pytest.Collector.CollectError(message) from None
+    metafunc.parametrize("mf_case", found, indirect=True, ids=[_test_id(case) for case in found])
+
+
+def _test_id(case: GatedCase) -> str:
+    return case.spec.label.replace("×", "x").replace(" rank ", "-rank")
 
 
 @pytest.fixture
 def mf_case(request: pytest.FixtureRequest) -> GatedCase:
-    """A problem with its exact answer: `mf_case.check(function)` fails with what is wrong with the function."""
+    """A problem with its exact answer; `mf_case.check(function)` fails if the function is wrong."""
     if request.param.device == "cuda":
         import torch
 

@@ -12,11 +12,11 @@ import functools
 
 import pytest
 
-from mfbench.commands.verify import check
 from mfbench.correctness import gate
 from mfbench.problems.cases import Case, load_suite
 from mfbench.problems.inputs import Inputs, draw
 from mfbench.providers import registry
+from mfbench.testing.verify import check
 
 CASES = [
     *load_suite("seed").cases({})[:1],  # the notebook's 200x300, rank 30, float64 ratings and int32 mask

@@ -10,12 +10,11 @@ from kernels import encode_ratings, mf_loss_and_grads
 from kernels.aot import _compiled, _type, plan_step
 from kernels.gpu import config
 from kernels.gpu.interpret import run
-from kernels.problem import check_problem
 from reference import oracle_loss_and_grads
-from tests.problems import draw_inputs
+from tests.problems import checked, draw_inputs
 
 pytest.importorskip("triton", reason="Triton is not installed")
-from kernels.gpu.plan import plan_step as plan_launches
+from kernels.gpu.plan import plan_launches
 
 NAMES = ("sm_80", "sm_90", "gfx942")
 
@@ -71,7 +70,7 @@ def test_arguments_are_those_of_the_compiled_kernel(plan):
 def test_the_plan_of_a_device_interpreted(name, precision, deterministic):
     """The tiles, the grid and the buffers of a device, run in Triton's interpreter."""
     inputs = draw_inputs(90, 77, 17, mask_dtype=None)
-    problem = check_problem(*inputs)
+    problem = checked(inputs)
     try:
         step = plan_launches(problem, config.TARGETS[name], precision, deterministic, gradients=True)
     except config.NotShipped as reason:
@@ -108,7 +107,7 @@ def test_rows_are_addressed_in_64_bits():
     m, n = 1 << 17, 1 << 15
     inputs = draw_inputs(1, 1, 3)
     P, Q, ratings = torch.zeros(1, 3).expand(m, 3), torch.zeros(1, 3).expand(n, 3), torch.zeros(1, n).expand(m, n)
-    problem = check_problem(P, Q, torch.zeros(m), torch.zeros(n), inputs.global_bias, ratings, None, 0.1)
+    problem = checked(type(inputs)(P, Q, torch.zeros(m), torch.zeros(n), inputs.global_bias, ratings, None))
     call = plan_launches(problem, config.TARGETS["sm_80"], "ieee", False, True).calls[0]
     arguments = call.arguments | {"stride_rm": n}  # as ratings with memory of their own would have it
     types = [(name, _type(arguments.get(name), specialise=True)) for name in call.kernel.arg_names]

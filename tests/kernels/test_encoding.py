@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
+
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 
 from kernels import EncodedRatings, backends, encode_ratings, mf_loss, mf_loss_and_grads, mf_sse
 from tests.problems import RATINGS, assert_right, draw_inputs, problems
@@ -37,7 +41,6 @@ def results(inputs, backend):
     return [loss, *grads, sse, differentiated.detach(), *(parameter.grad for parameter in parameters)]
 
 
-@settings(max_examples=100, deadline=None)
 @given(inputs=problems(dtypes=(torch.float64,)))
 def test_nothing_is_lost(inputs):
     """In float64, where a code is decoded without rounding, all results are the same bit by bit."""
@@ -45,7 +48,6 @@ def test_nothing_is_lost(inputs):
         assert torch.equal(got, expected)
 
 
-@settings(max_examples=100, deadline=None)
 @given(inputs=problems(dtypes=(torch.float32,)))
 def test_right_in_float32(inputs):
     assert_right(inputs, mf_loss_and_grads(*encoded(inputs)))
@@ -207,7 +209,7 @@ def test_encoded_ratings_of_another_shape_are_refused():
     [
         ([[1.0]], None, TypeError, r"^ratings: expected a torch.Tensor, got list"),
         (torch.ones(2, 3), [[1] * 3] * 2, TypeError, r"^mask: expected a torch.Tensor, got list"),
-        (torch.ones(2, 3, dtype=torch.int64), None, TypeError, r"^ratings: expected one of .*, got torch.int64"),
+        (torch.ones(2, 3, dtype=torch.int16), None, TypeError, r"^ratings: expected one of .*, got torch.int16"),
         (torch.ones(2, 3).to_sparse(), None, TypeError, r"^ratings: expected a dense tensor, got torch.sparse_coo"),
         (torch.ones(2, 3), torch.ones(3, 2), ValueError, r"^mask: expected shape \(2, 3\) as ratings, got \(3, 2\)"),
     ],
@@ -215,6 +217,120 @@ def test_encoded_ratings_of_another_shape_are_refused():
 def test_bad_arguments_are_named(ratings, mask, error, message):
     with pytest.raises(error, match=message):
         encode_ratings(ratings, mask)
+
+
+def test_what_encoded_ratings_tell_of_themselves():
+    ratings = torch.randint(1, 11, (60, 50), dtype=torch.uint8)
+    mask = torch.rand(60, 50) < 0.5
+    for encoding, nbytes in (
+        ("uint8-code", 60 * 50 + 2 * 8),
+        ("uint8-bits", 60 * 50 + 60 * 2 * 4),
+        ("float32-nan", 12000),
+    ):
+        encoded = encode_ratings(ratings, mask, encoding)
+        assert encoded.shape == (60, 50)
+        assert encoded.observed == mask.sum()
+        assert encoded.nbytes == nbytes
+    mask[:, 20:], mask[10:] = False, False
+    assert encode_ratings(ratings, mask, "uint8-code").nbytes == 60 * 50 + 2 * 8  # a single tile, which is occupied
+    assert encode_ratings(torch.empty(0, 5)).observed == 0
+
+
+def test_observed_ratings_are_counted_some_rows_at_a_time(monkeypatch):
+    monkeypatch.setattr("kernels.encoding.CHUNK_ELEMENTS", 7 * 50)
+    mask = torch.rand(60, 50) < 0.5
+    for encoding in ("uint8-code", "uint8-bits", "bfloat16-nan"):
+        assert encode_ratings(torch.ones(60, 50, dtype=torch.uint8), mask, encoding).observed == mask.sum()
+
+
+@pytest.mark.parametrize("encoding", ["uint8-code", "uint8-bits", "float16-nan"])
+def test_saved_ratings_are_loaded_by_weights_alone(tmp_path, encoding):
+    ratings, mask = torch.randint(1, 11, (600, 500), dtype=torch.uint8), torch.rand(600, 500) < 0.5
+    mask[:, 64:] = False
+    encoded = encode_ratings(ratings, mask, encoding)
+    assert encoded.occupied is not None
+    encoded.save(tmp_path / "ratings.pt")
+    torch.save({"ratings": encoded, "epoch": 3}, tmp_path / "checkpoint.pt")
+    code = """
+        import sys, torch, kernels
+        whole = kernels.EncodedRatings.load(sys.argv[1])
+        part = torch.load(sys.argv[2], weights_only=True)["ratings"]
+        assert type(whole) is type(part) is kernels.EncodedRatings
+        print(whole.encoding, whole.observed, part.observed)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), tmp_path / "ratings.pt", tmp_path / "checkpoint.pt"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert printed.split() == [encoding, *[str(int(mask.sum()))] * 2]
+    assert_equal_parts(EncodedRatings.load(tmp_path / "ratings.pt"), encoded)
+
+
+def assert_equal_parts(loaded, encoded):
+    for part, expected in zip(loaded, encoded, strict=True):
+        if isinstance(expected, torch.Tensor):
+            torch.testing.assert_close(part, expected, rtol=0, atol=0, equal_nan=True)
+        else:
+            assert part == expected
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", {"a": torch.ones(2)}, torch.ones(2, 3)])
+def test_other_files_are_refused(tmp_path, content):
+    path = tmp_path / "other.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(ValueError, match=r"^path: expected a file .*other\.pt"):
+        EncodedRatings.load(path)
+    with pytest.raises(FileNotFoundError):
+        EncodedRatings.load(tmp_path / "missing.pt")
+
+
+def test_to_moves_every_tensor():
+    ratings, mask = torch.randint(1, 11, (200, 300)).float(), torch.rand(200, 300) < 0.5
+    mask[:, 64:] = False
+    encoded = encode_ratings(ratings, mask)
+    moved = encoded.to("meta")
+    assert isinstance(moved, EncodedRatings)
+    assert [part.device.type for part in moved if isinstance(part, torch.Tensor)] == ["meta"] * 3
+    assert (moved.encoding, moved.shape, moved.nbytes) == (encoded.encoding, encoded.shape, encoded.nbytes)
+    assert_equal_parts(encoded.to("cpu"), encoded)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize(
+    ("values", "encoding"),
+    [
+        ([1, 2, 5], "uint8-code"),
+        ([10**6, 10**6 + 7, 10**6 + 14], "uint8-code"),
+        (list(range(256)), "uint8-bits"),
+        (list(range(-128, 128)), "int8-bits"),
+        (list(range(-1, 256)), "bfloat16-nan"),
+        ([0, *range(1, 2048, 2)], "float16-nan"),
+        ([*range(0, 1 << 24, 1 << 12), (1 << 24) - 1], "float32-nan"),
+        ([*range(0, 1 << 24, 1 << 12), (1 << 24) + 1], "float64-nan"),
+    ],
+)
+def test_wide_integers_are_encoded_in_the_fewest_bytes(values, encoding, dtype):
+    ratings = torch.tensor([values, values[::-1]], dtype=dtype)
+    mask = torch.ones_like(ratings)
+    mask[1, ::2], ratings[1, ::2] = 0, torch.iinfo(dtype).max  # what is unobserved may hold anything
+    mask[1, -1] = 0
+    encoded = encode_ratings(ratings, mask)
+    assert encoded.encoding == encoding
+    inputs = draw_inputs(2, len(values), 3, torch.float64)._replace(ratings=ratings, mask=mask)
+    for backend in BACKENDS:
+        got = mf_loss_and_grads(*inputs[:5], encoded, reg=inputs.reg, backend=backend)
+        exact = inputs._replace(ratings=ratings.double())
+        for value, expected in zip([got[0], *got[1]], results(exact, "torch")[:6], strict=True):
+            torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+
+
+def test_integers_that_float64_would_round_are_refused():
+    ratings, mask = torch.tensor([[1, 2**53 + 1, 2**62]]), torch.tensor([[1, 1, 1]])
+    with pytest.raises(ValueError, match=r"^ratings: expected integers that float64 holds .*, got 9007199254740993"):
+        encode_ratings(ratings, mask)
+    mask[0, 1] = 0
+    assert encode_ratings(ratings, mask).encoding == "uint8-code"
 
 
 def test_the_ratings_given_stay_as_they_were():

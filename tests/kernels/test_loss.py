@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import re
 import subprocess
 import sys
 import textwrap
@@ -12,8 +14,11 @@ import pytest
 import torch
 
 from kernels import Backend, Grads, backends, encode_ratings, mf_loss, mf_loss_and_grads, mf_sse
+from kernels.aot import plan_step
 from kernels.backends import MODULES
-from kernels.loss import PRECISIONS, loss_op, step_op, unwrap
+from kernels.encoding import observations_of
+from kernels.loss import PRECISIONS, loss_op, step_op
+from kernels.problem import Observations
 from reference import autograd_loss_and_grads, oracle_loss_and_grads
 from tests.problems import LAYOUTS, assert_right, draw_inputs
 
@@ -156,7 +161,8 @@ def test_opcheck(backend, op, requires_grad, layout):
     inputs = draw_inputs(5, 7, 3, mask_dtype=torch.int32 if requires_grad else None, layouts=(layout,) * 3)
     if requires_grad and op is step_op:  # `loss` has no derivatives: callers hand it detached parameters
         inputs = with_grad(inputs)
-    torch.library.opcheck(op, (*inputs, backend, None, False))
+    observations = observations_of(inputs.ratings, inputs.mask)
+    torch.library.opcheck(op, (*inputs[:5], *observations, inputs.reg, backend, None, False))
 
 
 @pytest.mark.parametrize("op", [step_op, loss_op], ids=["step", "loss"])
@@ -165,8 +171,8 @@ def test_opcheck_with_encoded_ratings(op, encoding):
     inputs = draw_inputs(5, 7, 3, ratings_dtype=torch.int8)
     if op is step_op:
         inputs = with_grad(inputs)
-    ratings, mask, encoded = unwrap(encode_ratings(inputs.ratings, inputs.mask, encoding), None)
-    torch.library.opcheck(op, (*inputs[:5], ratings, mask, 0.1, "auto", None, False, *encoded))
+    observations = observations_of(encode_ratings(inputs.ratings, inputs.mask, encoding), None)
+    torch.library.opcheck(op, (*inputs[:5], *observations, 0.1, "auto", None, False))
 
 
 @pytest.fixture
@@ -229,12 +235,12 @@ def test_beyond_2_to_the_31_ratings_on_meta_tensors():
     assert m * n > 2**31
     P, Q, bu, bi, mu = (torch.empty(shape, device="meta") for shape in ((m, 8), (n, 8), (m,), (n, 1), ()))
     ratings = torch.empty(m, n, dtype=torch.float16, device="meta")
-    loss, *grads = step_op(P, Q, bu, bi, mu, ratings, None, 0.1, "auto", None, False)
+    loss, *grads = step_op(P, Q, bu, bi, mu, *Observations(ratings), 0.1, "auto", None, False)
     assert (loss.shape, loss.dtype, loss.is_meta) == ((), torch.float64, True)
     for grad, parameter in zip(grads, (P, Q, bu, bi, mu), strict=True):
         assert (grad.shape, grad.dtype, grad.is_meta) == (parameter.shape, parameter.dtype, True)
     with pytest.raises(ValueError, match=r"^ratings: expected shape \(131072, 32768\), got \(32768, 131072\)"):
-        step_op(P, Q, bu, bi, mu, ratings.T, None, 0.1, "auto", None, False)
+        step_op(P, Q, bu, bi, mu, *Observations(ratings.T), 0.1, "auto", None, False)
 
 
 # ------------------------------------------------------------------ sizes of 0
@@ -323,6 +329,51 @@ def test_unknown_names_are_refused(function):
         function(*inputs, precision="fp32")
 
 
+# ------------------------------------------------------------------ ratings of 32 and 64 bits
+
+
+@EACH
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("ratings_dtype", [torch.int32, torch.int64])
+def test_wide_integers_where_lossless(backend, dtype, ratings_dtype):
+    inputs = draw_inputs(33, 47, 6, dtype)
+    inputs = inputs._replace(ratings=torch.randint(-5, 6, (33, 47)).to(ratings_dtype))
+    if backend == "native":
+        with pytest.raises(RuntimeError, match=f"this kernel does not decode ratings of {ratings_dtype}"):
+            mf_loss(*inputs, backend=backend)
+        backend = "auto"
+    assert_right(inputs, mf_loss_and_grads(*inputs, backend=backend))
+    assert_right(inputs, train_step(inputs, backend))
+    everything = inputs._replace(mask=None)
+    assert_right(everything, mf_loss_and_grads(*everything, backend=backend))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "exact", "inexact"),
+    [
+        (torch.float32, [2**24, -(2**24), 2**24 + 2, 2**40, -(2**63)], [2**24 + 1, -(2**24) - 1, 2**40 + 1, 2**63 - 1]),
+        (torch.float64, [2**53, 2**53 + 2, 2**62, -(2**63)], [2**53 + 1, -(2**53) - 1, 2**62 + 1, 2**63 - 1]),
+    ],
+)
+def test_wide_integers_that_would_be_rounded_are_refused(dtype, exact, inexact):
+    inputs = draw_inputs(1, 3, 2, dtype)
+    remedy = {torch.float32: "pass float64 parameters, or ratings.double()", torch.float64: "pass ratings.double()"}
+    for value in exact:
+        ratings = torch.tensor([[1, value, 2]])
+        loss = mf_loss(*inputs[:5], ratings)
+        torch.testing.assert_close(loss, mf_loss(*inputs[:5], ratings.double()), rtol=1e-6, atol=0)
+    for value in inexact:
+        ratings = torch.tensor([[1, value, 2]])
+        name = str(dtype).removeprefix("torch.")
+        message = f"^ratings: expected integers that {name} holds exactly, got {value}; {re.escape(remedy[dtype])}"
+        for function in (mf_loss, mf_loss_and_grads, mf_sse):
+            with pytest.raises(ValueError, match=message):
+                function(*inputs[:5], ratings)
+        unobserved = torch.tensor([[1, 0, 1]])
+        expected = mf_sse(*inputs[:5], ratings.clamp(max=9), unobserved)
+        torch.testing.assert_close(mf_sse(*inputs[:5], ratings, unobserved), expected, rtol=1e-6, atol=0)
+
+
 # ------------------------------------------------------------------ which backend runs
 
 
@@ -367,6 +418,33 @@ def test_an_unavailable_backend_is_refused_for_empty_sizes_too(monkeypatch):
     monkeypatch.setattr(native, "unavailable", lambda *_: "no C++ compiler found")
     with pytest.raises(RuntimeError, match=r"no C\+\+ compiler found"):
         mf_loss(*draw_inputs(0, 5, 2), backend="native")
+
+
+# ------------------------------------------------------------------ signatures
+
+
+def test_the_signatures_are_those_of_the_step():
+    """Names, defaults and order; the plan and the reference take theirs from elsewhere."""
+    step = inspect.signature(mf_loss_and_grads).parameters
+
+    def of(function):
+        return [(name, parameter.default) for name, parameter in inspect.signature(function).parameters.items()]
+
+    shared = [(name, parameter.default) for name, parameter in step.items()]
+    assert of(mf_loss) == shared
+    assert of(mf_sse) == [(name, default) for name, default in shared if name != "reg"]
+    assert of(plan_step) == [*((name, default) for name, default in shared if name != "backend"), ("target", "sm_90")]
+    for reference in (autograd_loss_and_grads, oracle_loss_and_grads):
+        assert of(reference) == shared[:8]
+
+
+@pytest.mark.parametrize("function", [mf_loss, mf_loss_and_grads, mf_sse, plan_step])
+def test_a_missing_or_unknown_argument_is_named(function):
+    parameters = draw_inputs(4, 5, 2)[:5]
+    with pytest.raises(TypeError, match=rf"^{function.__name__}\(\) missing .*'ratings'"):
+        function(*parameters)
+    with pytest.raises(TypeError, match=rf"^{function.__name__}\(\) got an unexpected keyword argument 'weights'"):
+        function(*parameters, torch.ones(4, 5), weights=None)
 
 
 def test_kernels_import_neither_reference_nor_harness():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kernels.gpu.config import ARITHMETIC
-from kernels.gpu.plan import _operand
+from kernels.gpu.plan import split_operand
 from tests.ptx.steps import PRODUCT_ERROR
 
 # Derived: what the roundings of one product add up to at worst; above it lies the bound that the tests use.
@@ -23,7 +23,7 @@ def in_hardware(values, precision):
 
 def pieces(values, precision):
     """The parts of a factor, or of an error split in the kernel, as the unit reads them: one, or high and low."""
-    packed = _operand(values[:, None].clone(), ARITHMETIC[precision])
+    packed = split_operand(values[:, None].clone(), ARITHMETIC[precision])
     parts = packed.unbind() if ARITHMETIC[precision].split else [packed]
     return [in_hardware(part[:, 0], precision) for part in parts]
 
@@ -56,7 +56,7 @@ def test_the_error_of_a_product(precision):
 @pytest.mark.parametrize("precision", ["tf32x3", "bf16x3"])
 def test_the_halves_of_a_factor_are_the_factor(precision):
     x = operands(1 << 16, 3)
-    high, low = _operand(x[:, None].clone(), ARITHMETIC[precision]).double()[..., 0]
+    high, low = split_operand(x[:, None].clone(), ARITHMETIC[precision]).double()[..., 0]
     lost = {"tf32x3": 0, "bf16x3": 2**-17}[precision]
     assert ((high + low - x.double()) / x).abs().max().item() <= lost
 

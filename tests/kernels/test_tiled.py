@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -18,7 +18,6 @@ pytestmark = pytest.mark.usefixtures("poisoned")
 CPU_BACKENDS = [name for name in ("native", "torch", "interpret") if backends()[name].available]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(inputs=problems(), tile_items=st.integers(1, 50), tile_elements=st.integers(1, 600))
 def test_any_problem_in_any_tiles(monkeypatch, inputs, tile_items, tile_elements):
     monkeypatch.setattr(tiled, "TILE_ITEMS", tile_items)

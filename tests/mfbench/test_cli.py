@@ -1,14 +1,19 @@
-"""Small habits of the command line: help is quick, doctor and list tell, output without a terminal is plain."""
+"""The command line: help, completion, the nearest name, doctor and list, plain output without a terminal."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import click
+import pytest
+
+from mfbench.cli import cli
+from mfbench.installation import ROOT
 from mfbench.problems.cases import suite_names
-from mfbench.providers.revision import ROOT
 from tests.mfbench.cli_runner import mfbench, mfbench_here
 
 
@@ -71,3 +76,54 @@ def test_output_without_a_terminal_has_no_control_codes(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "\x1b" not in done.stdout + done.stderr
     assert "\r" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_help_tells_exit_codes_and_volume(name: str) -> None:
+    text = cli.commands[name].get_help(click.Context(cli.commands[name], info_name=name))
+    assert "Exit code: 0" in text
+    assert "--quiet" in text
+    assert "--verbose" in text
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [
+    (["rum"], "Did you mean 'run'"), (["run", "--sute", "x"], "--suite"),
+    (["run", "--suite", "quik"], "did you mean 'quick'"), (["run", "--provider", "fusd"], "did you mean 'fused'"),
+    (["run", "--data", "movilens", "--size", "3x4"], "did you mean 'movielens'"),
+    (["train", "--data", "movilens"], "did you mean 'movielens'"),
+])  # fmt: skip
+def test_the_nearest_name_is_suggested(arguments, expected, monkeypatch: pytest.MonkeyPatch, capsys, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert mfbench_here(monkeypatch, *arguments) == 2
+    assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str) -> None:
+    code = "import sys; sys.argv = ['mfbench']; from mfbench.cli import main; main()"
+    settings = os.environ | {"_MFBENCH_COMPLETE": f"{shell}_source"}
+    try:
+        script = subprocess.run(
+            [sys.executable, "-c", code], env=settings, capture_output=True, text=True, check=True
+        ).stdout  # fmt: skip
+    except subprocess.CalledProcessError as error:
+        if "Bash" in error.stderr:
+            pytest.skip("needs a Bash that click can complete for")
+        raise
+    assert "_MFBENCH_COMPLETE" in script
+
+
+def completed(*words: str) -> list[str]:
+    """What a shell is told, in a process that may not import torch."""
+    code = "import sys; sys.argv = ['mfbench']; sys.modules['torch'] = None; from mfbench.cli import main; main()"
+    settings = os.environ | {"_MFBENCH_COMPLETE": "zsh_complete", "COMP_WORDS": " ".join(("mfbench", *words)),
+                             "COMP_CWORD": str(len(words))}  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True, check=False)
+    return done.stdout.split("\n")[1::3]
+
+
+@pytest.mark.parametrize(("words", "expected"), [
+    (("run", "--suite", "s"), {"seed", "square"}), (("run", "--device", "c"), {"cpu", "cuda"}), (("ins",), {"inspect"}),
+])  # fmt: skip
+def test_values_are_completed_without_torch(words: tuple[str, ...], expected: set[str]) -> None:
+    assert set(completed(*words)) == expected

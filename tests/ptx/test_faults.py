@@ -20,6 +20,8 @@ from .plants import BARRIER, COMMIT, WAIT, WARP_BARRIER, removed, swapped_operan
 from .steps import execute_launch
 from .triton_kernels import Build, add, masked_sums, matmul
 
+pytestmark = pytest.mark.ptx
+
 
 class Outcome(NamedTuple):
     races: list

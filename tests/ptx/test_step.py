@@ -46,8 +46,17 @@ CASES = [
 ]
 
 
+QUICK = (0, 10, 20)  # places in CASES: both targets, a dense matrix with a mask, and encoded ratings
+
+
 @pytest.mark.parametrize("deterministic", [False, True], ids=["fast", "deterministic"])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(str(part) for part in case))
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id="-".join(map(str, case)), marks=() if place in QUICK else pytest.mark.ptx)
+        for place, case in enumerate(CASES)
+    ],
+)
 def test_every_output_is_within_its_bound(case, deterministic):
     target, precision, encoding, *sizes = case
     problem = draw(CASES.index(case), encoding, *sizes)
@@ -60,7 +69,7 @@ def test_every_output_is_within_its_bound(case, deterministic):
 
 
 @pytest.mark.parametrize("deterministic", [False, True], ids=["fast", "deterministic"])
-@pytest.mark.parametrize("rank", [30, 130])
+@pytest.mark.parametrize("rank", [30, pytest.param(130, marks=pytest.mark.ptx)])
 def test_empty_tiles_are_left_out(rank, deterministic):
     """A list of tiles to walk, with rows of tiles that have none, and a matrix whose other tiles hold lies."""
     problem = draw(4, "uint8-code", rank, 140, 200, 0.5)
@@ -83,6 +92,7 @@ def test_float64_is_exact_to_float64():
     assert max(problem.errors(plan, "ieee").values()) <= 1
 
 
+@pytest.mark.ptx
 def test_many_programs_give_the_same_result(monkeypatch):
     """The grid of a real device: one tile a program."""
     monkeypatch.undo()
@@ -93,6 +103,7 @@ def test_many_programs_give_the_same_result(monkeypatch):
         assert max(problem.errors(plan, "tf32").values()) <= 1
 
 
+@pytest.mark.ptx
 @pytest.mark.parametrize("precision", ["tf32", "ieee"])
 def test_deterministic_results_do_not_depend_on_the_order_of_programs(precision, monkeypatch):
     monkeypatch.setattr(config, "DETERMINISTIC_PROGRAMS", 6)

@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reference import autograd_loss_and_grads, oracle, oracle_loss_and_grads
@@ -47,13 +47,11 @@ def same(first, second):
     return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(flat(first), flat(second), strict=True))
 
 
-@settings(max_examples=100, deadline=None)
 @given(inputs=problems(dtypes=(torch.float64,)))
 def test_float64_autograd_and_oracle_agree(inputs):
     assert_close(autograd_loss_and_grads(*inputs), oracle_loss_and_grads(*inputs), inputs, 1e-13)
 
 
-@settings(max_examples=100, deadline=None)
 @given(inputs=problems(dtypes=(torch.float32,)))
 def test_float32_autograd_is_within_rounding_of_the_oracle(inputs):
     terms = sum(inputs.ratings.shape) + inputs.user_factors.shape[1]  # Higham's bound: a rounding for every addition
@@ -61,7 +59,6 @@ def test_float32_autograd_is_within_rounding_of_the_oracle(inputs):
     assert_close(autograd_loss_and_grads(*inputs), oracle_loss_and_grads(*inputs), inputs, tolerance)
 
 
-@settings(max_examples=25, deadline=None)
 @given(inputs=problems(max_size=6, max_rank=3))
 def test_oracle_is_the_formula_in_exact_fractions(inputs):
     P, Q = ([[Fraction(x) for x in row] for row in factors.tolist()] for factors in inputs[:2])
@@ -206,7 +203,6 @@ def test_biases_as_vectors_or_columns(step):
 
 
 @BOTH
-@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**31))
 def test_inputs_stay_as_they_were(step, seed):
     inputs = draw_inputs(11, 13, 4, torch.float64, torch.float64, torch.int32, seed=seed)

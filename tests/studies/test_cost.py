@@ -1,4 +1,4 @@
-"""Where a run's time goes: every second is counted once."""
+"""`cost`: every second of a run is counted once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from click.testing import CliRunner
 
 from tests.mfbench.cli_runner import tiny_suite
 from tests.studies import cost
+
+pytestmark = pytest.mark.studies
 
 
 def test_all_the_time_of_a_run_is_accounted_for(tmp_path: Path) -> None:

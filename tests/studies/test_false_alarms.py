@@ -1,14 +1,16 @@
-"""The script that counts false alarms: every comparison is kept, counted once, and a second run goes on."""
+"""`false_alarms`: every comparison is kept and counted once, and a second run continues."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from mfbench.results.records import read
 from tests.studies.false_alarms import Count, main, summary
 
+pytestmark = pytest.mark.studies
 SMALL = ["--size", "24x32", "--budget", "0.3", "--threads", "1", "--suite-of", "1", "--slowdown", "5"]
 
 
@@ -18,7 +20,7 @@ def test_a_count_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     assert "found slower: " in first.output
     assert " of 1, " in first.output
     again = CliRunner().invoke(main, ["--comparisons", "2", *SMALL, "--out", str(out)], catch_exceptions=False)
-    assert "1 comparisons are in" in again.output
+    assert "1 comparisons are already in" in again.output
     assert " of 2, " in again.output
     records, faults = read(out)
     assert (len(records), faults) == (4, [])

@@ -169,7 +169,7 @@ def test_files_that_hold_something_else(code, tmp_path: Path) -> None:
     other.write_bytes(b"not a record\n\xff\xfe\n[1, 2]\n42\n" * 5)
     result, _, err = code([timed(0)], other)
     assert result == 4
-    assert "line 1 is no record" in err
+    assert "line 1 is not a record" in err
     assert "15 more notes" in err
     assert "Traceback" not in err
 

@@ -1,24 +1,28 @@
 """`mfbench inspect`: machine code counted right, a model that follows from it, and faults that are seen."""
 
+import dataclasses
 import json
 import re
 import signal
 import subprocess
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from mfbench.inspect.devices import DEVICES
+from mfbench.inspect.devices import DEVICE_RATES
 from mfbench.inspect.machine_code import Mix, compare_and_swap, main_loop
-from mfbench.inspect.model import Tile, modelled, resident_blocks
+from mfbench.inspect.model import Tile as ModelledTile
+from mfbench.inspect.model import modelled, resident_blocks
 from tests.mfbench.cli_runner import command, mfbench, mfbench_here
 
 pytest.importorskip("triton", reason="Triton is not installed")
-from kernels.gpu import config
-from kernels.gpu.config import TARGETS
-from kernels.gpu.tiles import TILES, WIDTHS
+from kernels.gpu import config, tile_table
+from kernels.gpu.config import TARGETS, TILES
+from kernels.gpu.tiles import SPILLS, WIDTHS, Row, Tile
+from mfbench.inspect import search
 from mfbench.inspect.builds import ENCODINGS, MODES, PRECISIONS, RANKS, _faults, _traffic, examine, examine_all, specs
 from mfbench.inspect.document import Build, NotBuilt, Spec
 
@@ -124,8 +128,8 @@ def test_compare_and_swap_is_seen(line, expected):
 def test_the_model_by_hand():
     mix = Mix(instructions=500, issued=500, matrix=96, vector=100, shared_load={4: 40}, fragment_load={16: 10},
               shared_store={8: 20}, atomic={4: 16})  # fmt: skip
-    tile = Tile(64, 64, 32, 4, 1, "tf32", 5.0)
-    model = modelled(mix, tile, DEVICES["sm_80"])
+    tile = ModelledTile(64, 64, 32, 4, 1, "tf32", 5.0)
+    model = modelled(mix, tile, DEVICE_RATES["sm_80"])
     assert model.issue == 500 * 4 / 4
     assert model.vector == 100 * 128 / 64
     assert model.matrix == 3 * 2 * 64 * 64 * 32 / 1024
@@ -143,7 +147,7 @@ def test_the_model_by_hand():
 )  # fmt: skip
 def test_resident_programs(target, warps, registers, shared, blocks):
     """By the makers' occupancy tables."""
-    assert resident_blocks(DEVICES[target], warps, registers, shared) == blocks
+    assert resident_blocks(DEVICE_RATES[target], warps, registers, shared) == blocks
 
 
 def spec(target="sm_80", rank=30, precision="tf32", encoding="float32+uint8", mode="fast"):
@@ -151,11 +155,11 @@ def spec(target="sm_80", rank=30, precision="tf32", encoding="float32+uint8", mo
 
 
 def with_tile(monkeypatch, target, precision, tile):
-    monkeypatch.setitem(TILES[target], precision, " ".join([tile] * len(WIDTHS)))
+    monkeypatch.setitem(TILES[target], precision, {w: Row(target, precision, w, tile) for w in WIDTHS})
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
+@pytest.mark.parametrize("target", ["sm_80", pytest.param("sm_90", marks=pytest.mark.slow), "gfx942"])
 def test_shipped_builds_are_clean(target, encoding):
     build = examine(spec(target, encoding=encoding, mode=MODES[len(encoding) % 2]))
     assert isinstance(build, Build)
@@ -163,7 +167,7 @@ def test_shipped_builds_are_clean(target, encoding):
     assert build.mix.matrix >= 20
     assert build.blocks >= 1
     users, items = map(int, build.tile.split("x")[:2])
-    bytes_a_clock = DEVICES[target].dram_bytes
+    bytes_a_clock = DEVICE_RATES[target].dram_bytes
     assert build.modelled.dram == pytest.approx(users * items * ENCODINGS[encoding].bytes / bytes_a_clock)
 
 
@@ -188,9 +192,11 @@ def test_chunks_are_counted():
 @pytest.mark.parametrize(
     ("target", "precision", "tile", "reason"),
     [
-        ("sm_80", "ieee", "128x64x4", r"fused_step spills: \d+ bytes of stack a thread"),
-        ("sm_86", "tf32", "128x128x8", r"bytes of shared memory, the limit is 101376"),
-        ("gfx942", "ieee", "128x128x4", "fused_step spills"),
+        pytest.param(
+            "sm_80", "ieee", Tile(128, 64, 4), r"fused_step spills: \d+ bytes of stack a thread", marks=pytest.mark.slow
+        ),
+        ("sm_86", "tf32", Tile(128, 128, 8), r"bytes of shared memory, the limit is 101376"),
+        ("gfx942", "ieee", Tile(128, 128, 4), "fused_step spills"),
     ],
 )
 def test_builds_over_a_limit_are_seen(monkeypatch, target, precision, tile, reason):
@@ -210,7 +216,7 @@ def test_compare_and_swap_loops_are_seen(monkeypatch):
 
 def test_narrow_loads_and_missing_matrix_instructions_are_seen():
     mix = Mix(instructions=100, issued=100, vector=50, load_once={4: 64, 16: 8})
-    tile = Tile(64, 64, 32, 4, 1, "tf32", 5.0)
+    tile = ModelledTile(64, 64, 32, 4, 1, "tf32", 5.0)
     launch = SimpleNamespace(name="fused_step", stack_bytes=0, shared_bytes=0, constants={})
     assert list(_faults(spec(), [launch], "", mix, tile, 1 << 17)) == [
         "no matrix instruction in the main loop",
@@ -225,6 +231,7 @@ def test_what_is_not_shipped_says_why():
     assert "not shipped for gfx950: precision tf32" in found.reason
 
 
+@pytest.mark.slow
 def test_command(tmp_path):
     """The table, the document, and a comparison of the document with a changed one."""
     options = ["inspect", "--target", "sm_80", "--precision", "tf32,ieee", "--jobs", "1"]
@@ -272,10 +279,11 @@ def test_usage_errors(options, message, monkeypatch, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_shipped_build_that_fails_is_exit_code_1(monkeypatch, capsys):
     from mfbench.commands import inspect
 
-    with_tile(monkeypatch, "sm_80", "ieee", "128x64x4")
+    with_tile(monkeypatch, "sm_80", "ieee", Tile(128, 64, 4))
     chosen = {"target": ["sm_80"], "rank": None, "precision": ["ieee"], "encoding": None, "mode": None}
     assert inspect.command(chosen, False, 1, None, as_json=False) == 1
     assert "failed: sm_80 30 ieee float32+uint8 fast: fused_step spills" in capsys.readouterr().out
@@ -292,6 +300,7 @@ def test_all_leaves_out_the_fast_mode_of_odd_rows_alone():
     assert set(fast) == {spec for spec in every if spec.mode == "fast"}
 
 
+@pytest.mark.slow
 def test_builds_come_in_the_order_they_were_wanted():
     """Ranks of one width are compiled together."""
     wanted = specs(["sm_80"], [16, 30], ["tf32"], ["float32+uint8", "float32-nan"], ["fast"])
@@ -300,3 +309,41 @@ def test_builds_come_in_the_order_they_were_wanted():
     assert [build.spec for build in found] == wanted
     assert len(ended) == len(wanted)
     assert found[0].mix == found[2].mix != found[1].mix
+
+
+def rows_in(text):
+    namespace = {}
+    exec(text, namespace)
+    return namespace["TABLE"]
+
+
+def test_the_table_is_what_search_writes():
+    """The file is reproduced from its rows in any order of widths, and every field comes back from the text."""
+    first, *others = tile_table.TABLE
+    assert search.table_source([*others, first]) == Path(tile_table.__file__).read_text()
+    full = Row(
+        "sm_80", "ieee", "16", Tile(64, 32, 4, chunk=64, resident=2, frugal=True), SPILLS, packed=Tile(16, 16, 8)
+    )
+    rows = [full, Row("sm_80", "ieee", "32", SPILLS), *others[1:]]
+    assert rows_in(search.table_source(rows)) == rows
+
+
+def test_search_writes_the_clean_tiles_with_the_least_modelled_time(monkeypatch, tmp_path):
+    """With a stand-in for the compiler: large tiles spill, in deterministic mode smaller ones too."""
+
+    def examine(spec):
+        tile = TILES[spec.target][spec.precision]["32"].fast
+        ratings = tile.BM * tile.BN
+        clean = (ratings < 64 * 64 or tile.frugal) if spec.mode == "fast" else ratings <= 32 * 32
+        clocks = SimpleNamespace(binds="l2", l2=ratings * {(64, 64): 3.0, (64, 32): 2.0}.get((tile.BM, tile.BN), 2.5))
+        return Build.model_construct(ok=clean, tile=f"{tile.BM}x{tile.BN}x{tile.num_warps}", blocks=2, modelled=clocks)
+
+    written = tmp_path / "tile_table.py"
+    monkeypatch.setattr(search, "examine", examine)
+    monkeypatch.setattr(tile_table, "__file__", str(written))
+    before = TILES["sm_80"]["tf32x3"]["32"]
+    assert before.unaligned is not None
+    expected = dataclasses.replace(before, fast=Tile(64, 32, 4), exclusive=Tile(32, 32, 4))
+    search.main(["sm_80", "tf32x3", "32"])
+    assert rows_in(written.read_text()) == [expected if row == before else row for row in tile_table.TABLE]
+    assert TILES["sm_80"]["tf32x3"]["32"] is before

@@ -14,7 +14,6 @@ import pytest
 
 from mfbench.results.records import Record, read
 from tests.mfbench.cli_runner import command, mfbench, mfbench_here, tiny_suite
-from tests.studies.kills import kill_and_resume
 
 
 def keys(records: list[Record]) -> list[tuple]:
@@ -38,6 +37,7 @@ def wait_for_records(out: Path, count: int) -> None:
     raise AssertionError("no record came")
 
 
+@pytest.mark.slow
 def test_kill_9_loses_nothing_and_resume_completes(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     process = start(tmp_path, out)
@@ -58,12 +58,6 @@ def test_kill_9_loses_nothing_and_resume_completes(tmp_path: Path) -> None:
     assert len({record.run_id for record in after}) == 1
 
 
-def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
-    outcome = kill_and_resume(tmp_path, kills=2, seed=random.randrange(1 << 30), longest_s=7)
-    assert outcome.flawless, outcome
-    assert outcome.kills == 2
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path):
     """A file system of 64 KiB."""
@@ -76,6 +70,7 @@ def small_disk(tmp_path: Path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_at_once_and_loses_nothing(tmp_path: Path, small_disk: Path) -> None:
     out, filler = small_disk / "out.jsonl", small_disk / "filler"
     filler.write_bytes(bytes(48 << 10))
@@ -101,11 +96,10 @@ def test_a_full_disk_is_told_at_once_and_loses_nothing(tmp_path: Path, small_dis
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-def test_a_device_that_takes_nothing_is_told_at_once(tmp_path: Path) -> None:
+def test_a_device_that_takes_nothing_is_told_at_once(tmp_path: Path, monkeypatch, capsys) -> None:
     options = ("--suite", tiny_suite(tmp_path), "--size", "9x9", "--threads", 1, "--budget", 0.1, "--out", "/dev/full")
-    done = mfbench("run", *options, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "--out: cannot write /dev/full: No space left on device" in done.stderr
+    assert mfbench_here(monkeypatch, "run", *options) == 2
+    assert "--out: cannot write /dev/full: No space left on device" in capsys.readouterr().err
 
 
 def test_a_killed_run_takes_its_workers_with_it(tmp_path: Path) -> None:
@@ -152,7 +146,7 @@ def test_resume_measures_only_what_is_missing_in_a_case(tmp_path: Path, monkeypa
         (("--provider", "closed-form"), "has a provider that is not asked for, fused on cpu"),
         (("--provider", "fused,closed-form"), "makes 2 comparisons, not 4"),
         (("--baseline", "fused"), "is against autograd, not fused"),
-        (("--margin", "0.3"), "is by a margin of 0.02, not 0.3"),
+        (("--margin", "0.3"), "has a margin of 0.02, not 0.3"),
         (("--threads", "2"), "was measured with threads 1, not 2"),
     ],
 )
@@ -165,7 +159,9 @@ def test_resume_refuses_a_run_that_began_with_other_options(
     arguments = [part for name, values in options.items() for value in values for part in (name, value)]
     before = begun.read_bytes()
     assert mfbench_here(monkeypatch, "run", *arguments, "--resume", "--budget", 0.1, "--out", begun) == 2
-    assert told in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert told in err
+    assert err.endswith("[different-run]\n")
     assert begun.read_bytes() == before
 
 
@@ -188,14 +184,16 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The records of a run that lacks its last case."""
     folder = tmp_path_factory.mktemp("begun")
     out = folder / "out.jsonl"
-    done = mfbench("run", "--suite", tiny_suite(folder), "--size", "5x5", "--size", "6x6", "--threads", 1,
-                   "--budget", 0.1, "--out", out, cwd=folder)  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    options = ("--suite", tiny_suite(folder), "--size", "5x5", "--size", "6x6", "--threads", 1, "--budget", 0.1)
+    with pytest.MonkeyPatch.context() as patch:
+        assert mfbench_here(patch, "run", *options, "--out", out) == 0
     out.write_bytes(b"".join(out.read_bytes().splitlines(keepends=True)[:2]))
     return out
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_signals_keep_finished_records(tmp_path: Path, number: int, code: int) -> None:
     out = tmp_path / "out.jsonl"
     process = start(tmp_path, out, "--budget", 2)
@@ -211,4 +209,4 @@ def test_signals_keep_finished_records(tmp_path: Path, number: int, code: int) -
     assert len(records) >= 2
     if number == signal.SIGINT:
         assert "30×40" in stdout  # the table so far
-        assert "interrupted; what is finished is in" in stderr
+        assert "interrupted; finished records are in" in stderr

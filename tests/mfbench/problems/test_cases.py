@@ -5,50 +5,89 @@ from __future__ import annotations
 import pytest
 
 from mfbench.errors import UsageError
-from mfbench.problems.cases import load_suite, nearest, parse_size, suite_names
+from mfbench.problems.cases import (
+    CaseSpec,
+    find_suite,
+    load_suite,
+    nearest,
+    parse_axes,
+    parse_overrides,
+    parse_size,
+    suite_names,
+)
 
 
 @pytest.mark.parametrize("name", suite_names())
 def test_shipped_suites_have_distinct_cases(name: str) -> None:
-    cases = load_suite(name).cases({})
+    cases = load_suite(name).specs({})
     assert cases
     assert len(set(cases)) == len(cases)
     assert all(case.suite == name for case in cases)
 
 
 def test_axes_multiply() -> None:
-    cases = load_suite("density").cases({})
+    cases = load_suite("density").specs({})
     assert {(case.density, case.mask) for case in cases} == {
         (density, mask) for density in (0.01, 0.1, 0.5, 0.8, 1.0) for mask in ("uint8", "none")
     }
 
 
 def test_square_goes_from_256_to_16384() -> None:
-    sizes = [(case.m, case.n) for case in load_suite("square").cases({})]
+    sizes = [case.size for case in load_suite("square").specs({})]
     assert sizes == [(2**power, 2**power) for power in range(8, 15)]
 
 
 def test_overrides_replace_axes_in_every_group() -> None:
-    cases = load_suite("quick").cases({"rank": [7], "ratings_dtype": ["bfloat16"]})
+    cases = load_suite("quick").specs({"rank": [7], "ratings_dtype": ["bfloat16"]})
     assert {case.rank for case in cases} == {7}
     assert {case.ratings_dtype for case in cases} == {"bfloat16"}
 
 
 def test_size_leaves_out_data_that_brings_its_own() -> None:
-    cases = load_suite("quick").cases({"size": ["40x50"]})
-    assert {(case.m, case.n) for case in cases} == {(40, 50)}
+    cases = load_suite("quick").specs({"size": ["40x50"]})
+    assert {case.size for case in cases} == {(40, 50)}
     assert {case.data for case in cases} == {"seed", "synthetic"}
 
 
 def test_data_override_collapses_to_distinct_cases() -> None:
-    cases = load_suite("square").cases({"data": ["movielens"], "size": ["0x0"]})
+    cases = load_suite("square").specs({"data": ["movielens"], "size": ["9x9"]})
     assert [case.data for case in cases] == ["movielens"]
 
 
 @pytest.mark.parametrize("text", ["", "5", "5x", "x5", "-1x5", "5x5x5", "axb", "5.0x5"])
 def test_sizes_that_are_none(text: str) -> None:
-    with pytest.raises(UsageError, match="--size: expected MxN"):
+    with pytest.raises(UsageError) as raised:
         parse_size(text)
+    assert (raised.value.code, raised.value.argument) == ("bad-size", "size")
+
+
+def test_options_with_a_size_and_no_suite_describe_one_case() -> None:
+    axes = parse_overrides({"size": "40x50", "rank": 7})
+    suite = find_suite(None, axes)
+    assert suite.name == "custom"
+    assert suite.specs(axes) == [
+        CaseSpec(suite="custom", size=(40, 50), rank=7, density=0.8, ratings_dtype="float32", mask="uint8",
+                 data="synthetic", seed=1)
+    ]  # fmt: skip
+    assert find_suite("quick", axes).name == find_suite(None, {"rank": [7]}).name == "quick"
+
+
+def test_a_case_leads_back_to_its_specification() -> None:
+    for spec in (*load_suite("movielens").specs({}), *load_suite("seed").specs({})):
+        case = spec.sized(*(spec.size or (30, 40)), spec.density or 0.25)
+        assert case.spec == spec
+        assert case.model_dump_json().startswith(f'{{"suite":"{spec.suite}","m":{case.m},"n":{case.n},"rank":')
+
+
+@pytest.mark.parametrize(("axes", "code", "argument"), [
+    ({"sise": "3x4"}, "no-such-axis", "sise"), ({"size": (64, 64)}, "bad-axis", "size"),
+    ({"size": "3by4"}, "bad-size", "size"), ({"size": "3x4", "density": 2}, "bad-axis", "density"),
+    ({"data": "synthetic"}, "bad-axis", None), ({"size": "3x4", "rank": [-1]}, "bad-axis", "rank"),
+])  # fmt: skip
+def test_axes_that_do_not_fit(axes: dict, code: str, argument: str | None) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse_axes(axes)
+    assert (raised.value.code, raised.value.argument) == (code, argument)
 
 
 def test_nearest_name() -> None:
@@ -57,24 +96,33 @@ def test_nearest_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "code", "place"),
     [
-        ("description = 'x'\n[[case]]\nrank = 'high'", r"case\.0\.rank"),
-        ("description = 'x'\n[[case]]\nsizes = '3x4'", r"case\.0\.sizes: no such name; did you mean 'size'"),
-        ("description = 'x'\n[[case]]\nratings_dtype = 'int16'", r"case\.0\.ratings_dtype"),
-        ("description = 'x'", "case: Field required"),
-        ("description = ", "is not TOML"),
-        ("description = 'x'\n[[case]]\nrank = 3", "size is missing"),
-        ("description = 'x'\n[[case]]\nsize = []", r"case\.0\.size"),
-        ("description = 'x'\n[[case]]\nsize = '3x3'\nrank = -1", r"case\.0\.rank"),
-        ("description = 'x'\n[[case]]\nsize = '3x3'\ndensity = 2", r"case\.0\.density"),
+        ("description = 'x'\n[[case]]\nrank = 'high'", "bad-suite", "case.0.rank.0: "),
+        ("description = 'x'\n[[case]]\nsizes = '3x4'", "bad-suite", "case.0.sizes: no such name; did you mean 'size'"),
+        ("description = 'x'\n[[case]]\nratings_dtype = 'int16'", "bad-suite", "case.0.ratings_dtype.0: "),
+        ("description = 'x'", "bad-suite", "case: "),
+        ("description = ", "not-toml", "mine.toml is not TOML"),
+        ("description = 'x'\n[[case]]\nrank = 3", "bad-suite", "case.0: size is missing"),
+        ("description = 'x'\n[[case]]\nsize = []", "bad-suite", "case.0.size: "),
+        ("description = 'x'\n[[case]]\nsize = '3x3'\nrank = -1", "bad-suite", "case.0.rank.0: "),
+        ("description = 'x'\n[[case]]\nsize = '3x3'\ndensity = 2", "bad-suite", "case.0.density.0: "),
     ],
 )
-def test_bad_suite_files_are_named(tmp_path, content: str, message: str) -> None:
+def test_bad_suite_files_are_named(tmp_path, content: str, code: str, place: str) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(content)
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError) as raised:
         load_suite(str(path))
+    assert raised.value.code == code
+    assert place in str(raised.value)
+
+
+@pytest.mark.parametrize(("name", "code"), [("quik", "no-such-suite"), ("absent.toml", "unreadable-file")])
+def test_suites_that_do_not_exist(name: str, code: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        load_suite(name)
+    assert raised.value.code == code
 
 
 def test_own_suite_file(tmp_path) -> None:
@@ -82,4 +130,4 @@ def test_own_suite_file(tmp_path) -> None:
     path.write_text("description = 'mine'\nproviders = ['fused']\n[[case]]\nsize = ['3x4', '5x6']\nrank = [1, 2]\n")
     suite = load_suite(str(path))
     assert suite.name == "mine"
-    assert [(case.m, case.n, case.rank) for case in suite.cases({})] == [(3, 4, 1), (3, 4, 2), (5, 6, 1), (5, 6, 2)]
+    assert [(*case.size, case.rank) for case in suite.specs({})] == [(3, 4, 1), (3, 4, 2), (5, 6, 1), (5, 6, 2)]

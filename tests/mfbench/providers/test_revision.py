@@ -122,6 +122,7 @@ def test_both_sides_are_measured_in_the_same_rounds(repository: Repository) -> N
     assert present.env["dirty"]
 
 
+@pytest.mark.slow
 def test_a_slower_working_tree_is_a_regression(repository: Repository) -> None:
     repository.plant("slow")
     done = repository.decided("--against", "honest", "--provider", "fused,autograd")
@@ -134,6 +135,7 @@ def test_a_slower_working_tree_is_a_regression(repository: Repository) -> None:
     assert {record.speedup.family for record in records} == {2}
 
 
+@pytest.mark.slow
 def test_a_wrong_working_tree_is_a_regression_and_resume_measures_nothing_twice(repository: Repository) -> None:
     repository.plant("wrong")
     done = repository.run("--against", "honest")
@@ -176,6 +178,7 @@ def test_a_revision_that_this_harness_cannot_run(repository: Repository, plant: 
     assert len(done.err.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_leave_no_folder_and_keep_finished_records(repository: Repository, number: int, code: int) -> None:
     process = repository.start("--against", "HEAD", "--size", "40x30", "--size", "2048x2048", "--budget", 2)
@@ -242,6 +245,7 @@ def test_a_file_outside_of_any_repository_is_refused(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_a_users_file_is_measured_with_what_lay_beside_it(tmp_path: Path) -> None:
     folder = tmp_path / "theirs"
     (folder / "src").mkdir(parents=True)
@@ -261,4 +265,4 @@ def test_a_users_file_is_measured_with_what_lay_beside_it(tmp_path: Path) -> Non
     assert statuses == {"my_kernel.py:step@HEAD": "wrong", "my_kernel.py:step": "ok"}
     done = mfbench_command(*options, "--provider", "new.py:step", cwd=folder / "src")
     assert done.returncode == 4
-    assert done.stderr == "mfbench: not comparable: --against: HEAD has no new.py\n"
+    assert done.stderr == "mfbench: not comparable: --against: HEAD has no new.py [not-in-revision]\n"

@@ -14,7 +14,10 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright, 
 CHROMIUM = os.environ.get("MFBENCH_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on PATH nor in MFBENCH_CHROMIUM")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM, reason="no Chromium on PATH nor in MFBENCH_CHROMIUM"),
+]
 
 INTERACTIVE_S = 3.0
 DESKTOP, PHONE, PAPER = ({"width": width, "height": 900} for width in (1200, 390, 690))

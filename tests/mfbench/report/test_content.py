@@ -127,7 +127,7 @@ def test_what_is_left_out_is_told(made, tmp_path: Path) -> None:
         assert f"{status} {status}.py:f on 64×64" in page
         assert f": why {status}" in page
     assert "2 records of schema 7 left out (the first is line 15)" in page
-    assert "line 17 is no record" in page
+    assert "line 17 is not a record" in page
     assert "the last line is torn" in page
     assert "5 of 13 results failed" in page
 
@@ -181,6 +181,7 @@ def test_samples_are_packed_within_a_65535th_of_their_range() -> None:
     assert np.abs(found - values).max() <= (packed["hi"] - packed["lo"]) / 65535
 
 
+@pytest.mark.slow
 def test_a_long_history_stays_small_and_says_what_it_left_out(made, tmp_path: Path) -> None:
     path = write(tmp_path / "r.jsonl", history(runs=250, cases=20, step_at=125, ratio=1.2, rounds=120))
     page = made(path)
@@ -189,7 +190,9 @@ def test_a_long_history_stays_small_and_says_what_it_left_out(made, tmp_path: Pa
     assert all(str(249) in item["samples"] for item in data(page)["items"])
 
 
-@pytest.mark.parametrize(("kind", "start"), [("svg", b"<?xml"), ("png", b"\x89PNG")])
+@pytest.mark.parametrize(
+    ("kind", "start"), [("svg", b"<?xml"), pytest.param("png", b"\x89PNG", marks=pytest.mark.slow)]
+)
 def test_every_figure_is_a_file_too(made, tmp_path: Path, kind: str, start: bytes) -> None:
     path = write(tmp_path / "r.jsonl", [*suite(0), *suite(1), *suite(2)])
     made(path, options=("--plots", tmp_path / "plots", "--plots-format", kind))

@@ -57,7 +57,15 @@ def test_intervals_of_two_runs_cover_the_truth(rounds: tuple[int, int], correlat
     assert covered >= least * 300
 
 
-@pytest.mark.parametrize(("tails", "drift"), [("normal", 0.0), ("t3", 0.0), ("skewed", 0.0), ("skewed", 0.02)])
+@pytest.mark.parametrize(
+    ("tails", "drift"),
+    [
+        ("normal", 0.0),
+        pytest.param("t3", 0.0, marks=pytest.mark.slow),
+        pytest.param("skewed", 0.0, marks=pytest.mark.slow),
+        ("skewed", 0.02),
+    ],
+)
 def test_identical_code_is_not_accused(tails: str, drift: float) -> None:
     """200 suites of 8 cases, noise of 2 % and runs of unequal length; drift is within the runs, the same in both."""
     rng = np.random.default_rng(11)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 import torch
 
+pytest_plugins = ["pytester"]
 ROOT = Path(__file__).parents[3]
 LOADED = [] if entry_points(group="pytest11", name="mfbench") else ["-p", "mfbench.testing.pytest_plugin"]
+OPTIONS = ["-p", "no:cacheprovider", *LOADED]
 
 SUITE = """
 import pytest
@@ -49,16 +52,20 @@ def test_cached(mf_case):
 """
 
 
-def run(folder: Path, suite: str, *options: str) -> str:
-    (folder / "test_mine.py").write_text(suite)
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "pytest", "-q", "--strict-markers", "-p", "no:cacheprovider", *LOADED, *options]
-    environment = os.environ | {"PYTHONPATH": path, "COLUMNS": "200"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False).stdout
+@pytest.fixture
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Run pytest on a user's test file, in this process, and return what it prints."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(suite: str, *options: str) -> str:
+        pytester.makepyfile(test_mine=suite)
+        return str(pytester.runpytest_inprocess("-q", "--strict-markers", *OPTIONS, *options).stdout)
+
+    return run
 
 
-def test_a_users_suite_holds_its_kernel_against_the_gate(tmp_path: Path) -> None:
-    out = run(tmp_path, SUITE)
+def test_a_users_suite_holds_its_kernel_against_the_gate(run) -> None:
+    out = run(SUITE)
     assert "7 failed, 7 passed" in out
     assert out.count("FAILED test_mine.py::test_wrong[") == 6
     assert "(it is off by a factor of 0.5 everywhere)" in out
@@ -76,21 +83,28 @@ def test_a_users_suite_holds_its_kernel_against_the_gate(tmp_path: Path) -> None
         ("'3x4'", "expected names, such as size='200x300', got '3x4' without one"),
     ],
 )
-def test_a_wrong_marker_is_told_in_a_line(tmp_path: Path, marked: str, told: str) -> None:
+def test_a_wrong_marker_is_told_in_a_line(run, marked: str, told: str) -> None:
     suite = f"import pytest\n@pytest.mark.mf_case({marked})\ndef test_mine(mf_case): pass\n"
-    out = run(tmp_path, suite)
+    out = run(suite)
     assert f"test_mine.py::test_mine: mf_case: {told}" in out
     assert "pluggy" not in out
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_where_there_is_no_gpu_its_cases_are_skipped(tmp_path: Path) -> None:
+def test_where_there_is_no_gpu_its_cases_are_skipped(run) -> None:
     suite = "import pytest\n@pytest.mark.mf_case(size='3x4', device='cuda')\ndef test_mine(mf_case): assert False\n"
-    out = run(tmp_path, suite, "-rs")
+    out = run(suite, "-rs")
     assert "2 skipped" in out
     assert "PyTorch sees no GPU here" in out
 
 
 def test_nothing_is_imported_for_others(tmp_path: Path) -> None:
     suite = "import sys\ndef test_mine(): assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules)\n"
-    assert "1 passed" in run(tmp_path, suite, "-p", "no:benchmark", "-p", "no:hypothesispytest")
+    (tmp_path / "test_mine.py").write_text(suite)
+    options = ["-q", *OPTIONS, "-p", "no:benchmark", "-p", "no:hypothesispytest"]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options], cwd=tmp_path, env=os.environ | {"PYTHONPATH": path},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "1 passed" in done.stdout

@@ -12,6 +12,7 @@ import torch
 
 from mfbench.measure.devices import cuda, nvml
 from mfbench.measure.devices.base import Clocks
+from tests.mfbench.measure.devices.test_nvml import Library
 
 L2_BYTES = 50 << 20
 
@@ -109,29 +110,6 @@ def test_steps_on_copies_of_the_inputs_take_turns(driver: Driver) -> None:
     assert [name for name in driver.log if name in "abc"] == ["c", "a", "b", "c", "a", "b"]
 
 
-class Library:
-    """NVIDIA's, as far as it is asked."""
-
-    NVML_CLOCK_SM = 1
-    nvmlClocksThrottleReasonHwThermalSlowdown = 0x40
-    nvmlClocksThrottleReasonSwPowerCap = 0x4
-
-    class NVMLError(Exception):
-        pass
-
-    def __init__(self) -> None:
-        self.mhz, self.reasons, self.fails = 1980, 0, False
-
-    def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> int:
-        assert (handle, kind) == ("handle", 1)
-        if self.fails:
-            raise self.NVMLError
-        return self.mhz
-
-    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: str) -> int:
-        return self.reasons
-
-
 def test_clocks_come_with_the_reasons_that_matter(driver: Driver, monkeypatch) -> None:
     library = Library()
     monkeypatch.setattr(cuda.Nvml, "of", lambda properties: nvml.Nvml(library, "handle"))
@@ -151,25 +129,3 @@ def test_clocks_come_with_the_reasons_that_matter(driver: Driver, monkeypatch) -
     library.fails = True
     assert device.clocks() == Clocks()
     assert not throttled()
-
-
-def test_a_gpu_is_asked_for_by_its_uuid(monkeypatch) -> None:
-    asked = []
-    library = SimpleNamespace(
-        NVMLError=Library.NVMLError, nvmlInit=lambda: None, nvmlDeviceGetHandleByUUID=lambda uuid: asked.append(uuid)
-    )
-    monkeypatch.setitem(__import__("sys").modules, "pynvml", library)
-    assert nvml.Nvml.of(SimpleNamespace(uuid="ab-12")) is not None
-    assert asked == ["GPU-ab-12"]
-
-
-def test_without_a_driver_there_are_no_clocks(monkeypatch) -> None:
-    def fail() -> None:
-        raise Library.NVMLError
-
-    monkeypatch.setitem(
-        __import__("sys").modules, "pynvml", SimpleNamespace(NVMLError=Library.NVMLError, nvmlInit=fail)
-    )  # fmt: skip
-    assert nvml.Nvml.of(SimpleNamespace(uuid="ab-12")) is None
-    monkeypatch.setitem(__import__("sys").modules, "pynvml", None)
-    assert nvml.Nvml.of(SimpleNamespace(uuid="ab-12")) is None

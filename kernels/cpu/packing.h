@@ -1,0 +1,144 @@
+// Packing of user and item parameters for the micro-kernels, and reduction of their partial gradients.
+
+#pragma once
+
+#include <algorithm>
+
+#include "partition.h"
+#include "simd.h"
+
+namespace mf {
+
+struct Parameters {  // of users or of items, as the caller passes them
+    int64_t count;
+    const void *factors;  // [count, rank]
+    int64_t row_stride, column_stride;
+    const void *bias;  // [count]
+    int64_t bias_stride;
+    void *d_factors, *d_bias;  // gradients, contiguous
+};
+
+template <class T> struct PackedRange {  // a thread's copy of one range of a side
+    int64_t range, first;  // -1 if nothing is packed; the range's first user or item
+    int64_t ld;
+    T *factors, *bias;  // [rows, ld], [rows]
+
+    const T *factors_of(int64_t i) const { return factors + (i - first) * ld; }
+    const T *bias_of(int64_t i) const { return bias + (i - first); }
+};
+
+// Returns the sum of squares, computed in float64. `count` is a multiple of CHAINS vectors.
+template <class T> double sum_of_squares(int64_t count, const T *values) {
+    using Doubles = typename Simd<double>::Vector;
+    Doubles squares[CHAINS] = {};
+    for (const T *at = values; at < values + count;)
+        for (int chain = 0; chain < CHAINS; ++chain, at += Simd<double>::LANES) {
+            const Doubles numbers = load_doubles(at);
+            squares[chain] += numbers * numbers;
+        }
+    return sum_lanes<double>((squares[0] + squares[1]) + (squares[2] + squares[3]));
+}
+
+// One side of the matrix, users or items: its parameters and its partial gradients.
+template <class T> class Side : public Partition {
+    static constexpr int LANES = Simd<T>::LANES;
+    static constexpr int64_t PAIRWISE_BASE = 16;  // squares added one by one at the leaves of a pairwise sum
+    using V = typename Simd<T>::Vector;
+
+  public:
+    T *d_factors = nullptr;    // partial gradients, one copy per range of the other side: [copies, padded, ld]
+    double *d_bias = nullptr;  // [copies, padded]
+
+    // ld: distance between packed rows, a multiple of LANES and at least the rank; zeros fill the rest of a row.
+    Side(const Parameters &parameters, int64_t cell, int64_t rank, int64_t ld)
+        : Partition(parameters.count, cell), parameters_(parameters), rank_(rank), ld_(ld) {}
+
+    // Sets one range of one copy of the partial gradients to zero.
+    void clear(int64_t copy, int64_t range) const {
+        const int64_t first = copy * padded + begin(range), rows = padded_length(range);
+        std::fill_n(d_factors + first * ld_, rows * ld_, T(0));
+        std::fill_n(d_bias + first, rows, 0.0);
+    }
+
+    // Packs a range unless `packed` already holds it, and adds `extra` to its biases. Padding rows get zero factors.
+    // Returns whether it packed.
+    bool pack(int64_t range, T extra, PackedRange<T> &packed) const {
+        if (packed.range == range) return false;
+        packed.range = range;
+        packed.first = begin(range);
+        const T *from = static_cast<const T *>(parameters_.factors) + packed.first * parameters_.row_stride;
+        T *to = packed.factors, *to_bias = packed.bias;
+        for (int64_t i = packed.first, last = end(range); i < last; ++i, from += parameters_.row_stride, to += ld_) {
+            pack_row(from, to);
+            *to_bias++ = bias(i) + extra;
+        }
+        const int64_t padding = padded_length(range) - length(range);
+        std::fill_n(to, padding * ld_, T(0));
+        std::fill_n(to_bias, padding, extra);
+        return true;
+    }
+
+    // Returns the sum of the squares of a packed range's factors and biases, computed in float64.
+    double squared_norm(const PackedRange<T> &packed) const {
+        return sum_of_squares(padded_length(packed.range) * ld_, packed.factors) +
+               bias_squares(begin(packed.range), end(packed.range));
+    }
+
+    // Computes the final gradients of share `part` of `parts`: adds up the copies of the partial gradients in a fixed
+    // order, adds the regulariser, and doubles. Returns the sum of the partial bias gradients.
+    double reduce(int64_t part, int64_t parts, int64_t copies, double reg) const {
+        double bias_sum = 0;
+        for (int64_t i = begin(part, parts), last = end(part, parts); i < last; ++i) {
+            const T *row = static_cast<const T *>(parameters_.factors) + i * parameters_.row_stride;
+            const T *d_row = d_factors + i * ld_;
+            T *to = static_cast<T *>(parameters_.d_factors) + i * rank_;
+            const auto reduce_at = [&](int64_t k, auto factor) {
+                auto sum = T(reg) * factor;
+                for (int64_t copy = 0; copy < copies; ++copy)
+                    sum += load<decltype(factor)>(d_row + copy * padded * ld_ + k);
+                store(to + k, sum + sum);
+            };
+            if (rank_ >= LANES) for_each_vector([&](int64_t k) { reduce_at(k, load_factors(row, k)); });
+            else for (int64_t k = 0; k < rank_; ++k) reduce_at(k, row[k * parameters_.column_stride]);
+            double sum = 0;
+            for (int64_t copy = 0; copy < copies; ++copy) sum += d_bias[copy * padded + i];
+            static_cast<T *>(parameters_.d_bias)[i] = T(2 * (sum + reg * double(bias(i))));
+            bias_sum += sum;
+        }
+        return bias_sum;
+    }
+
+  private:
+    Parameters parameters_;
+    int64_t rank_, ld_;
+
+    T bias(int64_t i) const { return static_cast<const T *>(parameters_.bias)[i * parameters_.bias_stride]; }
+
+    double bias_squares(int64_t begin, int64_t end) const {  // a pairwise sum, which bounds rounding errors
+        const int64_t middle = begin + (end - begin) / 2;
+        if (end - begin > PAIRWISE_BASE) return bias_squares(begin, middle) + bias_squares(middle, end);
+        double sum = 0;
+        for (int64_t i = begin; i < end; ++i) sum += double(bias(i)) * double(bias(i));
+        return sum;
+    }
+
+    V load_factors(const T *row, int64_t k) const {
+        if (parameters_.column_stride == 1) return load<V>(row + k);
+        T factors[LANES];
+        for (int lane = 0; lane < LANES; ++lane) factors[lane] = row[(k + lane) * parameters_.column_stride];
+        return load<V>(factors);
+    }
+
+    void pack_row(const T *from, T *to) const {
+        for (int64_t k = rank_ / LANES * LANES; k < ld_; k += LANES) store(to + k, V{});
+        if (rank_ >= LANES) for_each_vector([&](int64_t k) { store(to + k, load_factors(from, k)); });
+        else for (int64_t k = 0; k < rank_; ++k) to[k] = from[k * parameters_.column_stride];
+    }
+
+    // Calls visit(k) for the vectors of a row of at least LANES factors. The last one may overlap the one before.
+    template <class Visit> void for_each_vector(Visit visit) const {
+        for (int64_t k = 0; k < rank_; k += LANES) visit(std::min(k, rank_ - LANES));
+    }
+};
+
+}  // namespace mf

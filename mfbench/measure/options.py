@@ -1,0 +1,75 @@
+"""The options of a run: their defaults and their validation, for the command line and the Python interface."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mfbench.errors import UsageError
+from mfbench.problems.bounds import SECONDS, THREADS
+from mfbench.stats.margin import checked_margin
+
+DEVICES = ("cpu", "cuda", "all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What to measure and how, validated on creation.
+
+    Attributes:
+        suite: name or TOML file; None: the one case that `axes` describe if they have a size, else the suite `quick`.
+        device: "cpu", "cuda" or "all"; None: the best one here.
+        provider: names; None: the suite's providers.
+        axes: values that replace the suite's, by the name of the axis: size, rank, density, ratings_dtype, mask, data,
+            seed; each a value or a list.
+        out: the file that records are appended to.
+        resume: continue the last run in `out`.
+        threads: of PyTorch; None: its present number.
+        baseline: the provider that speed-ups are relative to.
+        margin: largest relative difference between two times that count as the same.
+        budget: seconds of timing for each case.
+        time_limit: seconds that one answer of a provider may take.
+
+    Raises:
+        UsageError: a value that does not fit; the error names the argument.
+    """
+
+    suite: str | None = None
+    device: str | None = None
+    provider: Sequence[str] | None = None
+    axes: Mapping[str, Any] = field(default_factory=dict)
+    out: Path = Path("mfbench-records.jsonl")
+    resume: bool = False
+    threads: int | None = None
+    baseline: str = "autograd"
+    margin: float = 0.02
+    budget: float = 5.0
+    time_limit: float = 300.0
+
+    def __post_init__(self) -> None:
+        from mfbench.problems.cases import parse_overrides  # pydantic is too slow to import for `mfbench --help`
+
+        if self.device not in (None, *DEVICES):
+            message = f"expected one of {', '.join(DEVICES)}, got {self.device!r}"
+            raise UsageError(message, code="bad-device", argument="device")
+        object.__setattr__(self, "provider", _names(self.provider))
+        for name, bounds in (("threads", THREADS), ("budget", SECONDS), ("time_limit", SECONDS)):
+            value = getattr(self, name)
+            unset = name == "threads" and value is None
+            if not unset and not bounds.hold(value):
+                raise UsageError(f"expected {bounds}, got {value!r}", code="bad-number", argument=name)
+        checked_margin(self.margin)
+        object.__setattr__(self, "axes", parse_overrides(self.axes))
+
+
+def _names(provider: Any) -> tuple[str, ...] | None:
+    """Return one name or several as a tuple."""
+    names = (provider,) if isinstance(provider, str) else provider
+    if names is None:
+        return None
+    if callable(names) or not all(isinstance(name, str) for name in names):
+        message = f"expected names, your own function as 'path/to/file.py:function', got {provider!r}"
+        raise UsageError(message, code="bad-provider", argument="provider")
+    return tuple(names)

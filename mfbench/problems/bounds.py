@@ -1,0 +1,37 @@
+"""The ranges of the numbers that options, suite files and the Python interface accept."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+
+class Bounds(NamedTuple):
+    """A range of finite numbers."""
+
+    low: float
+    high: float = math.inf
+    above_low: bool = False  # the low end itself is excluded
+    below_high: bool = False  # the high end itself is excluded
+    whole: bool = False  # integers only
+
+    def hold(self, value: Any) -> bool:
+        """Return whether a value is a number in the range."""
+        if not isinstance(value, int if self.whole else int | float) or not math.isfinite(value):
+            return False
+        above = value > self.low if self.above_low else value >= self.low
+        return above and (value < self.high if self.below_high else value <= self.high)
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.whole else "a number"
+        low = f"above {self.low:g}" if self.above_low else f"from {self.low:g}"
+        high = "" if self.high == math.inf else f" {'to below' if self.below_high else 'to'} {self.high:g}"
+        return f"{kind} {low}{high}"
+
+
+RANK = Bounds(0, 1 << 20, whole=True)
+DENSITY = Bounds(0, 1)
+SEED = Bounds(0, 2**63 - 1, whole=True)
+THREADS = Bounds(1, 1024, whole=True)
+MARGIN = Bounds(0)
+SECONDS = Bounds(0, above_low=True)

@@ -1,0 +1,146 @@
+"""Check backends and providers against the float64 oracle."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from kernels import backends, encode_ratings, mf_loss_and_grads
+from kernels.loss import PRECISIONS
+from mfbench.correctness import gate
+from mfbench.problems.inputs import Inputs, fingerprints, on_device
+from mfbench.providers import registry
+from mfbench.providers.exceptions import reason
+from mfbench.providers.outputs import OUTPUTS, WrongOutputs, changed_inputs, flaws, tensors
+from mfbench.providers.registry import Provider
+from mfbench.testing.random_problems import RandomProblem
+
+DEVICE_BACKENDS = {"cpu": ("native", "torch", "interpret"), "cuda": ("triton", "torch")}
+ENCODINGS = (None, "bfloat16-nan", "float16-nan", "float32-nan")  # None: the smallest
+
+
+class Failure(NamedTuple):
+    """A provider that failed on a problem, and why."""
+
+    provider: str
+    problem: str
+    reason: str
+
+
+class Tally(NamedTuple):
+    """A provider's results over all problems."""
+
+    provider: str
+    device: str
+    passed: int
+    problems: int
+    worst: dict[str, float]  # largest error / bound, by output
+
+
+class Candidate(NamedTuple):
+    """A provider to check."""
+
+    provider: Provider
+    eps: float = 0.0  # unit roundoff of its products where coarser than the parameters'
+
+
+def candidates(device: str, names: Sequence[str] | None) -> list[Candidate]:
+    """Return the named providers, or else every backend that can run on the device in all its modes, and autograd.
+
+    Raises:
+        UsageError: a provider cannot be loaded.
+    """
+    if names:
+        return [Candidate(registry.load(name)) for name in names]
+    available = [name for name, backend in backends().items() if backend.available]
+    tested = [name for name in available if name in DEVICE_BACKENDS[device]]
+    return [*(mode for name in tested for mode in _modes(name)), Candidate(registry.load("autograd"))]
+
+
+def _modes(backend: str) -> Iterator[Candidate]:
+    def candidate(mode: str, eps: float = 0.0, encoded: bool = False, **options: Any) -> Candidate:
+        options["backend"] = backend
+
+        def prepare(inputs: Inputs) -> registry.Step:
+            arguments: tuple[Any, ...] = _encoded(inputs) if encoded else inputs
+            return lambda: mf_loss_and_grads(*arguments, **options)
+
+        return Candidate(Provider(f"{backend} {mode}".strip(), prepare), eps)
+
+    yield candidate("")
+    yield candidate("deterministic", deterministic=True)
+    yield candidate("encoded", encoded=True)
+    if backend in ("triton", "interpret"):
+        for precision in PRECISIONS[1:]:
+            eps = gate.PRECISION_EPS.get(precision, 0.0) if backend == "triton" else 0.0  # the interpreter is exact
+            yield candidate(precision, eps, precision=precision)
+
+
+def _encoded(inputs: Inputs) -> tuple[Any, ...]:
+    """Return the inputs with ratings and mask encoded, in an encoding that depends on the shape."""
+    encoding = ENCODINGS[sum(inputs.ratings.shape) % len(ENCODINGS)]
+    try:
+        ratings = encode_ratings(inputs.ratings, inputs.mask, encoding)
+    except ValueError:  # it would lose precision
+        ratings = encode_ratings(inputs.ratings, inputs.mask)
+    return (*inputs[:5], ratings, None, inputs.reg)
+
+
+def check(provider: Provider, inputs: Inputs, standard: gate.Standard) -> tuple[dict[str, float], str | None]:
+    """Evaluate a provider once and judge its outputs.
+
+    Outputs must have the parameters' shapes and dtypes, and the inputs must stay unchanged.
+
+    Returns:
+        The error of every output divided by its bound, and what is wrong, or None.
+    """
+    before = fingerprints(inputs)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
+            outputs = tensors(provider.prepare(inputs)())
+    except (Exception, SystemExit) as error:
+        return {}, str(error) if isinstance(error, WrongOutputs) else reason(error)
+    verdicts = standard.judge([output.detach().cpu().double().numpy() for output in outputs])
+    wrong = gate.findings(verdicts, flaws(outputs, inputs) + changed_inputs(inputs, before))
+    message = "; ".join(finding.message for finding in wrong)
+    return {name: v.error / v.bound for name, v in verdicts.items()}, message or None
+
+
+def verify(
+    names: Sequence[str] | None, device: str, problems: Iterable[RandomProblem]
+) -> tuple[list[Tally], list[Failure]]:
+    """Check every candidate on every problem.
+
+    Args:
+        names: providers; None checks every backend that can run on the device, and autograd.
+        device: "cpu" or "cuda".
+        problems: from `random_problems.draw`.
+
+    Raises:
+        UsageError: a provider cannot be loaded.
+    """
+    taking_part = candidates(device, names)
+    worst: dict[str, dict[str, float]] = {
+        candidate.provider.name: dict.fromkeys(OUTPUTS, 0.0) for candidate in taking_part
+    }
+    failures = []
+    count = 0
+    for description, drawn in problems:
+        count += 1
+        inputs = on_device(drawn, device)
+        standard = gate.standard(drawn)
+        for provider, eps in taking_part:
+            ratios, wrong = check(provider, copy.deepcopy(inputs), standard.coarsened(eps))
+            for output, ratio in ratios.items():
+                worst[provider.name][output] = max(worst[provider.name][output], ratio)
+            if wrong:
+                failures.append(Failure(provider.name, description, wrong))
+    failed = [failure.provider for failure in failures]
+    tallies = [
+        Tally(provider.name, device, count - failed.count(provider.name), count, worst[provider.name])
+        for provider, _ in taking_part
+    ]
+    return tallies, failures

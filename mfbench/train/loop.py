@@ -1,0 +1,206 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from kernels import mf_sse
+from mfbench.errors import UsageError
+from mfbench.problems.inputs import on_device
+from mfbench.providers import registry
+from mfbench.providers.outputs import flaws, tensors
+from mfbench.train.options import Optimizer, TrainOptions
+from mfbench.train.rates import default_rate
+from mfbench.train.task import Task, make_task
+
+Update = Callable[[Sequence[Tensor]], None]
+
+MOMENTUM = 0.9
+CHECK_EVERY = 100  # epochs between checks of the loss, each of which waits for the device
+EXPLODED = 10  # ratio of the loss to the first at which training has diverged
+
+
+class Diverged(UsageError):
+    """The learning rate is too large; the message names one that would work."""
+
+    code = "diverged"
+
+
+class LogEntry(NamedTuple):
+    """The state after a number of epochs, as a line of the log shows it."""
+
+    epoch: int
+    loss: float
+    held_out_sse: float
+    held_out_rmse: float  # NaN if nothing is held out
+    seconds: float  # of steps and updates so far, without the passes over the held-out part
+
+
+class TrainingRun(NamedTuple):
+    """A finished training run; the last entry is the state after the last update."""
+
+    task: str
+    provider: str
+    optimizer: str
+    learning_rate: float
+    trained_on: int  # ratings
+    held_out: int  # ratings
+    entries: list[LogEntry]
+    target_rmse: float | None
+
+    @property
+    def best(self) -> LogEntry:
+        """The first entry with the least held-out error; the last if nothing is held out."""
+        return min(self.entries, key=lambda entry: entry.held_out_rmse) if self.held_out else self.entries[-1]
+
+    @property
+    def reached(self) -> LogEntry | None:
+        """The entry whose held-out RMSE reached the target and ended training."""
+        last = self.entries[-1]
+        return last if self.target_rmse is not None and last.held_out_rmse <= self.target_rmse else None
+
+
+def _update(parameters: Sequence[Tensor], optimizer: Optimizer, lr: float) -> Update:
+    if optimizer == "sgd":  # four times as fast as torch.optim.SGD
+
+        def subtract(grads: Sequence[Tensor]) -> None:
+            for parameter, grad in zip(parameters, grads, strict=True):
+                parameter.sub_(grad, alpha=lr)
+
+        return subtract
+
+    rule: torch.optim.Optimizer = (
+        torch.optim.Adam(parameters, lr=lr)
+        if optimizer == "adam"
+        else torch.optim.SGD(parameters, lr=lr, momentum=MOMENTUM)
+    )
+
+    def update(grads: Sequence[Tensor]) -> None:
+        for parameter, grad in zip(parameters, grads, strict=True):
+            parameter.grad = grad
+        rule.step()
+
+    return update
+
+
+def descend(task: Task, step: registry.Step, update: Update, epochs: int, every: int) -> Iterator[LogEntry]:
+    """Train in place for `epochs` updates; yield an entry every `every` epochs and one after the last update.
+
+    Raises:
+        Diverged: the loss is not finite any more, or ten times the first.
+        UsageError: the first loss is not finite.
+    """
+    parameters, count = task.inputs[:5], int(task.held_out.count_nonzero())
+    limit, seconds, resumed = math.inf, 0.0, time.perf_counter()
+    for epoch in range(epochs + 1):
+        loss, grads = step()
+        entry_due = epoch % every == 0 or epoch == epochs
+        if entry_due or epoch % CHECK_EVERY == 0:
+            value = float(loss)
+            if epoch == 0:
+                limit = EXPLODED * value or math.inf
+                if not math.isfinite(value):
+                    message = f"the loss is {value} before the first update"
+                    raise UsageError(message, code="bad-loss", argument="provider")
+            if not value <= limit:
+                first = limit / EXPLODED
+                message = f"training diverged: loss {value:.6g} at epoch {epoch}, {first:.6g} at first"
+                raise Diverged(message, argument="lr")
+        if entry_due:
+            seconds += time.perf_counter() - resumed
+            sse = float(mf_sse(*parameters, task.inputs.ratings, task.held_out))
+            yield LogEntry(epoch, value, sse, math.sqrt(sse / count) if count else math.nan, seconds)
+            resumed = time.perf_counter()
+        if epoch < epochs:
+            update(grads)
+
+
+def train(
+    task: Task,
+    provider: registry.Provider,
+    epochs: int,
+    every: int = 1000,
+    optimizer: Optimizer = "sgd",
+    lr: float | None = None,
+    target_rmse: float | None = None,
+    on_entry: Callable[[LogEntry], Any] = lambda entry: None,
+) -> TrainingRun:
+    """Train a task's parameters in place.
+
+    Args:
+        task: on any device.
+        provider: computes loss and gradients.
+        epochs: updates, one full pass each.
+        every: epochs between two entries of the log.
+        optimizer: plain gradient descent as in the notebook, with momentum 0.9, or Adam.
+        lr: learning rate; None: `default_rate`.
+        target_rmse: stop at the first entry whose held-out RMSE is at most this.
+        on_entry: called with each entry at once.
+
+    Raises:
+        Diverged: the learning rate is too large; the message names one that would work.
+        UsageError: the provider fails, its gradients have the wrong shapes, or its first loss is not finite.
+    """
+    parameters, inputs = task.inputs[:5], task.inputs
+    assert inputs.mask is not None  # every task has one
+    step = provider.prepare(inputs)
+    try:
+        first = step()  # compilation on first use is not training time
+        wrong = [flaw.message for flaw in flaws(tensors(first), inputs)]
+    except (Exception, SystemExit) as error:
+        message = f"{provider.name}: {type(error).__name__}: {error}"
+        raise UsageError(message, code="provider-failed", argument="provider") from error
+    if wrong or not all(isinstance(grad, Tensor) for grad in first[1]):
+        message = f"{provider.name}: {'; '.join(wrong) or 'expected tensors as gradients'}"
+        raise UsageError(message, code="provider-failed", argument="provider")
+    start = [parameter.clone() for parameter in parameters]
+    chosen = default_rate(task, optimizer, step) if lr is None else lr
+    entries: list[LogEntry] = []
+    run = TrainingRun(
+        task.name, provider.name, optimizer, chosen,
+        int(inputs.mask.count_nonzero()), int(task.held_out.count_nonzero()), entries, target_rmse,
+    )  # fmt: skip
+    try:
+        for entry in descend(task, step, _update(parameters, optimizer, chosen), epochs, every):
+            entries.append(entry)
+            on_entry(entry)
+            if run.reached:
+                break
+    except Diverged as error:
+        for parameter, at in zip(parameters, start, strict=True):
+            parameter.copy_(at)
+        works = min(chosen / 2, default_rate(task, optimizer, step))
+        message = f"{error.message}, with {chosen:g}; {_rounded_down(works):g} would work"
+        raise Diverged(message, argument="lr") from None
+    return run
+
+
+def run_training(options: TrainOptions, on_entry: Callable[[LogEntry], Any] = lambda entry: None) -> TrainingRun:
+    """Train as `mfbench train` does.
+
+    Args:
+        options: what to train and how.
+        on_entry: called with each entry at once.
+
+    Raises:
+        Diverged, UsageError: as `train`; a provider or data that cannot be loaded.
+        DataUnavailable: the data set is not installed.
+    """
+    provider = registry.load(options.provider)
+    task = make_task(options)
+    task = task._replace(inputs=on_device(task.inputs, options.device), held_out=task.held_out.to(options.device))
+    return train(
+        task, provider, options.updates, options.log_every, options.optimizer, options.lr, options.target_rmse, on_entry
+    )
+
+
+def _rounded_down(value: float) -> float:
+    """Round down to two significant digits."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return math.floor(value / unit) * unit

@@ -1,0 +1,83 @@
+"""The options of a training run: their defaults and their validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from mfbench.errors import UsageError
+from mfbench.problems.bounds import DENSITY, RANK, SEED, Bounds
+
+Optimizer = Literal["sgd", "momentum", "adam"]
+
+NOTEBOOK_SIZE = (200, 300)
+NOTEBOOK_EPOCHS, NOTEBOOK_EVERY = 28001, 1000
+EPOCHS, EVERY = 500, 50  # on all other data
+
+COUNT = Bounds(1, whole=True)
+POSITIVE = Bounds(0, above_low=True)
+BOUNDS = {
+    "epochs": COUNT, "every": COUNT, "rank": RANK, "density": DENSITY, "seed": SEED, "reg": Bounds(0), "lr": POSITIVE,
+    "holdout": Bounds(0, 1, below_high=True), "target_rmse": POSITIVE,
+}  # fmt: skip
+OPTIONAL = ("epochs", "every", "lr", "target_rmse")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What to train and how, validated on creation.
+
+    Attributes:
+        data: `seed` (the notebook's problem), another data set, or a file of ratings.
+        provider: computes loss and gradients.
+        epochs: updates, one full pass each; None: 28001 on `seed`, else 500.
+        every: epochs between two lines of the log; None: 1000 on `seed`, else 50.
+        size: users and items of drawn data.
+        rank: columns of the factors.
+        density: fraction observed of drawn data.
+        seed: of drawn data, the start and the held-out part.
+        reg: weight of the squared norms.
+        optimizer: plain gradient descent as in the notebook, with momentum 0.9, or Adam.
+        lr: learning rate; None: one that does not diverge, 1e-5 on `seed`.
+        holdout: fraction of the ratings to hold out; `seed` holds out its unobserved entries.
+        target_rmse: stop at the first logged epoch whose held-out RMSE is at most this.
+        device: "cpu" or "cuda".
+
+    Raises:
+        UsageError: a value that does not fit; the error names the argument.
+    """
+
+    data: str = "seed"
+    provider: str = "fused"
+    epochs: int | None = None
+    every: int | None = None
+    size: tuple[int, int] | None = None
+    rank: int = 30
+    density: float = 0.8
+    seed: int = 1
+    reg: float = 0.1
+    optimizer: Optimizer = "sgd"
+    lr: float | None = None
+    holdout: float = 0.1
+    target_rmse: float | None = None
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in get_args(Optimizer):
+            message = f"expected one of {', '.join(get_args(Optimizer))}, got {self.optimizer!r}"
+            raise UsageError(message, code="bad-optimizer", argument="optimizer")
+        for name, bounds in BOUNDS.items():
+            value: Any = getattr(self, name)
+            unset = name in OPTIONAL and value is None
+            if not unset and not bounds.hold(value):
+                raise UsageError(f"expected {bounds}, got {value!r}", code="bad-number", argument=name)
+
+    @property
+    def updates(self) -> int:
+        """Epochs, by default as the data asks for."""
+        return self.epochs or (NOTEBOOK_EPOCHS if self.data == "seed" else EPOCHS)
+
+    @property
+    def log_every(self) -> int:
+        """Epochs between two log lines, by default as the data asks for."""
+        return self.every or (NOTEBOOK_EVERY if self.data == "seed" else EVERY)

@@ -1,0 +1,61 @@
+"""Learning rates that do not diverge."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mfbench.providers.registry import Step
+from mfbench.train.options import Optimizer
+from mfbench.train.task import Task
+
+NOTEBOOK_RATE = 1e-5
+ADAM_RATE = 3e-3
+
+
+def curvature(step: Step, parameters: Sequence[Tensor], iterations: int = 10) -> float:
+    """Return the largest eigenvalue of the loss's Hessian, by power iteration on differences of gradients.
+
+    Gradient descent with rate `lr` is stable if `lr * curvature < 2`. The iteration starts at a shift of all
+    predictions, which is nearly the direction of largest curvature, 2 * (observed entries), so a few rounds are enough.
+
+    Args:
+        step: loss and gradients at the present parameters.
+        parameters: of the step; changed meanwhile, and restored.
+        iterations: of the power method.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shift = [0.0, 0.0, 1 / max(1, len(parameters[0])), 1 / max(1, len(parameters[1])), 1.0]
+    direction = [
+        torch.randn(p.shape, generator=generator).to(p) * 0.01 / math.sqrt(max(1, p.numel())) + along
+        for p, along in zip(parameters, shift, strict=True)
+    ]
+    start, largest = [p.clone() for p in parameters], 0.0
+    distance = 0.1  # the loss is a polynomial of degree four, near its quadratic part at this distance
+    for _ in range(iterations):
+        norm = _norm(direction)
+        slopes = []
+        for side in (distance, -distance):
+            for p, at, along in zip(parameters, start, direction, strict=True):
+                p.copy_(at).add_(along, alpha=side / norm)
+            slopes.append([grad.clone() for grad in step()[1]])
+        direction = [(up - down) / (2 * distance) for up, down in zip(*slopes, strict=True)]
+        largest = _norm(direction)
+    for p, at in zip(parameters, start, strict=True):
+        p.copy_(at)
+    return largest
+
+
+def _norm(tensors: Sequence[Tensor]) -> float:
+    return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in tensors)) or 1.0
+
+
+def default_rate(task: Task, optimizer: Optimizer, step: Step) -> float:
+    """Return half the stability limit of plain descent, or the notebook's rate on its own task."""
+    if optimizer == "adam":
+        return ADAM_RATE
+    rate = 1 / curvature(step, task.inputs[:5])
+    return NOTEBOOK_RATE if task.name == "seed" and optimizer == "sgd" and 1.5 * rate > NOTEBOOK_RATE else rate

@@ -1,0 +1,251 @@
+"""Build the CPU kernel: cache, error messages, compiler warnings, vector widths, address and undefined sanitizers."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from kernels import backends, mf_loss_and_grads
+from kernels.cpu import build, launch
+from tests.problems import assert_right, draw_inputs
+
+needs_kernel = pytest.mark.skipif(
+    not backends()["native"].available, reason=backends()["native"].reason or "the kernel is available"
+)
+WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Werror")
+
+
+def run_python(code: str, before: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*before, sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True, text=True, timeout=280, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def runtime_library(compiler: list[str], name: str) -> str | None:
+    """Return the path of the compiler's library `lib<name>.so`, or None if it has none."""
+    path = subprocess.check_output([*compiler, f"-print-file-name=lib{name}.so"], text=True).strip()
+    return path if Path(path).is_absolute() else None
+
+
+def write_script(path: Path, lines: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{lines}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def fresh_cache(tmp_path, monkeypatch):
+    """Provide an empty cache and forget the library that this process has loaded."""
+    monkeypatch.setenv("MFBENCH_CACHE", str(tmp_path / "cache"))
+    cached = (build.load_kernel, build.cache_folder, launch._reason)
+    for function in cached:
+        function.cache_clear()
+    yield tmp_path / "cache"
+    for function in cached:
+        function.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def built_library() -> Path:
+    """The library that this process has loaded."""
+    return Path(build.load_kernel()._name)
+
+
+@pytest.fixture
+def compiler_script(built_library, tmp_path, monkeypatch):
+    """Set CXX to a script that logs each build; instead of compiling, it copies the library that is there already."""
+    log = tmp_path / "log"
+    script = write_script(
+        tmp_path / "cxx",
+        f'[ "$1" = --version ] && exec echo copier 1.0\n'
+        f'echo built >> {log}\nfor last; do :; done\ncp {built_library} "$last.part"\nmv "$last.part" "$last"',
+    )
+    monkeypatch.setenv("CXX", str(script))
+    return script, log
+
+
+@needs_kernel
+def test_a_library_is_built_once_and_again_for_another_cpu_source_or_compiler(
+    fresh_cache, compiler_script, monkeypatch
+):
+    script, log = compiler_script
+    for _ in range(2):
+        build.load_kernel.cache_clear()
+        build.load_kernel()
+    assert log.read_text().count("built") == 1
+    assert [path.suffix for path in fresh_cache.iterdir()] == [".so"]  # no temporary file is left
+
+    monkeypatch.setattr(build, "cpu_identity", lambda: "another CPU")
+    build.load_kernel.cache_clear()
+    build.load_kernel()
+    assert log.read_text().count("built") == 2
+
+    script.write_text(script.read_text().replace("copier 1.0", "copier 1.1"))
+    build.load_kernel.cache_clear()
+    build.load_kernel()
+    assert log.read_text().count("built") == 3
+    assert len(list(fresh_cache.iterdir())) == 3
+
+
+@needs_kernel
+def test_a_torn_library_is_built_again(fresh_cache, compiler_script, built_library, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "_load", lambda library: library)  # a process loads a library of one name once
+        library = build.load_kernel()
+    build.load_kernel.cache_clear()
+    library.write_bytes(b"\x7fELF torn")
+    assert build.load_kernel()._name == str(library)
+    assert library.read_bytes() == built_library.read_bytes()
+
+
+@needs_kernel
+def test_processes_may_build_at_once(tmp_path, compiler_script):
+    script, log = compiler_script
+    script.write_text(script.read_text().replace("mv ", "sleep 2; mv "))  # long enough for both to begin
+    code = "from kernels.cpu import build; print(build.load_kernel()._name)"
+    with ThreadPoolExecutor(2) as pool:
+        runs = list(pool.map(lambda _: run_python(code, MFBENCH_CACHE=str(tmp_path / "cache")), range(2)))
+    assert [run.returncode for run in runs] == [0, 0], runs[0].stderr
+    assert len({run.stdout for run in runs}) == 1
+    assert log.read_text().count("built") == 2
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+@needs_kernel
+def test_a_cache_that_cannot_be_written_is_replaced(tmp_path, compiler_script, monkeypatch, fresh_cache):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("MFBENCH_CACHE", str(tmp_path / "file"))
+    folder = build.cache_folder()
+    assert folder != tmp_path / "file"
+    assert build.load_kernel().mf_step
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (None, "CXX names a C++ compiler that does not exist: {cxx}"),
+        ("exit 1", "exit status 1"),
+        ('[ "$1" = --version ] && exit 0; echo "fused.cpp:1: error: no such thing" >&2; exit 1', "no such thing"),
+        ('[ "$1" = --version ] && exit 0; for last; do :; done; echo junk > "$last"', "fused-"),
+    ],
+)
+def test_the_reason_why_there_is_no_kernel(tmp_path, monkeypatch, fresh_cache, script, reason):
+    cxx = tmp_path / "cxx"
+    if script is not None:
+        write_script(cxx, script)
+    monkeypatch.setenv("CXX", str(cxx))
+    inputs = draw_inputs(3, 4, 2)
+    assert_right(inputs, mf_loss_and_grads(*inputs))  # "auto" falls back
+    state = backends()["native"]
+    assert not state.available
+    with pytest.raises(RuntimeError) as refused:
+        mf_loss_and_grads(*inputs, backend="native")
+    for text in (state.reason, str(refused.value)):
+        assert reason.format(cxx=cxx) in text
+
+
+SHAPES = """
+    import torch
+    from kernels import encode_ratings, mf_loss_and_grads, mf_sse
+
+    def check(m, n, rank, dtype, rating_dtype, mask_dtype, threads, transposed):
+        torch.set_num_threads(threads)
+        parameters = [torch.randn(shape, dtype=dtype) for shape in ((m, rank), (n, rank), (m, 1), (n,), ())]
+        ratings, observed = (torch.rand(m, n) * 5).to(rating_dtype), torch.rand(m, n) < 0.6
+        mask = None if mask_dtype is None else observed.to(mask_dtype)
+        if mask is None and ratings.is_floating_point():
+            ratings[~observed] = float("nan")
+        if mask_dtype == torch.bool:
+            encoded = encode_ratings(ratings.round(), observed)
+            assert mf_loss_and_grads(*parameters, encoded, backend="native")[0].isfinite()
+        if transposed:
+            ratings, mask = ratings.T.contiguous().T, mask if mask is None else mask.T.contiguous().T
+        native = mf_loss_and_grads(*parameters, ratings, mask, backend="native")
+        tiled = mf_loss_and_grads(*parameters, ratings, mask, backend="torch")
+        torch.testing.assert_close(native[0], tiled[0], rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(native[1], tiled[1], rtol=1e-3, atol=1e-2)
+        mf_sse(*parameters, ratings, mask, backend="native")
+
+    torch.manual_seed(0)
+    dtypes = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.uint8, torch.int8]
+    masks = [None, torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64, torch.float16, torch.float64]
+    sizes = [(1, 1), (1, 700), (700, 1), (6, 16), (7, 17), (97, 97), (200, 300), (301, 199)]
+    for index, (m, n) in enumerate(sizes * 3):
+        rank = [1, 2, 7, 8, 9, 11, 30, 33, 64, 66, 130][index % 11]
+        for dtype in (torch.float32, torch.float64):
+            rating_dtype, mask_dtype = dtypes[index % 6], masks[(index + index // 8) % 8]
+            check(m, n, rank, dtype, rating_dtype, mask_dtype, threads=1 + index % 4, transposed=index % 3 == 0)
+    print("clean")
+"""
+
+
+@needs_kernel
+@pytest.mark.compilers
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the instruction sets are those of x86-64")
+@pytest.mark.parametrize(
+    ("processor", "needed"), [("x86-64", "sse2"), ("haswell", "avx2"), ("skylake-avx512", "avx512bw")]
+)
+def test_every_vector_width_that_this_cpu_has_gives_the_same(processor, needed):
+    if needed not in build.cpu_identity().split():
+        pytest.skip(f"this CPU has no {needed}")
+    compiler = f'exec {shlex.join(build.find_compiler())} "$@" -O1 -march={processor}'
+    script = write_script(build.cache_folder() / f"cxx-{processor}", compiler)  # of one name: its builds are kept
+    run = run_python(SHAPES, CXX=str(script))
+    assert run.stdout.strip() == "clean", run.stderr[-4000:]
+
+
+@needs_kernel
+@pytest.mark.compilers
+@pytest.mark.skipif(sys.platform != "linux", reason="the sanitizers are preloaded as on Linux")
+def test_address_and_undefined_behaviour_sanitizers_find_nothing():
+    compiler = build.find_compiler()
+    libraries = [runtime_library(compiler, name) for name in ("asan", "ubsan")]
+    if None in libraries:
+        pytest.skip("the compiler has no sanitizer libraries")
+    run = run_python(
+        SHAPES,
+        MFBENCH_SANITIZE="address,undefined", LD_PRELOAD=" ".join(libraries), ASAN_OPTIONS="detect_leaks=0",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-4000:]
+    assert run.stdout.strip() == "clean"
+
+
+def test_call_struct_has_the_size_of_the_packed_arguments():
+    asserted = re.search(r"static_assert\(sizeof\(Call\) == (\d+)", header("call.h"))
+    assert launch.CALL.size == int(asserted[1])
+
+
+def test_dtype_numbers_are_those_of_the_header():
+    kinds = re.search(r"enum RatingKind { (.*) };", header("dtypes.h"))[1].lower().split(", ")
+    numbers = {str(dtype).removeprefix("torch."): kind for dtype, kind in launch.RATING_KINDS.items()}
+    assert {**numbers, "codes": launch.CODES} == {name: kind for kind, name in enumerate(kinds)}
+    mask_kinds = dict(re.findall(r"(\w+) = (\d+)", re.search(r"enum MaskKind { (.*) };", header("dtypes.h"))[1]))
+    assert int(mask_kinds["BITS"]) == launch.BITS
+    for dtype, kind in launch.MASK_KINDS.items():
+        assert kind == dtype.itemsize + (int(mask_kinds["SIGNED_ZERO"]) if dtype.is_floating_point else 0)
+
+
+def header(name: str) -> str:
+    return build.SOURCE.with_name(name).read_text()
+
+
+@pytest.mark.compilers
+@pytest.mark.parametrize("compiler", ["g++", "clang++"])
+def test_kernel_compiles_without_warnings(tmp_path, compiler):
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler} on PATH")
+    command = [compiler, *build.flag_sets()[0], *WARNINGS, str(build.SOURCE), "-o", str(tmp_path / "kernel.so")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert run.returncode == 0, run.stderr[-4000:]

@@ -1,0 +1,95 @@
+"""Tiles without an observed entry are left out on a GPU, and nothing else is."""
+
+import numpy as np
+import pytest
+import torch
+
+from kernels import encode_ratings, mf_loss_and_grads, mf_sse
+from kernels.gpu import config, interpret
+from kernels.problem import OCCUPIED_BLOCK
+from reference import oracle_loss_and_grads
+from tests.problems import draw_inputs
+
+pytest.importorskip("triton", reason="Triton is not installed")
+from kernels.gpu.plan import occupied_tiles
+
+pytestmark = [pytest.mark.interpret, pytest.mark.usefixtures("poisoned")]
+
+
+def block_sparse(m, n, rank, seed, fraction=0.2):
+    """Whole ratings, observed in a fifth of the 64 x 64 tiles, of some of which only a corner."""
+    inputs = draw_inputs(m, n, rank, torch.float64, torch.uint8, torch.bool, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    tiles = torch.rand(-(-m // 64), -(-n // 64), generator=generator) < fraction
+    tiles[-1, -1] = True
+    mask = inputs.mask & tiles.repeat_interleave(64, 0).repeat_interleave(64, 1)[:m, :n]
+    mask[m - 1, n - 1] = True
+    return inputs._replace(mask=mask)
+
+
+@pytest.mark.parametrize("deterministic", [False, True], ids=["fast", "deterministic"])
+@pytest.mark.parametrize(("m", "n", "rank"), [(300, 400, 5), (257, 641, 62), (640, 130, 130), (70, 1000, 200)])
+@pytest.mark.parametrize("encoding", ["uint8-code", "uint8-bits", "float32-nan"])
+def test_block_sparse_ratings(m, n, rank, encoding, deterministic, monkeypatch):
+    """With several programs along both sides, so that some have nothing to walk."""
+    monkeypatch.setattr(interpret, "TARGET", config.Target("cpu", multiprocessors=3, shared_bytes=1 << 30))
+    inputs = block_sparse(m, n, rank, seed=m)
+    encoded = encode_ratings(inputs.ratings, inputs.mask, encoding)
+    assert encoded.occupied is not None
+    arguments = (*inputs[:5], encoded)
+    loss, grads = mf_loss_and_grads(*arguments, deterministic=deterministic, backend="interpret")
+    exact_loss, exact = oracle_loss_and_grads(*inputs)
+    np.testing.assert_allclose(loss.item(), exact_loss, rtol=1e-12)
+    for grad, expected in zip(grads, exact, strict=True):
+        np.testing.assert_allclose(grad.numpy(), expected, rtol=0, atol=1e-11 * np.sqrt(np.mean(expected**2)))
+    sse = mf_sse(*arguments, backend="interpret").item()
+    np.testing.assert_allclose(sse, oracle_loss_and_grads(*inputs[:7], reg=0.0)[0], rtol=1e-12)
+
+
+def test_empty_tiles_are_not_read():
+    """What an unoccupied tile holds does not matter, not even an observed rating; what an occupied one holds does."""
+    inputs = block_sparse(256, 320, 7, seed=3)
+    encoded = encode_ratings(inputs.ratings, inputs.mask, "uint8-code")
+    expected = mf_loss_and_grads(*inputs[:5], encoded, backend="interpret")[0]
+    tiles = encoded.occupied.unflatten(0, (-1, 4)).any(1).unflatten(1, (-1, 4)).any(2)
+    assert not tiles.all()
+    inside = tiles.repeat_interleave(64, 0).repeat_interleave(64, 1)
+    for place, same in ((~inside, True), (inside, False)):
+        lying = encoded._replace(values=torch.where(place, 1, encoded.values.int()).to(torch.uint8))
+        assert (mf_loss_and_grads(*inputs[:5], lying, backend="interpret")[0] == expected).item() is same
+
+
+def test_a_matrix_without_ratings():
+    inputs = block_sparse(150, 200, 6, seed=4)
+    encoded = encode_ratings(inputs.ratings, torch.zeros_like(inputs.mask))
+    loss, grads = mf_loss_and_grads(*inputs[:5], encoded, backend="interpret")
+    exact_loss, exact = oracle_loss_and_grads(*inputs[:6], torch.zeros_like(inputs.mask))
+    np.testing.assert_allclose(loss.item(), exact_loss, rtol=1e-12)
+    for grad, expected in zip(grads, exact, strict=True):
+        np.testing.assert_allclose(grad.numpy(), expected, rtol=1e-12)
+
+
+def test_full_ratings_keep_no_list():
+    """Where nearly every tile holds a rating, a list would only cost."""
+    inputs = draw_inputs(300, 300, 5, ratings_dtype=torch.uint8)
+    assert encode_ratings(inputs.ratings, inputs.mask).occupied is None
+
+
+@pytest.mark.parametrize(("users", "items"), [(1, 1), (4, 2), (8, 4)])
+def test_occupied_tiles(users, items):
+    """Every tile with an occupied block once, in order; the others beyond the count."""
+    occupied = torch.rand(13, 9, generator=torch.Generator().manual_seed(0)) < 0.1
+    lists, counts = occupied_tiles(occupied, users, items)
+    for row, (tiles, count) in enumerate(zip(lists.tolist(), counts.tolist(), strict=True)):
+        rows = slice(row * users, (row + 1) * users)
+        expected = [t for t in range(-(-9 // items)) if occupied[rows, t * items : (t + 1) * items].any()]
+        assert tiles[:count] == expected
+        assert sorted(tiles) == list(range(-(-9 // items)))
+
+
+def test_occupied_blocks_are_checked():
+    inputs = block_sparse(100, 100, 5, seed=5)
+    encoded = encode_ratings(inputs.ratings, inputs.mask)._replace(occupied=torch.ones(100, 7, dtype=torch.bool))
+    blocks = -(-100 // OCCUPIED_BLOCK)
+    with pytest.raises(ValueError, match=rf"ratings.occupied: expected shape \({blocks}, {blocks}\)"):
+        mf_loss_and_grads(*inputs[:5], encoded)

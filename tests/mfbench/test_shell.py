@@ -1,0 +1,103 @@
+"""How commands end and what they print: --quiet, --verbose, interruption, output that cannot be written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from mfbench.installation import ROOT
+from tests.mfbench.cli_runner import command, mfbench_here
+from tests.mfbench.report.synthetic import suite, write
+
+ANSWER_S = 1.0  # longest time from Ctrl-C to the end of a command
+TRIES = 3  # the best counts, as other programs may delay any one of them
+
+
+def test_quiet_leaves_out_notes_but_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    path = write(tmp_path / "r.jsonl", suite())
+    with path.open("a") as file:
+        file.write("torn")
+    arguments = ["compare", path, path]
+    assert mfbench_here(monkeypatch, *arguments) == 0
+    out, err = capsys.readouterr()
+    assert "the last line is torn" in err
+    assert "how many times as fast" in out
+    assert mfbench_here(monkeypatch, *arguments, "--quiet") == 0
+    out, err = capsys.readouterr()
+    assert "8 same" in out
+    assert "how many times as fast" not in out
+    assert err == ""
+    assert mfbench_here(monkeypatch, "compare", path, tmp_path / "none", "-q") == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_verbose_says_where_an_error_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    assert mfbench_here(monkeypatch, "compare", tmp_path / "none", tmp_path / "none", "-v") == 2
+    assert "Traceback" in capsys.readouterr().err
+    assert mfbench_here(monkeypatch, "compare", tmp_path / "none", tmp_path / "none") == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def interrupted_s(folder: Path) -> float:
+    """Seconds from Ctrl-C in the middle of timing to the end of the command."""
+    arguments = command("run", "--size", "200x300", "--budget", "60", "--out", "r.jsonl", "--verbose")
+    with subprocess.Popen(arguments, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.rstrip().endswith("timing"):
+                break
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        start = time.perf_counter()
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    return time.perf_counter() - start
+
+
+def test_ctrl_c_is_answered_at_once(tmp_path: Path) -> None:
+    assert any(interrupted_s(tmp_path) < ANSWER_S for _ in range(TRIES))
+
+
+def test_an_interrupted_import_ends_as_any_interruption(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("print('importing', flush=True)\nimport time\ntime.sleep(60)\n")
+    settings = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    with subprocess.Popen(command("verify"), env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"importing\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30)[1] == b""
+    assert process.returncode == 130
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("compare", "r.jsonl", "r.jsonl", "--json"),
+        pytest.param(("compare", "r.jsonl", "r.jsonl"), marks=pytest.mark.slow),
+        pytest.param(("report", "r.jsonl", "--out", "-"), marks=pytest.mark.slow),
+    ],
+    ids=" ".join,
+)
+def test_output_that_cannot_be_written_is_no_verdict(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    write(tmp_path / "r.jsonl", suite())
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command(*arguments), cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("mfbench: cannot write")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_reader_that_has_left_is_no_error_message(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.jsonl", suite())
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command("compare", path, path), stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")

@@ -1,0 +1,52 @@
+"""Tests mirror the packages: a module has a test file of its name in the folder of its name."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = [
+    path.relative_to(ROOT)
+    for package in ("kernels", "mfbench", "reference")
+    for path in sorted((ROOT / package).rglob("*.py"))
+    if path.name != "__init__.py"
+]
+
+# Modules without a test file of their name: where they are tested, and why there.
+ELSEWHERE = {
+    "kernels/gpu/plan.py": ("kernels/test_aot.py", "a plan is what `plan_step` returns"),
+    "kernels/gpu/tiles.py": ("kernels/gpu/test_config.py", "a table, read by config.py"),
+    "kernels/gpu/chunked.py": ("kernels/gpu/test_interpret.py", "Triton code, which only runs as part of the step"),
+    "kernels/gpu/fused.py": ("kernels/gpu/test_interpret.py", "Triton code, which only runs as part of the step"),
+    "kernels/gpu/reduce.py": ("kernels/gpu/test_interpret.py", "Triton code, which only runs as part of the step"),
+    "mfbench/__main__.py": ("mfbench/test_cli.py", "one call"),
+    "mfbench/inspect/*.py": ("mfbench/inspect/test_inspect.py", "steps from a build to its document"),
+    "mfbench/report/*.py": ("mfbench/report/test_content.py", "parts of one page, which is read as a whole"),
+    "reference/*.py": ("reference/test_reference.py", "two implementations of one formula, side by side"),
+}
+
+
+def exception(module: Path) -> str | None:
+    return next((pattern for pattern in ELSEWHERE if fnmatch(str(module), pattern)), None)
+
+
+def own_test(module: Path) -> Path:
+    return ROOT / "tests" / module.parent / f"test_{module.stem}.py"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_a_module_has_a_test_file(module: Path) -> None:
+    pattern = exception(module)
+    path = own_test(module) if pattern is None else ROOT / "tests" / ELSEWHERE[pattern][0]
+    assert path.is_file(), f"{module} is tested nowhere: expected {path.relative_to(ROOT)}"
+    assert "def test_" in path.read_text()
+
+
+@pytest.mark.parametrize("pattern", ELSEWHERE)
+def test_an_exception_is_needed(pattern: str) -> None:
+    excepted = [module for module in MODULES if exception(module) == pattern]
+    assert excepted
+    assert not all(own_test(module).is_file() for module in excepted), f"{pattern} has tests of its name"
