@@ -17,6 +17,7 @@ from mfbench.shell import CommandGroup, import_uninterrupted, run_command
 from mfbench.train.options import BOUNDS, TrainOptions
 
 AXES = ("size", "rank", "density", "ratings_dtype", "data", "seed")
+FORMATS = ("html", "md", "csv", "github-action-benchmark", "bencher", "pytorch-oss")
 LARGEST_JOBS = 1024
 
 
@@ -84,28 +85,36 @@ def verify(device: str | None, provider: list[str] | None, seed: int | None, cas
 @click.argument("new", type=click.Path(path_type=Path))
 @options("margin", "as_json")
 @click.option("--force", is_flag=True, help="Compare measurements from different environments.")
-def compare(base: Path, new: Path, margin: float, as_json: bool, force: bool) -> int:
-    """Judge the records of NEW against those of BASE (or two files of pytest-benchmark), case by case.
+@click.option("--allow-missing", is_flag=True, help="Accept that NEW lacks cases of BASE.")
+def compare(base: Path, new: Path, margin: float, as_json: bool, force: bool, allow_missing: bool) -> int:
+    """Judge NEW against BASE, case by case.
 
-    Exit code: 0 no regression; 1 a case is slower or fails now; 2 usage; 3 a case is undecided; 4 not comparable.
+    Both are files of `run --out`, or both are results of one of pytest-benchmark, pyperf, google-benchmark, hyperfine,
+    asv and nvbench (JSON).
+
+    Exit code: 0 no regression; 1 a case is slower or fails now; 2 usage; 3 a case is undecided; 4 not comparable, or
+    NEW lacks cases of BASE.
     """
-    return _module("compare").command(base, new, margin, force, as_json)
+    return _module("compare").command(base, new, margin, force, as_json, allow_missing)
 
 
 @cli.command()
 @click.argument("records", type=click.Path(path_type=Path), nargs=-1, required=True)
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="FILE.html or FILE.md; - is stdout.")
-@click.option("--format", "form", type=click.Choice(["html", "md"]), help="Default: by the name of --out, else html.")
+@click.option("--out", required=True, type=click.Path(path_type=Path),
+              help="FILE.html, FILE.md or FILE.csv; - is stdout.")  # fmt: skip
+@click.option("--format", "form", type=click.Choice(FORMATS), help="Default: by the name of --out, else html.")
 @click.option("--plots", type=click.Path(path_type=Path), help="Folder for every figure as a separate file.")
 @click.option("--plots-format", type=click.Choice(["svg", "png"]), default="svg", show_default=True)
 @options("margin")
 def report(records: tuple[Path, ...], out: Path, form: str | None, plots: Path | None, plots_format: str,
            margin: float) -> int:  # fmt: skip
-    """Make one self-contained page of RECORDS: files of `run --out`, of pytest-benchmark, of `inspect --json`.
+    """Write one self-contained page of RECORDS, or a format that other tools read.
 
-    The last of several files, or the last run in one, is compared with the first, or with all before it.
+    RECORDS are files of `run --out`, of `inspect --json`, and results of pytest-benchmark, pyperf, google-benchmark,
+    hyperfine, asv and nvbench (JSON). The last of several files is compared with the first; the last run in one file
+    with all runs before it.
 
-    Exit code: 0; 2 usage.
+    Exit code: 0; 2 usage; 4 nothing in RECORDS can be shown.
     """
     return _module("report").command(records, out, form, plots, plots_format, margin)
 

@@ -35,6 +35,7 @@ CODES = {
     "bad-records": "a file holds something other than records",
     "bad-inspection": "a file is not the output of `mfbench inspect --json`",
     "bad-data": "a file of ratings cannot be understood",
+    "ambiguous-data": "a file of ratings can be read in more than one way",
     "data-too-large": "the ratings do not fit into memory",
     # Providers
     "provider-load-failed": "a provider's file raised an error or crashed when it was loaded",

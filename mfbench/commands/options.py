@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem
 from mfbench.errors import UsageError
 from mfbench.measure.options import DEVICES, RunOptions
 from mfbench.problems.bounds import DENSITY, MARGIN, RANK, SECONDS, SEED, THREADS, Bounds
+from mfbench.stats.margin import checked_margin
 
 SUITES = Path(__file__).parents[1] / "problems" / "suites"
 RATINGS_DTYPES = ("float64", "float32", "bfloat16", "float16", "uint8", "int8")
@@ -38,6 +39,10 @@ def number(bounds: Bounds) -> click.ParamType:
     if bounds.whole:
         return click.IntRange(int(bounds.low), None if high is None else int(high))
     return Finite(bounds.low, high, min_open=bounds.above_low, max_open=bounds.below_high)
+
+
+def _margin(_: click.Context, __: click.Parameter, value: float) -> float:
+    return checked_margin(value)
 
 
 def _names(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> list[str] | None:
@@ -91,7 +96,8 @@ OPTIONS: dict[str, Callable[..., Any]] = {
     "baseline": click.option("--baseline", default=RunOptions.baseline, show_default=True, metavar="PROVIDER",
                              help="What speed-ups are relative to."),
     "margin": click.option("--margin", type=number(MARGIN), default=RunOptions.margin, show_default=True, metavar="F",
-                           help="Relative difference up to which two times count as the same."),
+                           callback=_margin,
+                           help="Relative difference up to which two times count as the same: 0.05 is 5 per cent."),
     "budget": click.option("--budget", type=number(SECONDS), default=RunOptions.budget, show_default=True,
                            metavar="SECONDS", help="Time to spend on timing each case."),
     "time_limit": click.option("--time-limit", type=number(SECONDS), default=RunOptions.time_limit, show_default=True,

@@ -15,7 +15,7 @@ import torch
 from mfbench import log
 from mfbench.measure.devices.selection import select
 from mfbench.problems.cases import parse_size
-from mfbench.problems.datasets import DataWarning
+from mfbench.problems.ratings import DataWarning
 from mfbench.train.loop import LogEntry, TrainingRun, run_training
 from mfbench.train.options import TrainOptions
 

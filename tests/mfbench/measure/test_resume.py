@@ -1,4 +1,4 @@
-"""`--resume` completes a run, and refuses a run that was started differently."""
+"""`mfbench run --resume`: measures what is missing, and refuses to continue a run made with other options."""
 
 from __future__ import annotations
 
@@ -6,15 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mfbench.results.records import Record, read
+from mfbench.results.records import read
 from tests.mfbench.cli_runner import mfbench_here, tiny_suite
-
-
-def keys(records: list[Record]) -> list[tuple]:
-    return sorted((record.case.m, record.provider) for record in records)
-
-
-WHOLE = sorted((m, provider) for m in (30, 41, 64) for provider in ("fused", "autograd"))
+from tests.mfbench.measure.test_interruption import WHOLE, keys
 
 
 def test_resume_measures_only_what_is_missing_in_a_case(tmp_path: Path, monkeypatch, capsys) -> None:

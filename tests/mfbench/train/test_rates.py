@@ -1,4 +1,4 @@
-"""Learning rates: the curvature is exact, and training is stable just below the limit."""
+"""Default learning rates: from the largest eigenvalue of the Hessian, and stable."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,6 @@ from mfbench.train.task import notebook_task
 from reference import oracle_loss_and_grads
 
 FUSED = registry.load("fused")
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize(("m", "n", "rank"), [(7, 5, 2), (12, 3, 1), (4, 9, 3)])

@@ -1,10 +1,10 @@
-"""Tasks: the held-out part is random, repeatable and apart from the training part."""
+"""What to train: ratings are split once, reproducibly, and training starts at the mean of its own part."""
 
 import pytest
 import torch
 
 from mfbench.problems.datasets import Ratings
-from mfbench.train.task import rating_task
+from mfbench.train.task import notebook_task, rating_task
 
 
 @pytest.mark.parametrize(("holdout", "count"), [(0.1, 100), (0.25, 250), (0.0, 0)])
@@ -25,3 +25,11 @@ def test_the_split(holdout, count):
     assert float(task.inputs.global_bias) == pytest.approx(float(trained_on.mean()), rel=1e-5)
     assert torch.equal(ratings.values, before[0])
     assert torch.equal(ratings.mask, before[1])
+
+
+def test_the_notebook_is_judged_by_its_unobserved_entries():
+    task = notebook_task((21, 34), rank=3, density=0.6, seed=9, reg=0.5)
+    assert torch.equal(task.held_out == 1, task.inputs.mask == 0)
+    assert 0.5 < task.inputs.mask.double().mean() < 0.7
+    assert task.inputs.reg == 0.5
+    assert [parameter.shape for parameter in task.inputs[:2]] == [(21, 3), (34, 3)]
