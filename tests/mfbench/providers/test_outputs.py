@@ -59,7 +59,7 @@ def test_honest_forms_are_taken(outputs) -> None:
         ((1.0, Lazy(grads())), "got a Lazy"),
         ((1.0, grads()[:4]), "got a loss and 4"),
         ((1.0, [*grads(), torch.zeros(1)]), "got a loss and 6"),
-        ((1.0, [*grads()[:4], "zero"]), "something other than tensors"),
+        ((1.0, [*grads()[:4], "zero"]), "expected tensors in "),
         ((1.0, [*grads()[:4], torch.zeros(1).as_subclass(Subclass)]), "global_bias: expected a plain tensor"),
         ((1.0, [*grads()[:4], torch.zeros(1, dtype=torch.complex64)]), "global_bias: expected a dense real tensor"),
         ((1.0, [*grads()[:4], torch.zeros(1).to_sparse()]), "torch.sparse_coo"),
