@@ -21,7 +21,7 @@ from mfbench.inspect import difference
 from mfbench.inspect.builds import ENCODINGS, MODES, PRECISIONS, RANKS, distinct, examine_all, specs
 from mfbench.inspect.devices import DEVICE_RATES
 from mfbench.inspect.document import Build, Inspection, Spec
-from mfbench.report.console import Output
+from mfbench.report.terminal import Output
 
 NAMES = {"target": tuple(TARGETS), "precision": PRECISIONS, "encoding": tuple(ENCODINGS), "mode": MODES}
 DEFAULTS = {**NAMES, "encoding": ("float32+uint8",), "mode": ("fast",)}

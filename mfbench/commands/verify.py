@@ -15,8 +15,8 @@ from mfbench.measure.devices.selection import select
 from mfbench.measure.recording import finite
 from mfbench.providers import registry
 from mfbench.providers.outputs import OUTPUTS
-from mfbench.report.console import Output
-from mfbench.report.terminal import short
+from mfbench.report.labels import short
+from mfbench.report.terminal import Output
 from mfbench.testing.random_problems import draw
 from mfbench.testing.verify import Failure, Tally, verify
 

@@ -1,4 +1,4 @@
-"""A figure that a notebook shows, and that can be saved or drawn on."""
+"""A figure that a notebook displays and that can be saved or changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mfbench.report.style import Plot, drawn, file
 
 
 class Picture:
-    """A plot on white."""
+    """A plot on a white background."""
 
     def __init__(self, plot: Plot) -> None:
         if plot.draw is None:
@@ -22,11 +22,15 @@ class Picture:
 
     @property
     def figure(self) -> Figure:
-        """A new matplotlib figure, for changes of your own."""
+        """A new matplotlib figure, free to be changed."""
         return drawn(self._draw)
 
     def save(self, path: str | Path) -> Path:
-        """Write it as SVG or PNG, by the file's name."""
+        """Write the figure as SVG or PNG, by the ending of the name.
+
+        Raises:
+            UsageError: another ending.
+        """
         path = Path(path)
         kind = path.suffix.removeprefix(".").lower()
         if kind not in ("svg", "png"):
@@ -39,10 +43,10 @@ class Picture:
 
 
 def find(name: str, plots: Iterable[Plot]) -> Picture:
-    """The plot of that name.
+    """Return the plot of a name.
 
     Raises:
-        UsageError: there is none, or nothing to draw.
+        UsageError: there is no such plot, or it has nothing to draw.
     """
     by_name = {plot.name: plot for plot in plots}
     if name not in by_name:

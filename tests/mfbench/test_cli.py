@@ -52,7 +52,7 @@ def test_another_checkout_in_the_current_folder_is_told(tmp_path: Path, monkeypa
     for folder, told in ((tmp_path, True), (tmp_path / "mfbench", False), (ROOT, False)):
         monkeypatch.chdir(folder)
         assert mfbench_here(monkeypatch, "list") == 0
-        assert ("another mfbench lies in the current folder" in capsys.readouterr().err) == told
+        assert ("the current folder has another mfbench" in capsys.readouterr().err) == told
 
 
 def test_list_names_everything(monkeypatch, capsys) -> None:

@@ -138,7 +138,7 @@ def test_few_samples_on_one_side(counts: tuple[int, int]) -> None:
         ("ok", "crashed", "broken", 1),
         ("ok", "timeout", "broken", 1),
         ("ok", "oom", "broken", 1),
-        ("crashed", "ok", "mended", 0),
+        ("crashed", "ok", "fixed", 0),
         ("wrong", "wrong", "failing", 4),
         ("ok", "skipped", None, 4),
         ("skipped", "ok", None, 4),
