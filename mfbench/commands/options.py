@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem
 from mfbench.errors import UsageError
 from mfbench.measure.options import DEVICES, RunOptions
 from mfbench.problems.bounds import DENSITY, MARGIN, RANK, SECONDS, SEED, THREADS, Bounds
+from mfbench.problems.datasets import with_options
 from mfbench.stats.margin import checked_margin
 
 SUITES = Path(__file__).parents[1] / "problems" / "suites"
@@ -78,6 +79,19 @@ def _suites(_: click.Context, __: click.Parameter, begun: str) -> list[Completio
     return [CompletionItem(name) for name in names if name.startswith(begun)] or [CompletionItem(begun, type="file")]
 
 
+def _data(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--data`, and the options that say how to read a file, which the command receives as part of `data`."""
+
+    @click.option("--data", metavar="NAME|FILE", help="A data set of `mfbench list`, or a file of ratings.")
+    @click.option("--columns", metavar="USER,ITEM,RATING", help="Columns of the file: names, or numbers from 1.")
+    @click.option("--format", metavar="NAME", help="Layout of the file where it does not tell; see docs/data.md.")
+    @functools.wraps(command)
+    def merged(*args: Any, data: str | None, columns: str | None, format: str | None, **given: Any) -> Any:
+        return command(*args, data=with_options(data, columns, format), **given)
+
+    return merged
+
+
 OPTIONS: dict[str, Callable[..., Any]] = {
     "suite": click.option("--suite", metavar="NAME|FILE.toml", shell_complete=_suites,
                           help="Default: quick; with --size, the one case that the options describe."),
@@ -87,7 +101,7 @@ OPTIONS: dict[str, Callable[..., Any]] = {
     "rank": click.option("--rank", type=number(RANK), metavar="K", help="Columns of the factors."),
     "density": click.option("--density", type=number(DENSITY), metavar="D", help="Fraction observed of drawn data."),
     "ratings_dtype": click.option("--ratings-dtype", type=click.Choice(RATINGS_DTYPES)),
-    "data": click.option("--data", metavar="NAME|FILE", help="A data set of `mfbench list`, or a file of ratings."),
+    "data": _data,
     "out": click.option("--out", default=RunOptions.out, show_default=True, type=click.Path(path_type=Path),
                         metavar="FILE.jsonl", help="The file that records are appended to."),
     "resume": click.option("--resume", is_flag=True, help="Continue the last run in --out."),

@@ -85,8 +85,20 @@ def load(source: str) -> Ratings:
     return _dense(ratings, source)
 
 
-def with_options(data: str, columns: str | None, format: str | None) -> str:
-    """Return `data` with the options of `load_ratings` in it, so that they reach whoever loads it.
+def refuse_pipe(source: str) -> None:
+    """Refuse data that only one process can read.
+
+    Raises:
+        UsageError: it is a pipe.
+    """
+    file, _ = _without_options(source)
+    if source not in DATASETS and Path(file).exists() and not (Path(file).is_file() or Path(file).is_dir()):
+        message = f"{file} is a pipe, which can be read once, and each provider's process reads it; save it to a file"
+        raise UsageError(message, code="unreadable-file", argument="data")
+
+
+def with_options(data: str | None, columns: str | None, format: str | None) -> str | None:
+    """Return `data` with the options of `load_ratings` appended, so that they reach every process and the record.
 
     Raises:
         UsageError: `data` is not a file, and takes no options.
@@ -94,8 +106,9 @@ def with_options(data: str, columns: str | None, format: str | None) -> str:
     given = {name: value for name, value in (("columns", columns), ("format", format)) if value is not None}
     if not given:
         return data
-    if data in DATASETS:
-        raise UsageError(f"only a file of ratings takes it, got data set {data!r}", argument=next(iter(given)))
+    if data is None or data in DATASETS:
+        came = "no --data" if data is None else f"--data {data}"
+        raise UsageError(f"only a file of ratings takes it, got {came}", argument=next(iter(given)))
     return data + "".join(f"#{name}={value}" for name, value in given.items())
 
 

@@ -51,7 +51,7 @@ def test_jester(tmp_path):
         other = content.replace(",", separator)
         assert read(write(tmp_path, other), format="jester")[0] == found
     wide = "\n".join(",".join(["100", *[str((i * j) % 21 / 2 - 5) for j in range(100)]]) for i in range(20))
-    with pytest.raises(UsageError, match="no header, and 101 columns.*--format jester"):
+    with pytest.raises(UsageError, match=r"no header, and 101 columns.*--format jester"):
         read(write(tmp_path, wide))
     assert len(read(write(tmp_path, wide), format="jester")[0]) == 2000
     with pytest.raises(UsageError, match="the first of which counts"):

@@ -165,7 +165,8 @@ def test_a_byte_order_mark_is_not_part_of_the_first_identifier(tmp_path):
 BROKEN = [  # {s}: separator
     "garbage", "\x00\ufffd", "7{s}20", "7{s}20{s}nan{s}9", "7{s}20{s}-inf{s}9", "7{s}20{s}1e39{s}9", "7{s}20{s}{s}9",
     "7{s}{s}3{s}9", "{s}20{s}3{s}9", "7{s}20{s}1_0{s}9", "7{s}20{s}0x1{s}9", "7{s}20{s}3{s}97{s}20{s}3{s}9",
-    '"7{s}20{s}3{s}9', '7{s}"20{s}3{s}9', "7\x00{s}20{s}3{s}9", "userId{s}movieId{s}rating{s}timestamp", '"', "٣{s}1{s}٣{s}1",
+    '"7{s}20{s}3{s}9', '7{s}"20{s}3{s}9', "7\x00{s}20{s}3{s}9", "userId{s}movieId{s}rating{s}timestamp", '"',
+    "٣{s}1{s}٣{s}1",
 ]  # fmt: skip
 
 
