@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
@@ -16,7 +16,7 @@ from mfbench.report.derived import error_over_bound, gemm_fraction, half_width
 from mfbench.report.labels import WIDEST, percent, seconds, short, size
 from mfbench.results.records import Record, Roofline, Speedup
 
-LONGEST_NAME = 40  # characters of a provider's name before it is folded
+NARROW_NAME = 16  # characters of a provider's name before it is folded on a narrow console
 STYLE = {"faster": "green", "slower": "red", "same": "cyan", "inconclusive": "yellow"}
 LEFT = ("provider", "verdict")  # columns of words; numbers are aligned to the right
 
@@ -41,46 +41,46 @@ class Block(NamedTuple):
 
 
 class Fitted:
-    """Tables if the console is wide enough for their longest words, or else a paragraph for each row."""
+    """Blocks as tables if the console is wide enough, perhaps with folded names, or else a paragraph for each row."""
 
     def __init__(self, blocks: Sequence[Block]) -> None:
-        names = [len(str(first)) for block in blocks for first in (block.columns[0], *(row[0] for row in block.rows))]
-        width = min(max(names, default=0), LONGEST_NAME)
-        self.tables = Group(*(part for block in blocks for part in _table(block, width)))
-        self.paragraphs = Group(*(part for block in blocks for part in _paragraphs(block)))
+        self.blocks = blocks
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[RenderableType]:
-        needed = Measurement.get(console, options.update(width=sys.maxsize), self.tables).minimum
-        yield self.tables if needed <= options.max_width else self.paragraphs
+        for block, body in zip(self.blocks, self._bodies(console, options), strict=True):
+            yield Text(f"\n{block.title}", style="bold")
+            yield body
+            if block.remarks:
+                yield Text("\n".join(f"  {remark}" for remark in block.remarks), style="dim")
+
+    def _bodies(self, console: Console, options: ConsoleOptions) -> Sequence[RenderableType]:
+        unlimited = options.update(width=sys.maxsize)
+        firsts = [str(first) for block in self.blocks for first in (block.columns[0], *(row[0] for row in block.rows))]
+        longest = max(map(len, firsts), default=0)
+        for width, narrow in ((longest, False), (min(longest, NARROW_NAME), True)):
+            grids = [_grid(block, width, narrow) for block in self.blocks]
+            if all(Measurement.get(console, unlimited, grid).maximum <= options.max_width for grid in grids):
+                return grids
+        return [Group(*_paragraphs(block)) for block in self.blocks]
 
 
-def _table(block: Block, name_width: int) -> Iterable[RenderableType]:
+def _grid(block: Block, name_width: int, narrow: bool) -> Table:
+    """Return a table whose first column folds at a width; a narrow one puts intervals on a second line."""
     grid = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     for number, column in enumerate(block.columns):
-        width = name_width if number == 0 else None
-        grid.add_column(column, justify="left" if column in LEFT else "right", overflow="fold", min_width=width,
-                        width=width)  # fmt: skip
-    for row in block.rows:
-        grid.add_row(*row)
-    yield Text(f"\n{block.title}", style="bold")
-    yield grid
-    yield from _remarks(block)
+        side: JustifyMethod = "left" if column in LEFT else "right"
+        grid.add_column(column, justify=side, overflow="fold", width=None if number else name_width)
+    for name, *cells in block.rows:
+        grid.add_row(name, *(Text("\n[").join(cell.split(" [")) if narrow else cell for cell in cells))
+    return grid
 
 
-def _paragraphs(block: Block) -> Iterable[RenderableType]:
-    yield Text(f"\n{block.title}", style="bold")
-    for row in block.rows:
-        name, *cells = row
-        columns = block.columns[1:] if len(row) > 2 else ("",)
+def _paragraphs(block: Block) -> Iterable[Text]:
+    for name, *cells in block.rows:
+        columns = block.columns[1:] if len(cells) > 1 else ("",)
         named = [(column, cell) for column, cell in zip(columns, cells, strict=True) if str(cell)]
         parts = [Text.assemble((f"{column} " if column else "", "dim"), cell) for column, cell in named]
         yield Text.assemble(name, ": ", Text(" · ").join(parts))
-    yield from _remarks(block)
-
-
-def _remarks(block: Block) -> Iterable[RenderableType]:
-    if block.remarks:
-        yield Text("\n".join(f"  {remark}" for remark in block.remarks), style="dim")
 
 
 def table(records: Sequence[Record]) -> RenderableType:

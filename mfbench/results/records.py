@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
@@ -133,21 +134,23 @@ def read(path: Path) -> tuple[list[Record], list[str]]:
 
 
 def content(path: Path) -> bytes:
-    """Return the bytes of a file or pipe. A pipe can be read only once.
+    """Return the contents of a file or pipe in UTF-8 without a byte-order mark. A pipe can be read only once.
 
     Raises:
         UsageError: the file cannot be read.
     """
     try:
-        return path.read_bytes()
+        found = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}", code="unreadable-file") from None
+    if found.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # what `>` writes in Windows PowerShell
+        return found.decode("utf-16", errors="replace").encode()
+    return found.removeprefix(codecs.BOM_UTF8)
 
 
 def parse(path: Path, content: bytes) -> tuple[list[Record], list[str]]:
     """Return the records in a file's content, and a note for every line that is not one or is torn."""
-    lines = content.split(b"\n")
-    torn = lines.pop()
+    lines, torn = _lines(content)
     notes = [f"{path}: the last line is torn and was left out"] if torn else []
     records = []
     for number, line in enumerate(lines, start=1):
@@ -162,13 +165,27 @@ def parse(path: Path, content: bytes) -> tuple[list[Record], list[str]]:
     return records, notes
 
 
+def _lines(content: bytes) -> tuple[list[bytes], bytes]:
+    """Split a file's content into its lines and the torn rest; a last line that only lacks its newline is whole."""
+    *lines, last = content.split(b"\n")
+    return ([*lines, last], b"") if _is_json(last) else (lines, last)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def other_schemas(content: bytes) -> dict[int, Any]:
     """Return the schema of every line with another schema, by line number.
 
     Such a line may still validate today and mean something else.
     """
     found = {}
-    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+    for number, line in enumerate(_lines(content)[0], start=1):
         try:
             fields = json.loads(line)
         except (ValueError, RecursionError):
@@ -204,14 +221,15 @@ class Writer:
 
     def _cut_torn_line(self) -> None:
         size = os.fstat(self._file).st_size
-        content = os.pread(self._file, size, 0)
+        content = os.pread(self._file, size, 0).removeprefix(codecs.BOM_UTF8)
         whole, _, torn = content.rpartition(b"\n")
         if not _may_be_records(whole) or torn[: len(OPENING)] != OPENING[: len(torn)]:
             message = f"expected a file of records, got {self.path}, which holds something else"
             raise UsageError(message, code="bad-records", argument="out")
-        if not torn:
-            return
-        os.ftruncate(self._file, size - len(torn))
+        if _is_json(torn):
+            os.write(self._file, b"\n")
+        elif torn:
+            os.ftruncate(self._file, size - len(torn))
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

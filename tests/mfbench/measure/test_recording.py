@@ -1,4 +1,4 @@
-"""From rounds to a record: verdicts that hold together, and what is told of how the rounds came about."""
+"""From rounds to a record: joint verdicts, and what the table says about how the rounds were measured."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def test_the_verdicts_of_a_larger_family_take_more_evidence() -> None:
     assert among_many.speedup.verdict == "inconclusive"
     assert alone.speedup.ci95 == among_many.speedup.ci95  # which is of the ratio alone
     assert among_many.speedup.family == 10_000
-    assert "all 10000 hold together" in terminal.legend([among_many])
-    assert "hold together" not in terminal.legend([alone])
+    assert "all 10000 hold jointly" in terminal.legend([among_many])
+    assert "hold jointly" not in terminal.legend([alone])
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def test_the_verdicts_of_a_larger_family_take_more_evidence() -> None:
             "Other programs kept the machine busy in 50% of the rounds.",
         ),
         ({"background_cores": np.repeat([0.0, 0.9], [10, 10])}, "only a factor of 2 is a verdict"),
-        ({"throttled": 7}, "7 rounds were timed again"),
-        ({"dropped": 12}, "12 rounds were dropped"),
+        ({"throttled": 7}, "7 rounds were measured again"),
+        ({"dropped": 12}, "12 rounds were replaced"),
         ({"scale": 1e-3}, "a ceiling was measured too low"),
     ],
 )
@@ -73,8 +73,8 @@ def test_ratios_are_explained_where_there_are_any() -> None:
     assert "within each round" not in terminal.legend([alone])
 
 
-def test_the_legend_tells_what_the_vectors_can_do() -> None:
-    assert "(90 GFLOP/s, measured, of 100 that the vectors can do)" in terminal.legend([record(rounds())])
+def test_the_legend_names_the_peak_of_the_vector_units() -> None:
+    assert "(90 GFLOP/s, measured, of 100 that the vector units can do)" in terminal.legend([record(rounds())])
 
 
 def test_a_fraction_beyond_the_ceiling_is_marked_in_the_table() -> None:
