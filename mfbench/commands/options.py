@@ -14,7 +14,6 @@ from click.shell_completion import CompletionItem
 from mfbench.errors import UsageError
 from mfbench.measure.options import DEVICES, RunOptions
 from mfbench.problems.bounds import DENSITY, MARGIN, RANK, SECONDS, SEED, THREADS, Bounds
-from mfbench.problems.datasets import with_options
 from mfbench.stats.margin import checked_margin
 
 SUITES = Path(__file__).parents[1] / "problems" / "suites"
@@ -87,6 +86,8 @@ def _data(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--format", metavar="NAME", help="Layout of the file where it does not tell; see docs/data.md.")
     @functools.wraps(command)
     def merged(*args: Any, data: str | None, columns: str | None, format: str | None, **given: Any) -> Any:
+        from mfbench.problems.datasets import with_options  # here, so that --help need not import NumPy
+
         return command(*args, data=with_options(data, columns, format), **given)
 
     return merged
