@@ -244,8 +244,11 @@ def check_exact(observations: Observations, dtype: torch.dtype) -> None:
 
     Other dtypes pass unread. Reading the ratings waits for a GPU.
     """
-    ratings, largest = observations.ratings, LARGEST_EXACT[dtype]
-    if ratings.dtype not in WIDE_INTEGERS or torch.iinfo(ratings.dtype).max <= largest or not ratings.numel():
+    ratings = observations.ratings
+    if ratings.dtype not in WIDE_INTEGERS:
+        return
+    largest = LARGEST_EXACT[dtype]
+    if torch.iinfo(ratings.dtype).max <= largest or not ratings.numel():
         return
     low, high = torch.aminmax(ratings)
     if -largest <= int(low) and int(high) <= largest:

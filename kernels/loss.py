@@ -150,7 +150,7 @@ def _evaluate(call: Call, gradients: bool) -> tuple[Tensor, Grads | None]:
     deterministic = call.deterministic or torch.are_deterministic_algorithms_enabled()
     module = choose(call.backend, problem, precision, deterministic)
     check_exact(problem.observations, problem.dtype)
-    if 0 in problem.shape:
+    if 0 in problem.observations.ratings.shape or 0 in problem.parameters[0].shape:
         module = tiled  # nothing to fuse: no kernel has to handle empty sizes
     result: tuple[Tensor, Grads | None] = module.step(problem, precision, deterministic, gradients)
     return result

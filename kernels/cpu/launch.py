@@ -61,9 +61,9 @@ def unavailable(problem: Problem | None = None, precision: str = "ieee", determi
     reason = _reason()
     if reason or problem is None:
         return reason
-    if problem.device.type != "cpu":
+    ratings, mask, _, _, _ = problem.observations
+    if not ratings.is_cpu:
         return f"the tensors are on {problem.device}, not on the CPU"
-    ratings, mask, *_ = problem.observations
     if ratings.dtype not in RATING_KINDS:
         return f"this kernel does not decode ratings of {ratings.dtype}; encode_ratings stores them in fewer bytes"
     if mask is not None and mask.dtype not in MASK_KINDS:
@@ -96,7 +96,8 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     """
     P, Q, bu, bi, mu = problem.parameters
     ratings, mask, levels, packed, _ = problem.observations
-    m, n, rank = problem.shape
+    m, rank = P.shape
+    n = Q.shape[0]
     loss = torch.empty_like(_FLOAT64)
     grads = None
     d_pointers: tuple[int, ...] = (0, 0, 0, 0, 0)
