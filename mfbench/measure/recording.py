@@ -29,7 +29,7 @@ class Origin(NamedTuple):
     device: str
     sources: Mapping[str, str | None] = MappingProxyType({})  # digest of each provider's file when it was loaded
 
-    def success(self, provider: str, ran_with: Mapping[str, Any], **parts: Any) -> Record:
+    def success(self, provider: str, ran_with: Mapping[str, Any] = MappingProxyType({}), **parts: Any) -> Record:
         """Return the record of a provider that passed and was timed.
 
         Args:
