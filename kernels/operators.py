@@ -17,6 +17,7 @@ _ARGUMENTS = ", ".join([
     "Tensor ratings, Tensor? mask, Tensor? levels, bool packed, Tensor? occupied",
     "Tensor reg, str backend, str? precision, bool deterministic",
 ])  # fmt: skip
+REG = 10  # place of `reg` among the arguments
 
 
 def arguments_of(call: Call) -> tuple[Any, ...]:
@@ -26,7 +27,9 @@ def arguments_of(call: Call) -> tuple[Any, ...]:
         TypeError: `reg` is not a number.
     """
     check_number("reg", call.reg)
-    return call._replace(reg=torch.zeros((), dtype=torch.float64, device="cpu") + call.reg).flat
+    arguments = list(call.flat)
+    arguments[REG] = torch.zeros((), dtype=torch.float64, device="cpu") + call.reg
+    return tuple(arguments)
 
 
 def detached_arguments_of(call: Call) -> tuple[Any, ...]:
@@ -36,9 +39,9 @@ def detached_arguments_of(call: Call) -> tuple[Any, ...]:
 
 def _call_of(arguments: tuple[Any, ...]) -> Call:
     """Return the call that the arguments came from, on plain tensors."""
-    call = Call.of_flat(arguments)
+    call = Call.of_flat((*arguments[:REG], arguments[REG].item(), *arguments[REG + 1 :]))
     check_plain(call)
-    return call._replace(reg=call.reg.item())
+    return call
 
 
 def _step(*arguments: Any) -> StepResult:

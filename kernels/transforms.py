@@ -14,7 +14,6 @@ from kernels.operators import arguments_of, step_op, vmap_by_loop
 from kernels.problem import Grads
 from kernels.step import StepResult
 
-
 REASON = "torch.compile does not trace mf_loss under torch.func or forward-mode differentiation; it runs eagerly"
 
 
