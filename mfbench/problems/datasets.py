@@ -66,7 +66,9 @@ def load(source: str) -> Ratings:
         DataUnavailable: the data set or the kind of file needs a package that is not installed.
     """
     if source in DRAWN:
-        raise UsageError(f"{source!r} is drawn at the size of a case; there is nothing to load", argument="data")
+        raise UsageError(
+            f"{source!r} is drawn at the size of a case; there is nothing to load", code="bad-value", argument="data"
+        )
     if source in DATASETS:
         return _from_package(source)
     file, options = _without_options(source)
@@ -95,7 +97,9 @@ def with_options(data: str, columns: str | None, format: str | None) -> str:
     if not given:
         return data
     if data in DATASETS:
-        raise UsageError(f"only a file of ratings takes it, got data set {data!r}", argument=next(iter(given)))
+        raise UsageError(
+            f"only a file of ratings takes it, got data set {data!r}", code="bad-value", argument=next(iter(given))
+        )
     return data + "".join(f"#{name}={value}" for name, value in given.items())
 
 
