@@ -91,9 +91,9 @@ def mf_loss(
         raise ValueError("ratings: expected no requires_grad, since the loss is differentiated in the parameters only")
     if not torch.is_grad_enabled() or not any(map(_requires_grad, parameters)):
         return _loss_alone(call)
-    if torch.compiler.is_compiling():
-        return step_op(*_flat(call))[0]
-    return EagerStep.apply(*parameters, call)[0]
+    loss: Tensor
+    loss, *_ = step_op(*_flat(call)) if torch.compiler.is_compiling() else EagerStep.apply(*parameters, call)
+    return loss
 
 
 def mf_sse(
@@ -152,7 +152,8 @@ def _evaluate(call: Call, gradients: bool) -> tuple[Tensor, Grads | None]:
     check_exact(problem.observations, problem.dtype)
     if 0 in problem.shape:
         module = tiled  # nothing to fuse: no kernel has to handle empty sizes
-    return module.step(problem, precision, deterministic, gradients)
+    result: tuple[Tensor, Grads | None] = module.step(problem, precision, deterministic, gradients)
+    return result
 
 
 def _loss_and_grads(call: Call) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -162,9 +163,8 @@ def _loss_and_grads(call: Call) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor,
 
 
 def _loss_alone(call: Call) -> Tensor:
-    if torch.compiler.is_compiling():
-        return loss_op(*_detached(call))
-    return _evaluate(call, gradients=False)[0]
+    loss: Tensor = loss_op(*_detached(call)) if torch.compiler.is_compiling() else _evaluate(call, gradients=False)[0]
+    return loss
 
 
 # ---------------------------------------------------------------- the operators, whose arguments cannot be bundles

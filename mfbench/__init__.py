@@ -11,14 +11,19 @@ for _message in foreign_packages():
 
 if TYPE_CHECKING:
     from mfbench.api import Compared, Results, compare, load, run
+    from mfbench.problems.ratings import load_ratings
 
-__all__ = ["Compared", "Results", "__version__", "compare", "foreign_packages", "load", "run"]
+__all__ = ["Compared", "Results", "__version__", "compare", "foreign_packages", "load", "load_ratings", "run"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the Python interface on first use, as it needs PyTorch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "load_ratings":
+        from mfbench.problems.ratings import load_ratings
+
+        return load_ratings
     from mfbench import api
 
     return getattr(api, name)

@@ -64,7 +64,14 @@ def run(context: click.Context, against: str | None, as_json: bool, **given: Any
 
 @cli.command()
 @options("device", "provider", "seed", "as_json")
-@click.option("--cases", type=click.IntRange(min=1), default=48, show_default=True, help="Number of problems to draw.")
+@click.option(
+    "--cases",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=48,
+    show_default=True,
+    help="Number of problems to draw.",
+)
 def verify(device: str | None, provider: list[str] | None, seed: int | None, cases: int, as_json: bool) -> int:
     """Check every backend that can run here, or providers, against the float64 oracle.
 
@@ -119,16 +126,25 @@ def report(records: tuple[Path, ...], out: Path, form: str | None, plots: Path |
 @options("rank", "density", "seed")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: the best one here.")
 @options("threads", "as_json")
-@click.option("--epochs", type=number(BOUNDS["epochs"]), help="Default: 28001 on seed, else 500.")
-@click.option("--every", type=number(BOUNDS["every"]), help="Epochs between log lines; default: 1000 on seed, else 50.")
+@click.option("--epochs", metavar="N", type=number(BOUNDS["epochs"]), help="Default: 28001 on seed, else 500.")
+@click.option(
+    "--every",
+    metavar="N",
+    type=number(BOUNDS["every"]),
+    help="Epochs between log lines; default: 1000 on seed, else 50.",
+)
 @click.option("--optimizer", type=click.Choice(["sgd", "momentum", "adam"]), default=TrainOptions.optimizer,
               show_default=True)  # fmt: skip
-@click.option("--lr", type=number(BOUNDS["lr"]), help="Learning rate; default: one that converges, 1e-5 on seed.")
-@click.option("--reg", type=number(BOUNDS["reg"]), default=TrainOptions.reg, show_default=True,
+@click.option(
+    "--lr", metavar="F", type=number(BOUNDS["lr"]), help="Learning rate; default: one that converges, 1e-5 on seed."
+)
+@click.option("--reg", metavar="F", type=number(BOUNDS["reg"]), default=TrainOptions.reg, show_default=True,
               help="Weight of the squared norms.")  # fmt: skip
-@click.option("--holdout", type=number(BOUNDS["holdout"]), default=TrainOptions.holdout, show_default=True,
+@click.option("--holdout", metavar="F", type=number(BOUNDS["holdout"]), default=TrainOptions.holdout, show_default=True,
               help="Fraction of real ratings to hold out.")  # fmt: skip
-@click.option("--target-rmse", type=number(BOUNDS["target_rmse"]), help="Stop when the held-out RMSE is this low.")
+@click.option(
+    "--target-rmse", metavar="F", type=number(BOUNDS["target_rmse"]), help="Stop when the held-out RMSE is this low."
+)
 def train(**given: Any) -> int:
     """Train with one provider: the notebook's loop on `seed` (the default), or real ratings with a held-out part.
 
@@ -146,7 +162,9 @@ def train(**given: Any) -> int:
 @several("--encoding", "A,B", "Default: float32+uint8.")
 @several("--mode", "A,B", "fast (the default), deterministic.")
 @click.option("--all", "everything", is_flag=True, help="Every shipped tile, except as other options restrict it.")
-@click.option("--jobs", type=click.IntRange(1, LARGEST_JOBS), help="Processes to compile in; default: one per CPU.")
+@click.option(
+    "--jobs", metavar="N", type=click.IntRange(1, LARGEST_JOBS), help="Processes to compile in; default: one per CPU."
+)
 @click.option("--compare", "other", metavar="OTHER.json", type=click.Path(path_type=Path),
               help="Show what changed since an earlier --json.")  # fmt: skip
 @options("as_json")

@@ -132,7 +132,7 @@ def multiply_and_add(rounds: int) -> float:
     Raises:
         BuildError: the kernel cannot be compiled here.
     """
-    return load_kernel().mf_multiply_and_add(_threads(), rounds)
+    return float(load_kernel().mf_multiply_and_add(_threads(), rounds))
 
 
 def release_memory() -> None:

@@ -78,23 +78,39 @@ def _suites(_: click.Context, __: click.Parameter, begun: str) -> list[Completio
     return [CompletionItem(name) for name in names if name.startswith(begun)] or [CompletionItem(begun, type="file")]
 
 
+def _data(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--data`, and the options that say how to read a file, which the command receives as part of `data`."""
+
+    @click.option("--data", metavar="NAME|FILE", help="A data set of `mfbench list`, or a file of ratings.")
+    @click.option("--columns", metavar="USER,ITEM,RATING", help="Columns of the file: names, or numbers from 1.")
+    @click.option("--format", metavar="NAME", help="Layout of the file where it does not tell; see docs/data.md.")
+    @functools.wraps(command)
+    def merged(*args: Any, data: str | None, columns: str | None, format: str | None, **given: Any) -> Any:
+        from mfbench.problems.datasets import with_options  # here, so that --help need not import NumPy
+
+        return command(*args, data=with_options(data, columns, format), **given)
+
+    return merged
+
+
 OPTIONS: dict[str, Callable[..., Any]] = {
     "suite": click.option("--suite", metavar="NAME|FILE.toml", shell_complete=_suites,
                           help="Default: quick; with --size, the one case that the options describe."),
     "device": click.option("--device", type=click.Choice(DEVICES), help="Default: the best one here."),
     "provider": several("--provider", "A,B", "Also path/to/file.py:function; may be repeated."),
     "size": click.option("--size", multiple=True, metavar="MxN", help="Users x items; may be repeated."),
-    "rank": click.option("--rank", type=number(RANK)),
-    "density": click.option("--density", type=number(DENSITY), help="Fraction observed."),
+    "rank": click.option("--rank", type=number(RANK), metavar="K", help="Columns of the factors."),
+    "density": click.option("--density", type=number(DENSITY), metavar="D", help="Fraction observed of drawn data."),
     "ratings_dtype": click.option("--ratings-dtype", type=click.Choice(RATINGS_DTYPES)),
-    "data": click.option("--data", metavar="NAME|FILE", help="A data set of `mfbench list`, or a file of ratings."),
-    "out": click.option("--out", default=RunOptions.out, show_default=True, type=click.Path(path_type=Path)),
+    "data": _data,
+    "out": click.option("--out", default=RunOptions.out, show_default=True, type=click.Path(path_type=Path),
+                        metavar="FILE.jsonl", help="The file that records are appended to."),
     "resume": click.option("--resume", is_flag=True, help="Continue the last run in --out."),
-    "seed": click.option("--seed", type=number(SEED)),
-    "threads": click.option("--threads", type=number(THREADS), help="Default: PyTorch's own choice."),
-    "baseline": click.option("--baseline", default=RunOptions.baseline, show_default=True,
+    "seed": click.option("--seed", type=number(SEED), metavar="S", help="Of all random numbers."),
+    "threads": click.option("--threads", type=number(THREADS), metavar="T", help="Default: PyTorch's own choice."),
+    "baseline": click.option("--baseline", default=RunOptions.baseline, show_default=True, metavar="PROVIDER",
                              help="What speed-ups are relative to."),
-    "margin": click.option("--margin", type=number(MARGIN), default=RunOptions.margin, show_default=True,
+    "margin": click.option("--margin", type=number(MARGIN), default=RunOptions.margin, show_default=True, metavar="F",
                            callback=_margin,
                            help="Relative difference up to which two times count as the same: 0.05 is 5 per cent."),
     "budget": click.option("--budget", type=number(SECONDS), default=RunOptions.budget, show_default=True,

@@ -82,7 +82,7 @@ class Session:
         except UsageError as error:
             if self.revision is None or worker.folder is None:
                 raise
-            message = f"this harness cannot load the kernels of {self.revision.revision}: {error}"
+            message = f"this harness cannot load the kernels of {self.revision.revision}: {error.message}"
             raise NotComparable(message, code="revision-load-failed") from None
 
     def _run_case(

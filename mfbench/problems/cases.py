@@ -117,7 +117,7 @@ class Axes(BaseModel):
     @model_validator(mode="after")
     def _drawn_data_has_a_size(self) -> Axes:
         if not self.size and self.draws:
-            raise ValueError(f"size is missing, and {', '.join(self.data)} has none of its own")
+            raise ValueError("size is missing, which drawn data needs")
         return self
 
     @property

@@ -48,6 +48,7 @@ def resolve(spec: CaseSpec) -> Case:
     """
     if spec.size is not None and spec.density is not None:
         return spec.sized(*spec.size, spec.density)
+    datasets.refuse_pipe(spec.data)  # the providers' processes load the data, too
     ratings = datasets.load(spec.data)
     m, n = ratings.values.shape
     return spec.sized(m, n, float(ratings.mask.count_nonzero()) / max(1, m * n))

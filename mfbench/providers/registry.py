@@ -101,7 +101,7 @@ def _function_from_file(name: str) -> Callable[..., Outputs]:
         spec.loader.exec_module(module)
     except Exception as error:
         message = f"{path} cannot be imported: {reason(error)}"
-        raise UsageError(message, code="provider-import-failed", argument="provider") from error
+        raise UsageError(message, code="provider-load-failed", argument="provider") from error
     if not callable(getattr(module, function, None)):
         functions = [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]
         message = f"{path} has no function {function!r}{nearest(function, functions)}"

@@ -1,4 +1,4 @@
-"""The notebook's autograd and the float64 oracle prove each other; exact fractions and gradcheck are witnesses."""
+"""The notebook's autograd and the float64 oracle agree with each other, with exact fractions and with gradcheck."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ INF, NAN = float("inf"), float("nan")
 
 
 def flat(result):
-    """Loss and gradients as float64 arrays."""
+    """Return loss and gradients as float64 arrays."""
     loss, grads = result
     return [np.asarray(value, dtype=np.float64) for value in (loss, *grads)]
 
 
 def scales(inputs):
-    """The sums of the absolute values of every output's terms, which rounding errors are proportional to."""
+    """Return for every output the sums of its terms' absolute values, to which rounding errors are proportional."""
     positive = inputs._replace(
         **{name: getattr(inputs, name).abs() for name in inputs._fields[:5]},
         ratings=-inputs.ratings.double().abs(),
@@ -37,7 +37,7 @@ def scales(inputs):
 
 
 def assert_close(result, expected, inputs, tolerance):
-    """Every entry within `tolerance` of the sum of its terms' absolute values."""
+    """Check every entry to within `tolerance` times the sum of its terms' absolute values."""
     for got, exact, scale in zip(flat(result), flat(expected), scales(inputs), strict=True):
         assert got.shape == exact.shape
         assert (np.abs(got - exact) <= tolerance * scale).all()  # false where a NaN is

@@ -86,7 +86,7 @@ class WorkerProcess:
         try:
             self._load()
         except ProviderFailure as failure:
-            raise UsageError(failure.reason, code="provider-import-failed", argument="provider") from None
+            raise UsageError(failure.reason, code="provider-load-failed", argument="provider") from None
 
     def request(self, method: str, *arguments: Any) -> Any:
         """Call a method of `mfbench.measure.worker.main.Worker` in the process; return its result.

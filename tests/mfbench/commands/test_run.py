@@ -299,5 +299,5 @@ def test_a_provider_file_that_cannot_be_imported(tmp_path: Path, monkeypatch, ca
     assert mfbench_here(monkeypatch, "run", "--provider", "bad.py:step", "--size", "9x9") == 2
     error = capsys.readouterr().err
     assert "--provider: bad.py cannot be imported: ModuleNotFoundError: No module named 'nosuchmodule'" in error
-    assert error.endswith("[provider-import-failed]\n")
+    assert error.endswith("[provider-load-failed]\n")
     assert "Traceback" not in error
