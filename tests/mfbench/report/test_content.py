@@ -207,9 +207,9 @@ def test_usage_errors_have_code_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert mfbench_here(monkeypatch, "report", good, "--out", tmp_path / "no" / "x.html") == 2
     assert mfbench_here(monkeypatch, "report", good) == 2
     assert mfbench_here(monkeypatch, "report", good, "--out", tmp_path / "x.pdf") == 2
-    told = capsys.readouterr().err
-    assert "cannot be read" in told
-    assert "--out: expected a name that ends in .html, .md or .csv, or a format, got " in told
+    err = capsys.readouterr().err
+    assert "cannot be read" in err
+    assert "--out: expected a name that ends in .html, .md or .csv, or a format, got " in err
     assert not (tmp_path / "x.pdf").exists()
     before = good.read_bytes()
     assert mfbench_here(monkeypatch, "report", good, "--out", good, "--format", "md") == 2
