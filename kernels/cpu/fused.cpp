@@ -54,6 +54,12 @@ EXPORT int mf_step(const mf::Call *call) {
     return 0;
 }
 
+// Returns 1 if compiled arithmetic follows IEEE 754: no sum is reordered and NaN differs from itself.
+// `large` + `small` rounds to `large`.
+EXPORT int mf_is_ieee(double large, double small, double nan) {
+    return (large + small) - large == 0 && nan != nan;
+}
+
 // Runs `rounds` float32 multiply-adds per accumulator on all threads. Returns the number of floating-point operations.
 EXPORT double mf_multiply_and_add(mf::int64_t threads, mf::int64_t rounds) {
     return mf::multiply_and_add_on(threads, rounds);
