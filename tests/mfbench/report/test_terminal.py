@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console, RenderableType
 
-from mfbench.commands.compare import _blocks
+from mfbench.commands.compare import blocks
 from mfbench.report import terminal
 from mfbench.report.labels import seconds
 from mfbench.report.terminal import Fitted
@@ -35,10 +35,10 @@ def printed(what: RenderableType, width: int) -> list[str]:
     return output.getvalue().splitlines()
 
 
-def compared(records: Sequence[Record]) -> Fitted:
+def comparison_of(records: Sequence[Record]) -> Fitted:
     slower = [ok(case(), "fused", 2e-3, run=1), ok(case(), "autograd", 4e-3, run=1), ok(case(), LONG, 1.3e-3, run=1)]
     sides = ([measurement(record) for record in side] for side in (records, [*slower, records[-1]]))
-    return Fitted(_blocks(compare(*sides, margin=0.02)))
+    return Fitted(blocks(compare(*sides, margin=0.02)))
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -59,7 +59,7 @@ def test_the_table_of_a_run_loses_nothing(width: int) -> None:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_table_of_a_comparison_loses_nothing(width: int) -> None:
-    lines = printed(compared(RECORDS), width)
+    lines = printed(comparison_of(RECORDS), width)
     assert max(map(len, lines)) <= width
     words = set(" ".join(lines).split())
     assert {"base", "new", "verdict", "slower", "same", "still", "failing"} <= words
