@@ -31,6 +31,10 @@ ELSEWHERE = {
     "mfbench/commands/report.py": ("mfbench/report/test_content.py", "options and text"),
     "mfbench/inspect/*.py": ("mfbench/inspect/test_inspect.py", "steps from a build to its document"),
     "mfbench/measure/devices/base.py": ("mfbench/measure/devices/test_simulated.py", "an interface"),
+    "mfbench/problems/ratings/*.py": (
+        "mfbench/problems/ratings/test_text.py",
+        "steps from a file to its ratings, tested by the format of the file",
+    ),
     "mfbench/report/*.py": ("mfbench/report/test_content.py", "parts of one page, which is read as a whole"),
     "reference/*.py": ("reference/test_reference.py", "two implementations of one formula, side by side"),
 }

@@ -137,12 +137,17 @@ def _scales(inputs: Inputs, exact: list[np.ndarray]) -> list[np.ndarray]:
     magnitudes = inputs._replace(
         **{name: getattr(inputs, name).abs() for name in Inputs._fields[:5]},
         ratings=-inputs.ratings.to(torch.float64).abs(),
+        mask=_magnitude(inputs.mask),
         reg=abs(inputs.reg),
     )
     loss, *gradients = to_arrays(oracle_loss_and_grads(*magnitudes))
     # The loss sums e^2. An error of eps * s in e changes e^2 by 2 e s eps; by Cauchy-Schwarz, the sum is at most
     # 2 eps |e| |s|.
     return [np.sqrt(np.abs(exact[0] * loss)), *gradients]
+
+
+def _magnitude(mask: Tensor | None) -> Tensor | None:
+    return mask.to(torch.float64).abs() if mask is not None and mask.is_floating_point() else mask
 
 
 def _errors(output: np.ndarray, exact: np.ndarray, scale: np.ndarray) -> tuple[float, float]:

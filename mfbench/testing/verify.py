@@ -80,7 +80,9 @@ def _modes(backend: str) -> Iterator[Candidate]:
 
 
 def _encoded(inputs: Inputs) -> tuple[Any, ...]:
-    """Return the inputs with ratings and mask encoded, in an encoding that depends on the shape."""
+    """Return the inputs with ratings and mask encoded, in an encoding that depends on the shape; not if weighted."""
+    if inputs.weighted:
+        return inputs  # no encoding holds weights
     encoding = ENCODINGS[sum(inputs.ratings.shape) % len(ENCODINGS)]
     try:
         ratings = encode_ratings(inputs.ratings, inputs.mask, encoding)

@@ -42,15 +42,15 @@ class Probe:
             challenge: from the auditor.
             biases: the global bias tensor of each copy.
         """
-        self._challenge = challenge
+        self._biases, self._watched = challenge
         self._writers = [_writer(bias) for bias in biases]
         self.observations: list[Observation] = []
 
     def before(self, turn: int) -> None:
-        self._writers[turn % len(self._writers)](self._challenge.biases[turn])
+        self._writers[turn % len(self._writers)](self._biases[turn])
 
     def after(self, turn: int, outputs: Any) -> None:
-        if turn in self._challenge.watched:
+        if turn in self._watched:
             loss, (*_, d_bias) = outputs
             self.observations.append(Observation(turn, _number(loss), _number(d_bias)))
 
