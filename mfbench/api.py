@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 from mfbench.errors import UsageError
 from mfbench.measure.options import RunOptions
 from mfbench.measure.suite import run_suite
-from mfbench.problems.bounds import checked_margin
 from mfbench.report import evidence
 from mfbench.report.progress import ProgressBar
 from mfbench.report.requirements import format_of, require
 from mfbench.results import comparison
 from mfbench.results.judging import Side, judged, read
 from mfbench.results.records import Record
+from mfbench.stats.margin import checked_margin
 
 if TYPE_CHECKING:
     import pandas

@@ -13,7 +13,8 @@ from click.shell_completion import CompletionItem
 
 from mfbench.errors import UsageError
 from mfbench.measure.options import DEVICES, RunOptions
-from mfbench.problems.bounds import DENSITY, RANK, SECONDS, SEED, THREADS, Bounds, checked_margin
+from mfbench.problems.bounds import DENSITY, RANK, SECONDS, SEED, THREADS, Bounds
+from mfbench.stats.margin import checked_margin
 
 SUITES = Path(__file__).parents[1] / "problems" / "suites"
 RATINGS_DTYPES = ("float64", "float32", "bfloat16", "float16", "uint8", "int8")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mfbench.errors import UsageError
-from mfbench.problems.bounds import SECONDS, THREADS, checked_margin
+from mfbench.problems.bounds import SECONDS, THREADS
+from mfbench.stats.margin import checked_margin
 
 DEVICES = ("cpu", "cuda", "all")
 

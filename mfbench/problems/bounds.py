@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from mfbench.errors import UsageError
-
 
 class Bounds(NamedTuple):
     """A range of finite numbers."""
@@ -35,17 +33,4 @@ RANK = Bounds(0, 1 << 20, whole=True)
 DENSITY = Bounds(0, 1)
 SEED = Bounds(0, 2**63 - 1, whole=True)
 THREADS = Bounds(1, 1024, whole=True)
-MARGIN = Bounds(0, 1, below_high=True)
 SECONDS = Bounds(0, above_low=True)
-
-
-def checked_margin(margin: float) -> float:
-    """Return the margin: the relative difference up to which two times count as the same.
-
-    Raises:
-        UsageError: it is out of range; the message says so if it is a percentage by mistake.
-    """
-    if MARGIN.hold(margin):
-        return margin
-    meant = f"; {margin:g} per cent is {margin / 100:g}" if Bounds(1, 100).hold(margin) else ""
-    raise UsageError(f"expected {MARGIN}, got {margin!r}{meant}", code="bad-number", argument="margin")

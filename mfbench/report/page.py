@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
-from mfbench.problems.bounds import checked_margin
 from mfbench.report import answer, figures, forest, history, samples, tables
 from mfbench.report.evidence import Evidence
 from mfbench.report.labels import Place, case_labels, common_properties, full_name, printable, short
 from mfbench.report.style import Plot, inline
 from mfbench.report.tables import Row
 from mfbench.results.comparison import OUTCOMES, Comparison, compare
+from mfbench.stats.margin import checked_margin
 
 MOST_ROWS = 200  # rows of a table in the markup; the script adds the others on demand
 MARKDOWN = {character: f"\\{character}" for character in r"\`*_[]|#~!$"} | {

@@ -7,10 +7,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from mfbench.problems.bounds import checked_margin
 from mfbench.problems.cases import Case
 from mfbench.results.records import Record
 from mfbench.stats import intervals
+from mfbench.stats.margin import checked_margin
 
 ENVIRONMENT = ("cpu", "cpus", "gpu", "driver", "system", "threads")  # must match, and so must installed versions
 SUBJECT = "mfbench"  # may differ in version: it is what is compared

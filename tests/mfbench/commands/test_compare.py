@@ -258,5 +258,5 @@ def test_usage_errors(code, tmp_path: Path) -> None:
 def test_a_margin_in_per_cent_is_an_error_that_says_so(code, given: str, meant: str) -> None:
     result, out, err = code([timed(0)], [timed(0, 2e-3)], "--margin", given)
     assert (result, out) == (2, "")
-    assert "--margin: expected a number from 0 to below 1" in err
+    assert "--margin: expected a fraction from 0 to below 1" in err
     assert f"per cent is {meant}" in err

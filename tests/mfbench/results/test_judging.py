@@ -96,13 +96,13 @@ def test_a_margin_in_per_cent_is_an_error_in_the_interface_too(margin: float, me
         lambda: mfbench.run(size="3x4", margin=margin),
     )
     for call in calls:
-        with pytest.raises(UsageError, match=f"margin: expected a number.*per cent is {meant}"):
+        with pytest.raises(UsageError, match=f"margin: expected a fraction.*per cent is {meant}"):
             call()
 
 
 @pytest.mark.parametrize("margin", [-0.1, float("nan"), float("inf"), "0.05", None])
 def test_a_margin_is_a_fraction(margin) -> None:
-    with pytest.raises(UsageError, match="margin: expected a number from 0 to below 1"):
+    with pytest.raises(UsageError, match="margin: expected a fraction from 0 to below 1"):
         mfbench.load(FIXTURES / "hyperfine-base.json", margin=margin)
 
 
