@@ -3,8 +3,8 @@
     python -m tests.studies.families
 
 Comparisons are simulated as their estimated log ratios, with the harness's degrees of freedom. In each family a third
-of the comparisons are equal, a third lie on the margin, where any verdict is wrong, and a third differ by 3 %. The
-noise is independent, or half of it is shared by the family, as the cases of a run share the machine.
+of the comparisons are equal, a third lie on the margin, where any verdict is wrong, and a third differ by 3 %. Noise is
+independent, or half of it is shared by the family, as the cases of a run share the machine.
 """
 
 from __future__ import annotations
