@@ -142,6 +142,8 @@ def content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}", code="unreadable-file") from None
+    except MemoryError:
+        raise UsageError(f"{path}: cannot be read: it does not fit into memory", code="out-of-memory") from None
 
 
 def parse(path: Path, content: bytes) -> tuple[list[Record], list[str]]:
@@ -177,6 +179,20 @@ def other_schemas(content: bytes) -> dict[int, Any]:
         if schema != SCHEMA:
             found[number] = schema
     return found
+
+
+def check_name(name: str, argument: str) -> None:
+    """Check that a record can hold a name; a file's name may be any bytes, and JSON holds Unicode text.
+
+    Raises:
+        UsageError: it is not valid UTF-8.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        shown = name.encode("ascii", "backslashreplace").decode()
+        message = f"{shown} is not valid UTF-8, so no record can name it; rename the file"
+        raise UsageError(message, code="bad-name", argument=argument) from None
 
 
 def _may_be_records(lines: bytes) -> bool:

@@ -17,7 +17,7 @@ FLAT = 14  # most files in mfbench/ itself
 # From the bottom to the top. A room may import from its own floor only what belongs to itself.
 FLOORS = (
     ("kernels", "reference"),
-    ("mfbench.errors", "mfbench.log", "mfbench.installation", "mfbench.stats"),
+    ("mfbench.errors", "mfbench.git", "mfbench.log", "mfbench.installation", "mfbench.stats"),
     ("mfbench.problems",),
     ("mfbench.results", "mfbench.inspect"),
     ("mfbench.providers",),
