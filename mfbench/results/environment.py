@@ -14,8 +14,11 @@ from typing import Any
 import psutil
 import torch
 
+from mfbench import log
+from mfbench.git import git
 from mfbench.installation import ROOT
 
+GIT_TIMEOUT_S = 10
 PACKAGES = ("torch", "triton", "numpy", "mfbench")
 
 
@@ -68,6 +71,12 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def check_threads(threads: int | None) -> None:
+    """Note that there are more threads than processors."""
+    if threads is not None and threads > (cpus := usable_cpus()):
+        log.note(f"--threads: {threads} threads share {cpus} CPUs and wait for each other")
+
+
 @functools.cache
 def _fixed() -> dict[str, Any]:
     status = _git(ROOT, "status", "--porcelain")
@@ -86,10 +95,10 @@ def _git(root: Path, *arguments: str) -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        result = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
+        done = git(root, *arguments, timeout_s=GIT_TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired):
         return None
-    return result.stdout.strip()
+    return None if done.returncode else done.stdout.decode(errors="replace").strip()
 
 
 @functools.cache
