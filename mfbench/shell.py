@@ -75,8 +75,7 @@ def run_command(group: click.Group) -> NoReturn:
     try:
         folder = Path.cwd()
     except OSError as error:
-        gone = UsageError(f"the current folder cannot be read: {error.strerror}", code="unreadable-file")
-        _print_error(gone.for_command_line)
+        _print_error(f"the current folder cannot be read: {error.strerror}", code="unreadable-file")
         sys.exit(2)
     if not installed_from(folder):
         log.note("the current folder has another mfbench, which `python -m mfbench` would run")
@@ -101,7 +100,7 @@ def run_command(group: click.Group) -> NoReturn:
         code = error.exit_code
     except MemoryError as error:
         _print_traceback(error)
-        _print_error(UsageError("out of memory, or over this process's limit", code="out-of-memory").for_command_line)
+        _print_error("out of memory, or over this process's limit", code="out-of-memory")
         code = UsageError.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED
