@@ -75,16 +75,24 @@ except RuntimeError as error:
 
 
 @pytest.mark.parametrize("name", COMPILED)
+def test_a_forced_eager_stance_is_no_compilation(name: str) -> None:
+    step = registry.load(name).prepare(draw_inputs(9, 7, 3))
+    with (
+        torch.compiler.set_stance("force_eager"),
+        pytest.raises(RuntimeError, match="did not compile, and ran the function in eager mode"),
+    ):
+        step()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMPILED)
 @pytest.mark.parametrize(
     ("environment", "setting"),
     [
         ("TORCHDYNAMO_DISABLE", ""),
         ("TORCH_COMPILE_DISABLE", ""),
-        ("", "torch.compiler.set_stance('force_eager')"),
         ("", "torch._dynamo.config.disable = True"),
-        pytest.param(
-            "TORCHDYNAMO_SUPPRESS_ERRORS", "import torch._inductor.compile_fx as broken; broken.compile_fx = None", marks=pytest.mark.slow
-        ),
+        ("TORCHDYNAMO_SUPPRESS_ERRORS", "import torch._inductor.compile_fx as broken; broken.compile_fx = None"),
     ],
 )
 def test_eager_mode_is_not_measured_as_compiled(name: str, environment: str, setting: str) -> None:
