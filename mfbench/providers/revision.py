@@ -15,12 +15,13 @@ from typing import NamedTuple
 from mfbench.errors import NotComparable, UsageError
 from mfbench.git import git
 from mfbench.installation import MEASURED, ROOT
+from mfbench.providers import user_code
 from mfbench.results.records import Record
 
 DIGITS = 12  # shown of a commit's hash
 REFUSED = re.compile(r"(?:dubious ownership in|unsafe) repository (?:at )?\(?'(.+?)'")  # git 2.35.3 on, and before
 SHALLOW = "; this clone is shallow, and `git fetch --unshallow` gets the rest"
-OF_THE_HARNESS = ("closed-form",)  # providers that no revision of the kernels changes
+OF_THE_HARNESS = ("closed-form", "compile-closed-form")  # providers that no revision of the kernels changes
 
 
 class Checkout(NamedTuple):
@@ -87,6 +88,10 @@ def checkout(revision: str, providers: Sequence[str] = ()) -> Iterator[Checkout]
         UsageError: no git checkout, no such revision, or files and named providers together.
         NotComparable: the revision has no kernels to measure, or a file is not in it.
     """
+    for name in providers:
+        if (location := user_code.locate(name)) and not location.is_file:
+            message = f"{name}: with --against, give the file of a module, as path/to/file.py:{location.function}"
+            raise UsageError(message, code="bad-provider", argument="provider")
     repository = _repository_of([name.rpartition(":")[0] for name in providers if ".py:" in name])
     if repository and not all(".py:" in name for name in providers):
         raise UsageError(

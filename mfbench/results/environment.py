@@ -7,6 +7,8 @@ import hashlib
 import os
 import platform
 import subprocess
+import sys
+from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -35,13 +37,25 @@ def describe(device: str) -> dict[str, Any]:
 
 def source(provider: str) -> str | None:
     """A digest of the file that a provider of the user's is in; None of other providers and of another revision's."""
-    path, colon, function = provider.rpartition(".py:")
+    module, colon, function = provider.rpartition(":")
     if not colon or "@" in function:
         return None
+    file = module if module.endswith(".py") else _file_of(module)
     try:
-        return hashlib.sha256(Path(f"{path}.py").read_bytes()).hexdigest()[:16]
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else None
     except OSError:
         return None
+
+
+def _file_of(module: str) -> str | None:
+    """Return the file of a module, found here or on Python's path without importing its package."""
+    folders: list[str] | None = [os.getcwd(), *sys.path]
+    for name in module.split("."):
+        spec = PathFinder.find_spec(name, folders)
+        if spec is None:
+            return None
+        folders = spec.submodule_search_locations
+    return spec.origin if spec else None
 
 
 def versions() -> dict[str, str]:

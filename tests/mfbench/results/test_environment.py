@@ -43,6 +43,19 @@ def test_a_users_file_is_identified_by_its_contents(tmp_path: Path) -> None:
     assert environment.source(f"{other}:step") not in (None, digest)
 
 
+def test_a_users_module_is_identified_by_its_contents(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "pkg" / "steps").mkdir(parents=True)
+    (tmp_path / "pkg" / "__init__.py").write_text("raise ImportError('never imported')\n")
+    monkeypatch.chdir(tmp_path)
+    found = set()
+    for content in ("def step(): ...\n", "def step(): pass\n"):
+        (tmp_path / "pkg" / "steps" / "mine.py").write_text(content)
+        found.add(environment.source("pkg.steps.mine:step"))
+        assert environment.source("pkg.steps.mine:step") == environment.source("pkg/steps/mine.py:step")
+    assert len(found - {None}) == 2
+    assert environment.source("pkg.none:step") is None
+
+
 @pytest.mark.parametrize("provider", ["fused", "none.py:step", "mine.py:step@HEAD"])
 def test_what_has_no_file_of_its_own_has_no_digest(tmp_path: Path, monkeypatch, provider: str) -> None:
     (tmp_path / "mine.py").touch()
