@@ -79,13 +79,10 @@ def plan_step(*args: Any, **kwargs: Any) -> StepPlan:
     except TypeError as error:
         raise TypeError(f"plan_step() {error}") from None
     bound.apply_defaults()
-    *parameters, ratings, mask, reg, precision, deterministic, target = bound.args
+    parameters, (ratings, mask, reg, precision, deterministic, target) = bound.args[:5], bound.args[5:]
     if target not in config.TARGETS:
         raise ValueError(f"target: expected one of {', '.join(config.TARGETS)}, got {target!r}")
-    user_factors, item_factors, user_bias, item_bias, global_bias = parameters
-    problem = check_problem(
-        (user_factors, item_factors, user_bias, item_bias, global_bias), observations_of(ratings, mask), reg
-    )
+    problem = check_problem(parameters, observations_of(ratings, mask), reg)
     if problem.device.type != "cpu" or 0 in problem.shape:
         raise ValueError(f"ratings: expected a CPU tensor with rows and columns, got {problem.device}, "
                          f"shape {tuple(problem.observations.ratings.shape)}, rank {problem.shape[2]}")  # fmt: skip

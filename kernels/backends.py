@@ -67,5 +67,5 @@ def choose(name: str, problem: Problem, precision: str = "ieee", deterministic: 
         if reason:
             raise RuntimeError(f"backend {name!r} cannot run this problem here: {reason}")
         return module
-    fused = implementation("native" if problem.device.type == "cpu" else "triton")
+    fused = implementation("native" if problem.observations.ratings.is_cpu else "triton")
     return implementation("torch") if fused.unavailable(problem, precision, deterministic) else fused

@@ -31,7 +31,7 @@ def mf_loss_and_grads(
 ) -> tuple[Tensor, Grads]:
     """Return loss and gradients of one full-batch step, from one pass over the ratings.
 
-        pred = P Q' + bu + bi' + mu;  E = pred - R where observed, else 0
+        pred = P Q' + bu + bi' + mu;  E = W * (pred - R) where observed, else 0
         loss = sum E^2 + reg * (|P|^2 + |Q|^2 + |bu|^2 + |bi|^2)
 
     Args:
@@ -41,7 +41,8 @@ def mf_loss_and_grads(
         ratings: R (m, n), float64, float32, bfloat16, float16, uint8 or int8, or the result of `encode_ratings`.
             int32 and int64 are accepted if the parameters' dtype holds every observed rating exactly. Checking that
             takes a pass over the ratings in every call, which waits for a GPU: before a training loop, encode them.
-        mask: (m, n), bool, integer or float, non-zero = observed; None: NaN in `ratings` = missing.
+        mask: (m, n). Float: the weights W, 0 = unobserved, rounded to the parameters' dtype. Bool or integer: non-zero
+            = observed, and W is 1 there. None: NaN in `ratings` = missing.
         reg: weight of the squared norms; the global bias is not regularised.
         backend: "auto", "triton", "native", "torch" or "interpret".
         precision: of the products on a GPU: "ieee", "tf32x3", "bf16x3", "tf32"; None follows
@@ -91,9 +92,9 @@ def mf_loss(
         raise ValueError("ratings: expected no requires_grad, since the loss is differentiated in the parameters only")
     if not torch.is_grad_enabled() or not any(map(_requires_grad, parameters)):
         return _loss_alone(call)
-    if torch.compiler.is_compiling():
-        return step_op(*_flat(call))[0]
-    return EagerStep.apply(*parameters, call)[0]
+    loss: Tensor
+    loss, *_ = step_op(*_flat(call)) if torch.compiler.is_compiling() else EagerStep.apply(*parameters, call)
+    return loss
 
 
 def mf_sse(
@@ -108,7 +109,7 @@ def mf_sse(
     precision: str | None = None,
     deterministic: bool = False,
 ) -> Tensor:
-    """Return the sum of squared errors over the mask, 0-d float64: `mf_loss` without regulariser, forward only.
+    """Return the sum of squared, weighted errors, 0-d float64: `mf_loss` without regulariser, forward only.
 
     Arguments and errors are those of `mf_loss_and_grads`.
     """
@@ -150,9 +151,10 @@ def _evaluate(call: Call, gradients: bool) -> tuple[Tensor, Grads | None]:
     deterministic = call.deterministic or torch.are_deterministic_algorithms_enabled()
     module = choose(call.backend, problem, precision, deterministic)
     check_exact(problem.observations, problem.dtype)
-    if 0 in problem.shape:
+    if 0 in problem.observations.ratings.shape or 0 in problem.parameters[0].shape:
         module = tiled  # nothing to fuse: no kernel has to handle empty sizes
-    return module.step(problem, precision, deterministic, gradients)
+    result: tuple[Tensor, Grads | None] = module.step(problem, precision, deterministic, gradients)
+    return result
 
 
 def _loss_and_grads(call: Call) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -162,9 +164,8 @@ def _loss_and_grads(call: Call) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor,
 
 
 def _loss_alone(call: Call) -> Tensor:
-    if torch.compiler.is_compiling():
-        return loss_op(*_detached(call))
-    return _evaluate(call, gradients=False)[0]
+    loss: Tensor = loss_op(*_detached(call)) if torch.compiler.is_compiling() else _evaluate(call, gradients=False)[0]
+    return loss
 
 
 # ---------------------------------------------------------------- the operators, whose arguments cannot be bundles

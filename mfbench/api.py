@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,9 @@ from mfbench.report import evidence
 from mfbench.report.progress import ProgressBar
 from mfbench.report.requirements import format_of, require
 from mfbench.results import comparison
-from mfbench.results.judging import BENCHMARKS, RECORDS, Side, judged, read
+from mfbench.results.judging import Side, judged, read
 from mfbench.results.records import Record
+from mfbench.stats.margin import checked_margin
 
 if TYPE_CHECKING:
     import pandas
@@ -44,7 +45,7 @@ class Results:
     @property
     def records(self) -> list[Record]:
         """All records of mfbench, in the order of the files."""
-        return [entry.record for entry in self._evidence.entries if entry.record]
+        return [result.record for result in self._evidence.results if result.record]
 
     @property
     def notes(self) -> Sequence[str]:
@@ -62,7 +63,7 @@ class Results:
         """Return one row per measurement: case, status, median and interval (seconds), speed-up, error, memory."""
         from mfbench.report import frames
 
-        return frames.measurements(self._evidence.entries)
+        return frames.measurements(self._evidence.results)
 
     def plot(self, name: str = "speedups") -> Picture:
         """Return a figure of the report: speedups, time-over-size, roofline, errors, memory, history-01, ...
@@ -107,19 +108,19 @@ class Results:
         return page.fragment(self.sentence, self._content.results, self._content.notes)
 
     def __repr__(self) -> str:
-        return f"<{len(self._evidence.entries)} measurements: {self.sentence}>"
+        return f"<{len(self._evidence.results)} measurements: {self.sentence}>"
 
 
 class Compared:
     """Two sets of measurements, compared case by case."""
 
-    def __init__(self, base: str, new: str, found: comparison.Comparison) -> None:
-        self.base, self.new = base, new
+    def __init__(self, found: comparison.Comparison) -> None:
+        self.base, self.new = found.base, found.new
         self.comparison = found
 
     @property
     def exit_code(self) -> int:
-        """As `mfbench compare`: 0 no regression; 1 regression; 3 a case is undecided; 4 nothing in common."""
+        """As `mfbench compare`: 0 no regression; 1 regression; 3 a case is undecided; 4 cases are missing."""
         return self.comparison.exit_code
 
     @property
@@ -127,7 +128,7 @@ class Compared:
         """The number of cases that are faster, slower, the same or undecided."""
         from mfbench.report import answer
 
-        return answer.comparison_sentence(self.comparison, self.base, self.new)
+        return answer.comparison_sentence(self.comparison)
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return one row per case of both sides: medians (seconds), ratio base / new with its interval, outcome."""
@@ -146,8 +147,7 @@ class Compared:
         require()
         from mfbench.report import page
 
-        named = page.Compared(self.base, self.new, self.comparison)
-        return page.fragment(self.sentence, page.comparison_table(named), [])
+        return page.fragment(self.sentence, page.comparison_table(self.comparison), [])
 
     def __repr__(self) -> str:
         return f"<{self.sentence}>"
@@ -200,30 +200,37 @@ def run(
 
 
 def load(*paths: Paths, margin: float = RunOptions.margin) -> Results:
-    """Read files of records, of pytest-benchmark's JSON, or of `mfbench inspect --json`.
+    """Read files of records, of other tools' results, or of `mfbench inspect --json`.
 
     Raises:
-        UsageError: a file cannot be read.
+        UsageError: a file cannot be read, or the margin is no fraction.
     """
-    return Results(evidence.load(map(Path, paths)), margin)
+    return Results(evidence.load(map(Path, paths)), checked_margin(margin))
 
 
 def compare(
-    base: Paths | Results, new: Paths | Results, margin: float = RunOptions.margin, force: bool = False
+    base: Paths | Results,
+    new: Paths | Results,
+    margin: float = RunOptions.margin,
+    force: bool = False,
+    allow_missing: bool = False,
 ) -> Compared:
     """Judge `new` against `base`, case by case, as `mfbench compare` does.
 
+    Args:
+        base, new: files, or results that were loaded or measured.
+        margin: largest relative difference between two times that count as the same.
+        force: compare measurements from different environments.
+        allow_missing: cases that `new` lacks do not change the exit code.
+
     Raises:
-        UsageError: a file cannot be read.
-        NotComparable: another schema, two kinds of file, or another environment without `force`.
+        UsageError: a file cannot be read, or the margin is no fraction.
+        NotComparable: an unknown schema, different tools, or different environments without `force`.
     """
-    old, now = _side(base, "base"), _side(new, "new")
-    return Compared(old[0], now[0], judged(old, now, margin, force))
+    return Compared(judged(_side(base, "base"), _side(new, "new"), margin, force, allow_missing))
 
 
 def _side(side: Paths | Results, name: str) -> Side:
-    if not isinstance(side, Results):
-        return str(side), *read(Path(side))
-    entries: Iterable[evidence.Entry] = side._evidence.entries
-    kind = RECORDS if side.records else BENCHMARKS
-    return name, kind, [entry.measurement for entry in entries]
+    if isinstance(side, Results):
+        return Side(name, [result.measurement for result in side._evidence.results])
+    return read(Path(side))

@@ -17,6 +17,7 @@ from mfbench.shell import CommandGroup, import_uninterrupted, run_command
 from mfbench.train.options import BOUNDS, TrainOptions
 
 AXES = ("size", "rank", "density", "ratings_dtype", "data", "seed")
+FORMATS = ("html", "md", "csv", "github-action-benchmark", "bencher", "pytorch-oss")
 LARGEST_JOBS = 1024
 
 
@@ -63,7 +64,14 @@ def run(context: click.Context, against: str | None, as_json: bool, **given: Any
 
 @cli.command()
 @options("device", "provider", "seed", "as_json")
-@click.option("--cases", type=click.IntRange(min=1), default=48, show_default=True, help="Number of problems to draw.")
+@click.option(
+    "--cases",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=48,
+    show_default=True,
+    help="Number of problems to draw.",
+)
 def verify(device: str | None, provider: list[str] | None, seed: int | None, cases: int, as_json: bool) -> int:
     """Check every backend that can run here, or providers, against the float64 oracle.
 
@@ -77,28 +85,36 @@ def verify(device: str | None, provider: list[str] | None, seed: int | None, cas
 @click.argument("new", type=click.Path(path_type=Path))
 @options("margin", "as_json")
 @click.option("--force", is_flag=True, help="Compare measurements from different environments.")
-def compare(base: Path, new: Path, margin: float, as_json: bool, force: bool) -> int:
-    """Judge the records of NEW against those of BASE (or two files of pytest-benchmark), case by case.
+@click.option("--allow-missing", is_flag=True, help="Accept that NEW lacks cases of BASE.")
+def compare(base: Path, new: Path, margin: float, as_json: bool, force: bool, allow_missing: bool) -> int:
+    """Judge NEW against BASE, case by case.
 
-    Exit code: 0 no regression; 1 a case is slower or fails now; 2 usage; 3 a case is undecided; 4 not comparable.
+    Both are files of `run --out`, or both are results of one of pytest-benchmark, pyperf, google-benchmark, hyperfine,
+    asv and nvbench (JSON).
+
+    Exit code: 0 no regression; 1 a case is slower or fails now; 2 usage; 3 a case is undecided; 4 not comparable, or
+    NEW lacks cases of BASE.
     """
-    return _module("compare").command(base, new, margin, force, as_json)
+    return _module("compare").command(base, new, margin, force, as_json, allow_missing)
 
 
 @cli.command()
 @click.argument("records", type=click.Path(path_type=Path), nargs=-1, required=True)
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="FILE.html or FILE.md; - is stdout.")
-@click.option("--format", "form", type=click.Choice(["html", "md"]), help="Default: by the name of --out, else html.")
+@click.option("--out", required=True, type=click.Path(path_type=Path),
+              help="FILE.html, FILE.md or FILE.csv; - is stdout.")  # fmt: skip
+@click.option("--format", "form", type=click.Choice(FORMATS), help="Default: by the name of --out, else html.")
 @click.option("--plots", type=click.Path(path_type=Path), help="Folder for every figure as a separate file.")
 @click.option("--plots-format", type=click.Choice(["svg", "png"]), default="svg", show_default=True)
 @options("margin")
 def report(records: tuple[Path, ...], out: Path, form: str | None, plots: Path | None, plots_format: str,
            margin: float) -> int:  # fmt: skip
-    """Make one self-contained page of RECORDS: files of `run --out`, of pytest-benchmark, of `inspect --json`.
+    """Write one self-contained page of RECORDS, or a format that other tools read.
 
-    The last of several files, or the last run in one, is compared with the first, or with all before it.
+    RECORDS are files of `run --out`, of `inspect --json`, and results of pytest-benchmark, pyperf, google-benchmark,
+    hyperfine, asv and nvbench (JSON). The last of several files is compared with the first; the last run in one file
+    with all runs before it.
 
-    Exit code: 0; 2 usage.
+    Exit code: 0; 2 usage; 4 nothing in RECORDS can be shown.
     """
     return _module("report").command(records, out, form, plots, plots_format, margin)
 
@@ -110,16 +126,25 @@ def report(records: tuple[Path, ...], out: Path, form: str | None, plots: Path |
 @options("rank", "density", "seed")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: the best one here.")
 @options("threads", "as_json")
-@click.option("--epochs", type=number(BOUNDS["epochs"]), help="Default: 28001 on seed, else 500.")
-@click.option("--every", type=number(BOUNDS["every"]), help="Epochs between log lines; default: 1000 on seed, else 50.")
+@click.option("--epochs", metavar="N", type=number(BOUNDS["epochs"]), help="Default: 28001 on seed, else 500.")
+@click.option(
+    "--every",
+    metavar="N",
+    type=number(BOUNDS["every"]),
+    help="Epochs between log lines; default: 1000 on seed, else 50.",
+)
 @click.option("--optimizer", type=click.Choice(["sgd", "momentum", "adam"]), default=TrainOptions.optimizer,
               show_default=True)  # fmt: skip
-@click.option("--lr", type=number(BOUNDS["lr"]), help="Learning rate; default: one that converges, 1e-5 on seed.")
-@click.option("--reg", type=number(BOUNDS["reg"]), default=TrainOptions.reg, show_default=True,
+@click.option(
+    "--lr", metavar="F", type=number(BOUNDS["lr"]), help="Learning rate; default: one that converges, 1e-5 on seed."
+)
+@click.option("--reg", metavar="F", type=number(BOUNDS["reg"]), default=TrainOptions.reg, show_default=True,
               help="Weight of the squared norms.")  # fmt: skip
-@click.option("--holdout", type=number(BOUNDS["holdout"]), default=TrainOptions.holdout, show_default=True,
+@click.option("--holdout", metavar="F", type=number(BOUNDS["holdout"]), default=TrainOptions.holdout, show_default=True,
               help="Fraction of real ratings to hold out.")  # fmt: skip
-@click.option("--target-rmse", type=number(BOUNDS["target_rmse"]), help="Stop when the held-out RMSE is this low.")
+@click.option(
+    "--target-rmse", metavar="F", type=number(BOUNDS["target_rmse"]), help="Stop when the held-out RMSE is this low."
+)
 def train(**given: Any) -> int:
     """Train with one provider: the notebook's loop on `seed` (the default), or real ratings with a held-out part.
 
@@ -137,7 +162,9 @@ def train(**given: Any) -> int:
 @several("--encoding", "A,B", "Default: float32+uint8.")
 @several("--mode", "A,B", "fast (the default), deterministic.")
 @click.option("--all", "everything", is_flag=True, help="Every shipped tile, except as other options restrict it.")
-@click.option("--jobs", type=click.IntRange(1, LARGEST_JOBS), help="Processes to compile in; default: one per CPU.")
+@click.option(
+    "--jobs", metavar="N", type=click.IntRange(1, LARGEST_JOBS), help="Processes to compile in; default: one per CPU."
+)
 @click.option("--compare", "other", metavar="OTHER.json", type=click.Path(path_type=Path),
               help="Show what changed since an earlier --json.")  # fmt: skip
 @options("as_json")

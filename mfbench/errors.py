@@ -38,7 +38,7 @@ CODES = {
     "ambiguous-data": "a file of ratings can be read in more than one way",
     "data-too-large": "the ratings do not fit into memory",
     # Providers
-    "provider-import-failed": "a provider's file raised an error when it was imported",
+    "provider-load-failed": "a provider's file raised an error or crashed when it was loaded",
     "provider-failed": "a provider raised an error or returned something unusable",
     # Runs
     "no-cases": "the suite has no case left after the options were applied",

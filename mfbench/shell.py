@@ -70,7 +70,7 @@ def run_command(group: click.Group) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # an ASCII terminal gets its table, too
     if foreign := foreign_packages():
-        _print_error(f"{'; '.join(foreign)} [foreign-package]")
+        _print_error("; ".join(foreign), code="foreign-package")
         sys.exit(2)
     if not installed_from(Path.cwd()):
         log.note("the current folder has another mfbench, which `python -m mfbench` would run")
@@ -83,15 +83,15 @@ def run_command(group: click.Group) -> NoReturn:
         _print_traceback(error)
         if error.has_no_reader:
             _leave_at_once(NO_READER)
-        _print_error(f"{error.message} [unwritable-output]")
+        _print_error(error.message, code="unwritable-output")
         _leave_at_once(2)
     except click.ClickException as error:
-        known = "bad-value" if isinstance(error, click.BadParameter) else "bad-usage"
-        _print_error(f"{error.format_message()} [{known}]")
+        bad_value = isinstance(error, click.BadParameter)
+        _print_error(error.format_message(), code="bad-value" if bad_value else "bad-usage")
         code = error.exit_code
     except MfbenchError as error:
         _print_traceback(error)
-        _print_error(error.for_command_line)
+        click.echo(f"mfbench: {error.for_command_line}", err=True)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED
@@ -127,8 +127,8 @@ def _leave_at_once(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _print_error(message: str) -> None:
-    click.echo(f"mfbench: {message}", err=True)
+def _print_error(message: str, code: str) -> None:
+    click.echo(f"mfbench: {message} [{code}]", err=True)
 
 
 def _print_traceback(error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""Problems for tests: drawn by hypothesis, judged by the harness's own gate."""
+"""Problems for tests, drawn by Hypothesis and judged by the correctness gate."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LAYOUTS = ("contiguous", "transposed", "every second", "row repeated", "column r
 
 
 def in_layout(values: Tensor, layout: str) -> Tensor:
-    """The values with other strides; where a stride is 0, the values of one row, column or place repeated."""
+    """Return the values with other strides. Where a stride is 0, one row, column or value is repeated."""
     if layout == "transposed":
         return values.T.contiguous().T
     if layout == "every second":
@@ -40,10 +40,11 @@ def draw_inputs(
     mask_dtype: torch.dtype | None = torch.bool, density: float = 0.7, layouts: tuple[str, str, str] = LAYOUTS[:1] * 3,
     seed: int = 0, columns: bool = True, reg: float = 0.1,
 ) -> Inputs:  # fmt: skip
-    """Seeded inputs; unobserved float ratings hold NaN, and with a mask also infinities.
+    """Draw seeded inputs. Unobserved float ratings hold NaN and, with a mask, infinities.
 
     Args:
-        mask_dtype: None for NaN in the ratings instead of a mask; values other than 0 and 1 where the dtype has them.
+        mask_dtype: None for NaN in the ratings instead of a mask; values other than 0 and 1 where the dtype has them,
+            in a float dtype weights of either sign.
         layouts: of the factors, the ratings, the mask.
         columns: biases as columns and a global bias of one element, or as vectors and a scalar.
     """
@@ -67,13 +68,15 @@ def draw_inputs(
     weight = torch.randint(1, 100, (m, n), generator=generator)
     if mask_dtype.is_signed:
         weight *= torch.randint(0, 2, (m, n), generator=generator) * 2 - 1
+    if mask_dtype.is_floating_point:
+        weight = weight / 32
     mask = observed if mask_dtype == torch.bool else in_layout((observed * weight).to(mask_dtype), layouts[2])
     return Inputs(P, Q, bu, bi, mu, ratings, mask, reg)
 
 
 @st.composite
 def problems(draw, max_size: int = 40, max_rank: int = 12, dtypes=(torch.float32, torch.float64)) -> Inputs:
-    """Inputs of any shape, strides, dtypes and masks."""
+    """Draw inputs of any shape, strides, dtypes and masks."""
     return draw_inputs(
         m=draw(st.integers(1, max_size)),
         n=draw(st.integers(1, max_size)),
@@ -96,7 +99,7 @@ def checked(inputs: Inputs) -> Problem:
 
 
 def assert_right(inputs: Inputs, result) -> None:
-    """Shapes and dtypes as the contract has them, no graph, and every output within the gate's bound."""
+    """Check shapes, dtypes, that no graph is attached, and that every output is within the gate's bound."""
     loss, grads = result
     assert (loss.shape, loss.dtype, loss.requires_grad) == ((), torch.float64, False)
     for grad, parameter in zip(grads, inputs[:5], strict=True):

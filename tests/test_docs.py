@@ -19,7 +19,7 @@ import pytest
 
 import mfbench.api
 from mfbench.cli import cli
-from mfbench.commands.options import DEFAULT_OUT
+from mfbench.measure.options import RunOptions
 from tests.mfbench.cli_runner import mfbench_here, tiny_suite
 
 ROOT = Path(__file__).parents[1]
@@ -108,7 +108,7 @@ class Example(NamedTuple):
         """The file that later examples may read."""
         if "--out" in self.command:
             return self.command[self.command.index("--out") + 1]
-        return str(DEFAULT_OUT) if self.command[:1] == ("run",) else "nothing"
+        return str(RunOptions.out) if self.command[:1] == ("run",) else "nothing"
 
 
 def examples(page: Path) -> list[Example]:

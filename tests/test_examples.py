@@ -1,4 +1,4 @@
-"""The notebooks run from a clean checkout, and show a table and a plot; nothing of a run is committed."""
+"""The example notebooks: one runs from a clean checkout and shows a table and plots; none is committed with outputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 
 
 def executed(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, **replaced: str):
-    """The notebook after a run of all its cells in a folder of its own, some of its text replaced first."""
+    """Execute a notebook in `folder` with the given constants replaced; return it with its outputs."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     book = nbformat.read(path, as_version=4)
@@ -29,12 +29,14 @@ def executed(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, **replac
 
 
 def outputs(book, kind: str) -> list[str]:
+    """Return all outputs of a MIME type."""
     return [
         output.data[kind] for cell in book.cells for output in cell.get("outputs", []) if kind in output.get("data", {})
     ]
 
 
 def printed(book) -> str:
+    """Return everything printed."""
     return "".join(output.get("text", "") for cell in book.cells for output in cell.get("outputs", []))
 
 

@@ -18,12 +18,23 @@ MODULES = [
 # Modules without a test file of their name: where they are tested, and why there.
 ELSEWHERE = {
     "kernels/gpu/plan.py": ("kernels/test_aot.py", "a plan is what `plan_step` returns"),
-    "kernels/gpu/tiles.py": ("kernels/gpu/test_config.py", "a table, read by config.py"),
+    "kernels/gpu/tile_table.py": ("kernels/gpu/test_config.py", "a table"),
+    "kernels/gpu/tiles.py": ("kernels/gpu/test_config.py", "rows of the table"),
     "kernels/gpu/chunked.py": ("kernels/gpu/test_interpret.py", "Triton code, which only runs as part of the step"),
     "kernels/gpu/fused.py": ("kernels/gpu/test_interpret.py", "Triton code, which only runs as part of the step"),
     "kernels/gpu/reduce.py": ("kernels/gpu/test_interpret.py", "Triton code, which only runs as part of the step"),
     "mfbench/__main__.py": ("mfbench/test_cli.py", "one call"),
+    "mfbench/commands/against.py": ("mfbench/providers/test_revision.py", "options and text"),
+    "mfbench/commands/doctor.py": ("mfbench/test_cli.py", "text"),
+    "mfbench/commands/inspect.py": ("mfbench/inspect/test_inspect.py", "options and text"),
+    "mfbench/commands/options.py": ("mfbench/test_shell.py", "declarations"),
+    "mfbench/commands/report.py": ("mfbench/report/test_content.py", "options and text"),
     "mfbench/inspect/*.py": ("mfbench/inspect/test_inspect.py", "steps from a build to its document"),
+    "mfbench/measure/devices/base.py": ("mfbench/measure/devices/test_simulated.py", "an interface"),
+    "mfbench/problems/ratings/*.py": (
+        "mfbench/problems/ratings/test_text.py",
+        "steps from a file to its ratings, tested by the format of the file",
+    ),
     "mfbench/report/*.py": ("mfbench/report/test_content.py", "parts of one page, which is read as a whole"),
     "reference/*.py": ("reference/test_reference.py", "two implementations of one formula, side by side"),
 }

@@ -1,4 +1,4 @@
-"""The notebook's loop gives the same training run when its loss line is replaced by `mf_loss`."""
+"""Replacing the loss line of the notebook by `mf_loss` gives the same training run."""
 
 import re
 from collections.abc import Callable
@@ -13,16 +13,12 @@ from tests.test_examples import ROOT, executed, outputs, printed
 
 EXAMPLE = ROOT / "examples" / "notebook.ipynb"
 SAME = 1e-4  # relative difference of two losses of the same training run
-LOSS_RANGES = {
-    0: (1.6e6, 2.4e6),
-    1000: (89_000, 93_000),
-    2000: (80_500, 83_500),
-}  # a little wider than seen
+LOSS_RANGES = {0: (1.6e6, 2.4e6), 1000: (89_000, 93_000), 2000: (80_500, 83_500)}  # a little wider than observed
 
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """Steps this short lose more than they gain by threads that wait for each other on a busy machine."""
+    """Use one thread: in steps this short, threads cost more than they save on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

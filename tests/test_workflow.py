@@ -1,4 +1,4 @@
-"""The example workflow, its steps executed in a repository of a user whose kernel became slower, or did not."""
+"""Execute the steps of the example workflow in a user's repository, with and without a regression."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KERNEL = "from helper import REPEATS\n" + (ROOT / "examples" / "own_kernels" / "
 
 
 class Runner:
-    """A pull request's checkout, and a shell for the workflow's steps with `gh` and `pip` that only take notes."""
+    """A pull request's checkout, and a shell for the workflow's steps in which `gh` and `pip` only log their calls."""
 
     def __init__(self, folder: Path, base: int, head: int) -> None:
         self.work, self.bin = folder / "work", folder / "bin"
@@ -61,7 +61,7 @@ class Runner:
         return self.git("rev-parse", "HEAD").strip()
 
     def value(self, text: str) -> str:
-        """What the service puts in place of an expression."""
+        """Substitute expressions as the service does."""
         known = {"github.event.pull_request.base.sha": self.base, "github.event.pull_request.number": "17",
                  "github.token": "secret", "steps.measure.outputs.code": self.code()}  # fmt: skip
         return re.sub(r"\$\{\{ (.*?) \}\}", lambda match: known[match[1]], text)
@@ -87,7 +87,7 @@ class Runner:
         )
 
     def job(self) -> list[tuple[str, subprocess.CompletedProcess[str]]]:
-        """Every script in turn, as long as none fails."""
+        """Run the scripts in order until one fails."""
         done = []
         for step in STEPS:
             if "run" in step:

@@ -1,0 +1,1 @@
+"""The CPU backend: a C++ kernel that is compiled on first use."""

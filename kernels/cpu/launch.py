@@ -12,9 +12,8 @@ from torch import Tensor
 from kernels.cpu.build import BuildError, load_kernel
 from kernels.problem import Grads, Problem
 
-# Values of `RatingKind` and `MaskKind` in dtypes.h. A mask's kind is the bytes of an element, plus 16 for floats, whose
-# sign bit is ignored.
-CODES, BITS = 6, 32
+# Values of `RatingKind` and `MaskKind` in dtypes.h. An integer mask's kind is the bytes of an element.
+CODES, BITS = 6, 16
 RATING_KINDS = {
     torch.float64: 0,
     torch.float32: 1,
@@ -33,12 +32,12 @@ MASK_KINDS = {
     torch.int32: 4,
     torch.uint64: 8,
     torch.int64: 8,
-    torch.float16: 16 + 2,
-    torch.bfloat16: 16 + 2,
-    torch.float32: 16 + 4,
-    torch.float64: 16 + 8,
-    torch.float8_e4m3fn: 16 + 1,
-    torch.float8_e5m2: 16 + 1,
+    torch.float64: 17,
+    torch.float32: 18,
+    torch.bfloat16: 19,
+    torch.float16: 20,
+    torch.float8_e5m2: 21,
+    torch.float8_e4m3fn: 22,
 }
 # Layout of `Call` in call.h: two `Parameters` of 8 fields, two `Matrix` of 4, 4 integers, 3 pointers, 3 doubles.
 CALL = struct.Struct("=16q 8q 4q 3q 3d")
@@ -61,9 +60,9 @@ def unavailable(problem: Problem | None = None, precision: str = "ieee", determi
     reason = _reason()
     if reason or problem is None:
         return reason
-    if problem.device.type != "cpu":
+    ratings, mask, _, _, _ = problem.observations
+    if not ratings.is_cpu:
         return f"the tensors are on {problem.device}, not on the CPU"
-    ratings, mask, *_ = problem.observations
     if ratings.dtype not in RATING_KINDS:
         return f"this kernel does not decode ratings of {ratings.dtype}; encode_ratings stores them in fewer bytes"
     if mask is not None and mask.dtype not in MASK_KINDS:
@@ -96,7 +95,8 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     """
     P, Q, bu, bi, mu = problem.parameters
     ratings, mask, levels, packed, _ = problem.observations
-    m, n, rank = problem.shape
+    m, rank = P.shape
+    n = Q.shape[0]
     loss = torch.empty_like(_FLOAT64)
     grads = None
     d_pointers: tuple[int, ...] = (0, 0, 0, 0, 0)
@@ -132,7 +132,7 @@ def multiply_and_add(rounds: int) -> float:
     Raises:
         BuildError: the kernel cannot be compiled here.
     """
-    return load_kernel().mf_multiply_and_add(_threads(), rounds)
+    return float(load_kernel().mf_multiply_and_add(_threads(), rounds))
 
 
 def release_memory() -> None:

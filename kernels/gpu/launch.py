@@ -83,6 +83,6 @@ def _seconds(target: config.Target, precision: str, problem: Problem, build: con
         compiled = _launch(plan.calls[0])
         if compiled.n_spills:
             return float("inf")
-        return do_bench(lambda: _launch(plan.calls[0]), return_mode="median") * 1e-3
+        return float(do_bench(lambda: _launch(plan.calls[0]), return_mode="median")) * 1e-3
     except OutOfResources:
         return float("inf")

@@ -117,7 +117,7 @@ def pack_buffers(problem: Problem, config: Config, grid: Grid, exclusive: bool, 
     _, _, levels, _, occupied = problem.observations
     scale = tile_lists = tile_counts = None
     if levels is not None:
-        scale, offset = levels.to(P.dtype).split(1)
+        scale, offset = levels.to(P.dtype).reshape(2, 1)
         bu_mu -= offset  # what remains to subtract is code * scale
     if occupied is not None:
         tile_lists, tile_counts = occupied_tiles(occupied, config.BM // OCCUPIED_BLOCK, config.BN // OCCUPIED_BLOCK)

@@ -20,7 +20,7 @@ class Tile:
     BN: int  # items
     num_warps: int
     chunk: int = 0  # columns of the factors at a time; 0: all, and the users' stay in registers
-    resident: int = 0  # registers for this many programs per multiprocessor suffice (ptxas); 0: ptxas decides
+    resident: int = 0  # ptxas leaves registers for this many programs per multiprocessor; 0: for as many as it likes
     frugal: bool = False  # ptxas spends no registers on speed
 
     def halved(self) -> Tile:

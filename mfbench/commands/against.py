@@ -34,8 +34,8 @@ def command(revision: str, options: RunOptions, as_json: bool) -> int:
         if other.provider(record.provider) is not None
     ]
     new = [measurement(record) for record in records if other.provider(record.provider) is None]
-    comparison = compare(base, new, options.margin, paired=True)
-    show(comparison, revision, "this checkout", as_json)
+    comparison = compare(base, new, options.margin, paired=True, names=(revision, "this checkout"))
+    show(comparison, as_json)
     if interrupted:
         note_interruption(options.out)
         return INTERRUPTED

@@ -21,7 +21,7 @@ from mfbench.inspect import difference
 from mfbench.inspect.builds import ENCODINGS, MODES, PRECISIONS, RANKS, distinct, examine_all, specs
 from mfbench.inspect.devices import DEVICE_RATES
 from mfbench.inspect.document import Build, Inspection, Spec
-from mfbench.report.console import Output
+from mfbench.report.terminal import Output
 
 NAMES = {"target": tuple(TARGETS), "precision": PRECISIONS, "encoding": tuple(ENCODINGS), "mode": MODES}
 DEFAULTS = {**NAMES, "encoding": ("float32+uint8",), "mode": ("fast",)}
@@ -37,7 +37,7 @@ def command(chosen: dict[str, list[str] | None], everything: bool, jobs: int | N
         UsageError: an option has an unknown name, or the file to compare with cannot be read.
     """
     base = None if other is None else _read(other)
-    inspection = inspect(_specs(chosen, everything), jobs)
+    inspection = inspect(chosen_specs(chosen, everything), jobs)
     if as_json:
         click.echo(inspection.model_dump_json(by_alias=True))
     else:
@@ -72,7 +72,16 @@ def inspect(wanted: Sequence[Spec], jobs: int | None = None) -> Inspection:
     )
 
 
-def _specs(chosen: dict[str, list[str] | None], everything: bool) -> list[Spec]:
+def chosen_specs(chosen: dict[str, list[str] | None], everything: bool) -> list[Spec]:
+    """Return the configurations that the options name.
+
+    Args:
+        chosen: names by option; None for those not given.
+        everything: all names instead of the default ones for options not given.
+
+    Raises:
+        UsageError: an unknown name.
+    """
     axes: dict[str, Sequence[str]] = {}
     for axis, known in NAMES.items():
         axes[axis] = chosen[axis] or (known if everything else DEFAULTS[axis])

@@ -13,8 +13,8 @@ from click.shell_completion import CompletionItem
 
 from mfbench.errors import UsageError
 from mfbench.measure.options import DEVICES, RunOptions
-from mfbench.problems.bounds import DENSITY, MARGIN, RANK, SECONDS, SEED, THREADS, Bounds
-from mfbench.problems.datasets import with_options
+from mfbench.problems.bounds import DENSITY, RANK, SECONDS, SEED, THREADS, Bounds
+from mfbench.stats.margin import checked_margin
 
 SUITES = Path(__file__).parents[1] / "problems" / "suites"
 RATINGS_DTYPES = ("float64", "float32", "bfloat16", "float16", "uint8", "int8")
@@ -39,6 +39,10 @@ def number(bounds: Bounds) -> click.ParamType:
     if bounds.whole:
         return click.IntRange(int(bounds.low), None if high is None else int(high))
     return Finite(bounds.low, high, min_open=bounds.above_low, max_open=bounds.below_high)
+
+
+def _margin(_: click.Context, __: click.Parameter, value: float) -> float:
+    return checked_margin(value)
 
 
 def _names(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> list[str] | None:
@@ -82,6 +86,8 @@ def _data(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--format", metavar="NAME", help="Layout of the file where it does not tell; see docs/data.md.")
     @functools.wraps(command)
     def merged(*args: Any, data: str | None, columns: str | None, format: str | None, **given: Any) -> Any:
+        from mfbench.problems.datasets import with_options  # here, so that --help need not import NumPy
+
         return command(*args, data=with_options(data, columns, format), **given)
 
     return merged
@@ -93,18 +99,20 @@ OPTIONS: dict[str, Callable[..., Any]] = {
     "device": click.option("--device", type=click.Choice(DEVICES), help="Default: the best one here."),
     "provider": several("--provider", "A,B", "Also path/to/file.py:function; may be repeated."),
     "size": click.option("--size", multiple=True, metavar="MxN", help="Users x items; may be repeated."),
-    "rank": click.option("--rank", type=number(RANK)),
-    "density": click.option("--density", type=number(DENSITY), help="Fraction observed."),
+    "rank": click.option("--rank", type=number(RANK), metavar="K", help="Columns of the factors."),
+    "density": click.option("--density", type=number(DENSITY), metavar="D", help="Fraction observed of drawn data."),
     "ratings_dtype": click.option("--ratings-dtype", type=click.Choice(RATINGS_DTYPES)),
     "data": _data,
-    "out": click.option("--out", default=RunOptions.out, show_default=True, type=click.Path(path_type=Path)),
+    "out": click.option("--out", default=RunOptions.out, show_default=True, type=click.Path(path_type=Path),
+                        metavar="FILE.jsonl", help="The file that records are appended to."),
     "resume": click.option("--resume", is_flag=True, help="Continue the last run in --out."),
-    "seed": click.option("--seed", type=number(SEED)),
-    "threads": click.option("--threads", type=number(THREADS), help="Default: PyTorch's own choice."),
-    "baseline": click.option("--baseline", default=RunOptions.baseline, show_default=True,
+    "seed": click.option("--seed", type=number(SEED), metavar="S", help="Of all random numbers."),
+    "threads": click.option("--threads", type=number(THREADS), metavar="T", help="Default: PyTorch's own choice."),
+    "baseline": click.option("--baseline", default=RunOptions.baseline, show_default=True, metavar="PROVIDER",
                              help="What speed-ups are relative to."),
-    "margin": click.option("--margin", type=number(MARGIN), default=RunOptions.margin, show_default=True,
-                           help="Relative difference up to which two times count as the same."),
+    "margin": click.option("--margin", type=float, default=RunOptions.margin, show_default=True, metavar="F",
+                           callback=_margin,
+                           help="Relative difference up to which two times count as the same: 0.05 is 5 per cent."),
     "budget": click.option("--budget", type=number(SECONDS), default=RunOptions.budget, show_default=True,
                            metavar="SECONDS", help="Time to spend on timing each case."),
     "time_limit": click.option("--time-limit", type=number(SECONDS), default=RunOptions.time_limit, show_default=True,

@@ -10,8 +10,8 @@ from mfbench import log
 from mfbench.measure.options import RunOptions
 from mfbench.measure.suite import run_suite
 from mfbench.report import terminal
-from mfbench.report.console import Output
 from mfbench.report.progress import ProgressBar
+from mfbench.report.terminal import Output
 from mfbench.results.records import Record
 
 INTERRUPTED = 130  # exit code, as a shell's for SIGINT

@@ -7,13 +7,12 @@ import json
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
 from mfbench import log
-from mfbench.errors import UsageError
 from mfbench.measure.devices.selection import select
 from mfbench.problems.cases import parse_size
 from mfbench.problems.ratings import DataWarning
@@ -21,28 +20,13 @@ from mfbench.train.loop import LogEntry, TrainingRun, run_training
 from mfbench.train.options import TrainOptions
 
 
-def command(
-    provider: Sequence[str] | None,
-    size: str | None,
-    device: str | None,
-    threads: int | None,
-    as_json: bool,
-    **given: Any,
-) -> int:
+def command(size: str | None, device: str | None, threads: int | None, as_json: bool, **given: Any) -> int:
     """Train and print, with the options of the command line; None for those not given.
 
     Raises:
         UsageError: a value that does not fit; a learning rate at which training diverges.
         DataUnavailable: the data set is not installed.
     """
-    if provider and len(provider) > 1:
-        message = f"train takes one, got {', '.join(provider)}; run it again for another"
-        raise UsageError(message, code="too-many", argument="provider")
-    if device == "all":
-        message = "train takes one, got all; run it again for another"
-        raise UsageError(message, code="too-many", argument="device")
-    if provider:
-        given["provider"] = provider[0]
     if size:
         given["size"] = parse_size(size)
     chosen = {name: value for name, value in given.items() if value is not None}

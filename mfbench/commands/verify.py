@@ -11,12 +11,12 @@ from rich.progress import track
 from rich.table import Table
 
 from mfbench import log
-from mfbench.correctness import gate
 from mfbench.measure.devices.selection import select
 from mfbench.measure.recording import finite
 from mfbench.providers import registry
-from mfbench.report.console import Output
-from mfbench.report.terminal import short
+from mfbench.providers.outputs import OUTPUTS
+from mfbench.report.labels import short
+from mfbench.report.terminal import Output
 from mfbench.testing.random_problems import draw
 from mfbench.testing.verify import Failure, Tally, verify
 
@@ -67,7 +67,7 @@ def _table(tallies: Sequence[Tally]) -> Table:
         table.add_row(
             short(tally.provider),
             f"[{style}]{tally.passed} of {tally.problems}[/]",
-            *(f"{tally.worst[output]:.2f}" for output in gate.OUTPUTS),
+            *(f"{tally.worst[output]:.2f}" for output in OUTPUTS),
         )
     devices = " and ".join(dict.fromkeys(tally.device for tally in tallies))
     table.caption = f"On {devices}. Largest error / bound of every output, against the float64 oracle."

@@ -1,4 +1,4 @@
-"""What is wrong with an output, in terms of the formula: from the values that came and the exact ones."""
+"""Explain a wrong output in terms of the formula, by comparing it with the exact values."""
 
 from __future__ import annotations
 
@@ -7,36 +7,32 @@ from typing import NamedTuple
 
 import numpy as np
 
-SLACK = 2.0  # bounds within which an explanation must reproduce what came: it has rounding errors of its own
-LEAST = 1e-3  # relative difference up to which a factor is called by its nice name
-NICE = (-1.0, 2.0, 0.5, 4.0, 0.25, -2.0, -0.5)  # factors that a formula gets wrong by
-TILES = (128, 64, 32, 16)
-LISTED = 3
+SLACK = 2.0  # an explanation must reproduce the output within this multiple of the bound; it has rounding errors too
+FACTOR_TOLERANCE = 1e-3  # relative difference within which a fitted factor is reported as a simple one
+SIMPLE_FACTORS = (-1.0, 2.0, 0.5, 4.0, 0.25, -2.0, -0.5)  # by which a formula is typically wrong
+TILES = (128, 64, 32, 16)  # tile edges to look for
+MAX_LISTED = 3  # entries listed by position
 
 PENALTY = {"user_factors": "P", "item_factors": "Q", "user_bias": "bu", "item_bias": "bi", "global_bias": "mu"}
 
 
 class Exact(NamedTuple):
-    """What an output should be.
-
-    `penalty` is the regulariser's share of it (for the global bias, which has none, what it would be); `variants` are
-    the values of wrong formulas, by what is wrong with them.
-    """
+    """Exact value of an output, and what is needed to recognise common mistakes."""
 
     value: np.ndarray
     scale: np.ndarray  # sums of the absolute values of the terms
     bound: float  # of |error| / scale
-    penalty: np.ndarray
-    variants: Mapping[str, np.ndarray]
+    penalty: np.ndarray  # the regulariser's contribution; for the global bias, what it would be if it were regularised
+    variants: Mapping[str, np.ndarray]  # values of wrong formulas, by description
 
 
 def explain(output: str, got: np.ndarray, exact: Exact) -> str:
-    """Why `got` is not the output's value, in a few words; empty where nothing simple explains it.
+    """Return a short explanation of how `got` differs from the exact value; empty if there is no simple one.
 
     Args:
-        output: "loss", or the parameter whose gradient it is.
-        got: float64, as a provider gave it.
-        exact: what it should be, of the same shape.
+        output: "loss", or the name of the parameter whose gradient it is.
+        got: the provider's value, float64.
+        exact: the exact value, of the same shape.
     """
     if got.shape != exact.value.shape:
         return f"has shape {got.shape}, expected {exact.value.shape}"
@@ -48,13 +44,13 @@ def explain(output: str, got: np.ndarray, exact: Exact) -> str:
         _regulariser(output, got, exact)
         or _variant(got, exact)
         or _factor(got, exact)
-        or _factor_of_data(got, exact)
+        or _factor_without_penalty(got, exact)
         or _places(got, exact)
     )
 
 
 def _reproduces(candidate: np.ndarray, got: np.ndarray, exact: Exact) -> bool:
-    """Whether `got` is that candidate up to rounding, and much nearer to it than to the exact value."""
+    """Return whether `got` equals the candidate up to rounding and is much closer to it than to the exact value."""
     if not np.isfinite(candidate).all():
         return False
     off = np.abs(got - candidate)
@@ -68,7 +64,7 @@ def _not_finite(got: np.ndarray, value: np.ndarray) -> str:
         return ""
     kind = "NaN" if np.isnan(got[wrong]).any() else "Inf"
     if wrong.all():
-        return f"is {kind} everywhere: was it written at all, or did an unobserved rating reach it?"
+        return f"is {kind} everywhere: it was never written, or an unobserved rating reached it"
     return f"is {kind} {_where(wrong)}"
 
 
@@ -88,24 +84,24 @@ def _regulariser(output: str, got: np.ndarray, exact: Exact) -> str:
 
 def _factor(got: np.ndarray, exact: Exact) -> str:
     factor = _fitted(got, exact.value, exact.scale)
-    alone = got.size == 1 and not _nearest(factor)  # a single number is always off by some factor
-    if alone or abs(factor) < LEAST or not _reproduces(factor * exact.value, got, exact):
+    arbitrary = got.size == 1 and not _nearest(factor)  # some factor explains any single number
+    if arbitrary or abs(factor) < FACTOR_TOLERANCE or not _reproduces(factor * exact.value, got, exact):
         return ""
-    if abs(factor + 1) < LEAST:
+    if abs(factor + 1) < FACTOR_TOLERANCE:
         return "has the wrong sign everywhere"
-    return f"is off by a factor of {_nice(factor)} everywhere"
+    return f"is off by a factor of {_described(factor)} everywhere"
 
 
-def _factor_of_data(got: np.ndarray, exact: Exact) -> str:
+def _factor_without_penalty(got: np.ndarray, exact: Exact) -> str:
     if got.size == 1:
         return ""
     data = exact.value - exact.penalty
     factor = _fitted(got - exact.penalty, data, exact.scale)
     if not _reproduces(exact.penalty + factor * data, got, exact):
         return ""
-    if abs(factor) < LEAST:
+    if abs(factor) < FACTOR_TOLERANCE:
         return "is the regulariser alone, without its sum over the ratings"
-    return f"has its sum over the ratings off by a factor of {_nice(factor)}; the regulariser is right"
+    return f"has its sum over the ratings off by a factor of {_described(factor)}; the regulariser is right"
 
 
 def _fitted(got: np.ndarray, value: np.ndarray, scale: np.ndarray) -> float:
@@ -114,12 +110,12 @@ def _fitted(got: np.ndarray, value: np.ndarray, scale: np.ndarray) -> float:
     return float((got * value * weights**2).sum()) / squares if squares > 0 else 1.0
 
 
-def _nice(factor: float) -> str:
+def _described(factor: float) -> str:
     return f"{_nearest(factor) or factor:.4g}"
 
 
 def _nearest(factor: float) -> float | None:
-    return next((nice for nice in NICE if abs(factor / nice - 1) < LEAST), None)
+    return next((simple for simple in SIMPLE_FACTORS if abs(factor / simple - 1) < FACTOR_TOLERANCE), None)
 
 
 def _variant(got: np.ndarray, exact: Exact) -> str:
@@ -132,7 +128,7 @@ def _places(got: np.ndarray, exact: Exact) -> str:
 
 
 def _where(wrong: np.ndarray) -> str:
-    """The places in words: a tail past a tile edge, whole rows or columns, or the first few."""
+    """Describe the wrong entries: past a tile edge, a range of rows or columns, or the first few positions."""
     count = f"{int(wrong.sum()):,} of {wrong.size:,} entries"
     for axis, name in enumerate(("rows", "columns")[: wrong.ndim]):
         if wrong.shape[axis] < 2:
@@ -148,5 +144,5 @@ def _where(wrong: np.ndarray) -> str:
         if edge:
             return f"{place}: past the edge of a tile of {edge}"
         return place
-    places = [str([int(i) for i in place]) for place in np.argwhere(wrong)[:LISTED]]
+    places = [str([int(i) for i in place]) for place in np.argwhere(wrong)[:MAX_LISTED]]
     return f"at {count}, the first at {', '.join(places)}"

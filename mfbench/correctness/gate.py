@@ -1,8 +1,9 @@
-"""The correctness gate: a result is right when it is about as near to the float64 oracle as eager PyTorch is.
+"""The correctness gate: accept outputs about as close to the float64 oracle as eager PyTorch's.
 
-Errors are taken entry by entry, relative to the size of the terms that the entry sums: the same formula evaluated
-on absolute values (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1: |fl(x'y) - x'y| is bounded
-by a multiple of eps * |x|'|y|). So a bound holds at any scale of the data, and a small row counts as a large one.
+Errors are measured entry by entry, relative to the magnitude of the terms each entry sums, which is the same formula
+evaluated on absolute values (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1: |fl(x'y) - x'y| is
+bounded by a multiple of eps * |x|'|y|). Bounds therefore hold at any scale of the data, and small rows count as much
+as large ones.
 """
 
 from __future__ import annotations
@@ -15,86 +16,97 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mfbench.correctness import diagnosis, near_misses
-from mfbench.correctness.near_misses import flat
+from mfbench.correctness import diagnosis
+from mfbench.correctness.near_misses import near_misses, penalties, to_arrays
 from mfbench.problems.inputs import Inputs
+from mfbench.providers.outputs import OUTPUTS
+from mfbench.results.codes import Code, Finding
 from reference import autograd_loss_and_grads, oracle_loss_and_grads
 
-OUTPUTS = ("loss", "user_factors", "item_factors", "user_bias", "item_bias", "global_bias")
-EAGER_FACTOR = (
-    2.0  # a result may be off by twice what eager PyTorch is off by, and by this where eager is nearly exact:
-)
-FLOOR = 8.0  # units of rounding, and
-FLOOR_MAX, FLOOR_RMS = 0.5, 1 / 16  # so many times the square root of the number of terms: the probabilistic bound of
-# Higham and Mary, A New Approach to Probabilistic Rounding Error Analysis (2019), for sums in any order
-PRECISION_EPS = {"tf32": 2.0**-10, "bf16x3": 2.0**-15}  # units of rounding of products coarser than float32
-EAGER_ELEMENTS = 1 << 24  # eager PyTorch evaluates at most so many ratings together: it needs some fifteen temporaries
+EAGER_FACTOR = 2.0  # allowed error as a multiple of eager PyTorch's
+# An allowance on top, in units of rounding, for problems on which eager PyTorch happens to be nearly exact: a constant,
+# plus a multiple of sqrt(number of terms) for the largest and for the rms error. This is the probabilistic bound for
+# sums in any order of Higham and Mary, A New Approach to Probabilistic Rounding Error Analysis (2019).
+FLOOR = 8.0
+FLOOR_MAX, FLOOR_RMS = 0.5, 1 / 16
+PRECISION_EPS = {"tf32": 2.0**-10, "bf16x3": 2.0**-15}  # unit of rounding of products coarser than float32
+EAGER_ELEMENTS = 1 << 24  # most ratings that eager PyTorch evaluates at once; it needs about fifteen temporaries
 
 
-class Correctness(NamedTuple):
-    """One output against its bound, in units of the entry's own terms; `error` is inf where a NaN is out of place."""
+class OutputCheck(NamedTuple):
+    """One output against its bound. Errors are in units of the entries' own terms, inf for a misplaced NaN or Inf."""
 
     error: float  # largest over the entries
     bound: float
     rms_error: float
     rms_bound: float
-    ok: bool
-    hint: str = ""  # what is wrong, in terms of the formula, where that can be told
+    code: Code | None = None  # None: within both bounds
+    hint: str = ""  # what is wrong in terms of the formula, if that could be found out
 
     @property
-    def explanation(self) -> str:
-        """The hint as the end of a sentence."""
-        return f" (it {self.hint})" if self.hint else ""
+    def ok(self) -> bool:
+        """Return whether the output is within its bounds."""
+        return self.code is None
 
 
-def complaints(verdicts: Mapping[str, Correctness], flaws: Sequence[str]) -> list[str]:
-    """What is wrong, in words: flaws of the form, which may be the cause, then the outputs that are off."""
-    misshapen = {flaw.partition(" has shape ")[0] for flaw in flaws}
-    return list(flaws) + [
-        f"{output} is off by {verdict.error:.2g}, allowed {verdict.bound:.2g}{verdict.explanation}"
-        for output, verdict in verdicts.items()
-        if not verdict.ok and output not in misshapen
-    ]
+def findings(checks: Mapping[str, OutputCheck], flaws: Sequence[Finding]) -> list[Finding]:
+    """Return everything that is wrong: first the flaws of form, which may be the cause, then outputs off their bound.
+
+    Args:
+        checks: by output.
+        flaws: from `mfbench.providers.outputs`.
+    """
+    misshapen = {flaw.output for flaw in flaws if flaw.code is Code.BAD_SHAPE}
+    found = list(flaws)
+    for output, check in checks.items():
+        if check.code is not None and output not in misshapen:
+            hint = f" (it {check.hint})" if check.hint else ""
+            message = f"{output} is off by {check.error:.2g}, allowed {check.bound:.2g}{hint}"
+            found.append(Finding(check.code, message, output))
+    return found
 
 
 class Standard(NamedTuple):
-    """What the outputs of one set of inputs are held against: exact values, scales of their terms, bounds."""
+    """Exact outputs for one set of inputs, the magnitude of their terms, and the allowed errors."""
 
     exact: list[np.ndarray]
     scales: list[np.ndarray]
     bounds: list[float]
     rms_bounds: list[float]
-    inputs: Inputs  # where all this holds
+    inputs: Inputs  # on the CPU
 
-    def judge(self, outputs: Sequence[np.ndarray]) -> dict[str, Correctness]:
-        """Every output (loss first, then the gradients in parameter order) against its bound."""
-        verdicts = {}
+    def judge(self, outputs: Sequence[np.ndarray]) -> dict[str, OutputCheck]:
+        """Check every output against its bound.
+
+        Args:
+            outputs: float64, loss first, then the gradients in parameter order.
+        """
+        checks = {}
         for name, output, exact, scale, bound, rms_bound in zip(OUTPUTS, outputs, *self[:4], strict=True):
-            error, rms_error = _errors(np.asarray(output, dtype=np.float64), exact, scale)
-            ok = error <= bound and rms_error <= rms_bound
-            verdicts[name] = Correctness(error, bound, rms_error, rms_bound, ok)
-        if all(verdict.ok for verdict in verdicts.values()):
-            return verdicts
-        return self._explained(verdicts, outputs)
+            output = np.asarray(output, dtype=np.float64)
+            error, rms_error = _errors(output, exact, scale)
+            code = None if error <= bound and rms_error <= rms_bound else _code(output, exact)
+            checks[name] = OutputCheck(error, bound, rms_error, rms_bound, code)
+        if all(check.ok for check in checks.values()):
+            return checks
+        return self._explained(checks, outputs)
 
-    def _explained(self, verdicts: dict[str, Correctness], outputs: Sequence[np.ndarray]) -> dict[str, Correctness]:
-        wrong = near_misses.wrong(self.inputs)
-        penalties = near_misses.penalties(self.inputs)
-        found: dict[str, Correctness] = {}
-        told = ""
-        for place, (name, verdict) in enumerate(verdicts.items()):
-            variants = {what: values[place] for what, values in wrong.items()}
-            exact = diagnosis.Exact(
-                self.exact[place], self.scales[place], verdict.bound, penalties[place], variants
-            )  # fmt: skip
+    def _explained(self, checks: dict[str, OutputCheck], outputs: Sequence[np.ndarray]) -> dict[str, OutputCheck]:
+        mistakes = near_misses(self.inputs)
+        penalty = penalties(self.inputs)
+        found: dict[str, OutputCheck] = {}
+        previous = ""
+        for place, (name, check) in enumerate(checks.items()):
+            variants = {what: values[place] for what, values in mistakes.items()}
+            exact = diagnosis.Exact(self.exact[place], self.scales[place], check.bound, penalty[place], variants)
             got = np.asarray(outputs[place], dtype=np.float64)
-            hint = "" if verdict.ok else diagnosis.explain(name, got, exact)
-            found[name] = verdict._replace(hint="does so too" if hint and hint == told else hint)
-            told = hint or told
+            hint = "" if check.ok else diagnosis.explain(name, got, exact)
+            found[name] = check._replace(hint="has the same error" if hint and hint == previous else hint)
+            previous = hint or previous
         return found
 
     def coarsened(self, eps: float) -> Standard:
-        """The same values with the bounds of products whose unit of rounding is `eps`, if that is coarser."""
+        """Return the standard with bounds wide enough for products rounded to `eps`; 0 leaves them alone."""
         if not eps:
             return self
         bounds, rms_bounds = (
@@ -102,15 +114,15 @@ class Standard(NamedTuple):
         )
         return self._replace(bounds=bounds, rms_bounds=rms_bounds)
 
-    def moved_to(self, inputs: Inputs) -> Standard:
-        """The same bounds for other parameters of the same kind."""
-        exact = flat(oracle_loss_and_grads(*inputs))
+    def at(self, inputs: Inputs) -> Standard:
+        """Return the standard with the same bounds for other parameters from the same distribution."""
+        exact = to_arrays(oracle_loss_and_grads(*inputs))
         return self._replace(exact=exact, scales=_scales(inputs, exact), inputs=inputs)
 
 
 def standard(inputs: Inputs) -> Standard:
-    """The oracle's values for the arguments of a provider, and bounds from eager PyTorch's own errors there."""
-    exact = flat(oracle_loss_and_grads(*inputs))
+    """Evaluate the oracle on inputs, and derive bounds from the errors of eager PyTorch on the same inputs."""
+    exact = to_arrays(oracle_loss_and_grads(*inputs))
     scales = _scales(inputs, exact)
     eager = [_errors(value, *pair) for value, *pair in zip(_eager(inputs), exact, scales, strict=True)]
     eps = torch.finfo(inputs.user_factors.dtype).eps
@@ -121,19 +133,25 @@ def standard(inputs: Inputs) -> Standard:
 
 
 def _scales(inputs: Inputs, exact: list[np.ndarray]) -> list[np.ndarray]:
-    """Sums of the absolute values of every output's terms."""
+    """Return the sum of the absolute values of the terms of every entry of every output."""
     magnitudes = inputs._replace(
         **{name: getattr(inputs, name).abs() for name in Inputs._fields[:5]},
         ratings=-inputs.ratings.to(torch.float64).abs(),
+        mask=_magnitude(inputs.mask),
         reg=abs(inputs.reg),
     )
-    loss, *gradients = flat(oracle_loss_and_grads(*magnitudes))
-    # the loss sums e^2, and an error of eps * s in e moves e^2 by 2 e s eps: by Cauchy-Schwarz at most 2 eps |e| |s|
+    loss, *gradients = to_arrays(oracle_loss_and_grads(*magnitudes))
+    # The loss sums e^2. An error of eps * s in e changes e^2 by 2 e s eps; by Cauchy-Schwarz, the sum is at most
+    # 2 eps |e| |s|.
     return [np.sqrt(np.abs(exact[0] * loss)), *gradients]
 
 
+def _magnitude(mask: Tensor | None) -> Tensor | None:
+    return mask.to(torch.float64).abs() if mask is not None and mask.is_floating_point() else mask
+
+
 def _errors(output: np.ndarray, exact: np.ndarray, scale: np.ndarray) -> tuple[float, float]:
-    """Largest and rms error in units of `scale`; inf where NaN or Inf do not stand where the exact result has them."""
+    """Return the largest and the rms error in units of `scale`; inf for a wrong shape or a misplaced NaN or Inf."""
     if output.shape != exact.shape:
         return math.inf, math.inf
     finite = np.isfinite(exact) & np.isfinite(scale)
@@ -147,12 +165,19 @@ def _errors(output: np.ndarray, exact: np.ndarray, scale: np.ndarray) -> tuple[f
     return float(relative.max()), float(np.sqrt(np.mean(relative**2)))
 
 
+def _code(output: np.ndarray, exact: np.ndarray) -> Code:
+    """Return what kind of failure it is, for an output that is off its bound."""
+    if output.shape != exact.shape:
+        return Code.BAD_SHAPE
+    return Code.OFF_BOUND if np.array_equal(np.isfinite(output), np.isfinite(exact)) else Code.NOT_FINITE
+
+
 def _eager(inputs: Inputs) -> list[np.ndarray]:
-    """Eager PyTorch's result; a matrix that its temporaries might not fit beside is evaluated in blocks of users."""
+    """Evaluate with eager PyTorch, in blocks of users if the matrix is large, to bound the memory of temporaries."""
     m, n = inputs.ratings.shape
     rows = max(1, EAGER_ELEMENTS // max(1, n))
     if rows >= m:
-        return flat(_on_cpu(autograd_loss_and_grads(*inputs)))
+        return to_arrays(_on_cpu(autograd_loss_and_grads(*inputs)))
     loss = torch.zeros((), dtype=torch.float64)
     user_grads: list[tuple[Tensor, Tensor]] = []
     item_grads = [torch.zeros_like(p) for p in (inputs.item_factors, inputs.item_bias, inputs.global_bias)]
@@ -174,7 +199,7 @@ def _eager(inputs: Inputs) -> list[np.ndarray]:
     penalised = inputs[:4]  # factors and biases, in parameter order
     loss += inputs.reg * sum(parameter.double().square().sum() for parameter in penalised)
     grads = [grad + 2 * inputs.reg * parameter for grad, parameter in zip((dP, dQ, dbu, dbi), penalised, strict=True)]
-    return flat(_on_cpu((loss, (*grads, dmu))))
+    return to_arrays(_on_cpu((loss, (*grads, dmu))))
 
 
 def _on_cpu(result: tuple[Tensor, Sequence[Tensor]]) -> tuple[Tensor, list[Tensor]]:

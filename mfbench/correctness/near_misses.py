@@ -1,4 +1,4 @@
-"""The formula and near misses of it, evaluated by the float64 oracle: what a kernel that forgot something gives."""
+"""Evaluate common mistakes in the formula with the float64 oracle, to recognise a kernel that makes one of them."""
 
 from __future__ import annotations
 
@@ -11,41 +11,51 @@ import torch
 from mfbench.problems.inputs import Inputs
 from reference import oracle_loss_and_grads
 
-MOST_ELEMENTS = 1 << 22  # ratings, beyond which the near misses would take too long
+MAX_RATINGS = 1 << 22  # largest m * n for which near misses are evaluated; more would take too long
 
 BIASES = {"user_bias": "bu", "item_bias": "bi", "global_bias": "mu"}
 
 
-def flat(result: tuple[object, Sequence[object]]) -> list[np.ndarray]:
-    """Loss and gradients as float64 arrays."""
+def to_arrays(result: tuple[object, Sequence[object]]) -> list[np.ndarray]:
+    """Return loss and gradients as a flat list of float64 arrays."""
     loss, grads = result
     return [np.asarray(value, dtype=np.float64) for value in (loss, *grads)]
 
 
 def penalties(inputs: Inputs) -> list[np.ndarray]:
-    """The regulariser's share of the loss and of every gradient; of the global bias what it would be if it had one."""
+    """Return the regulariser's contribution to the loss and to every gradient.
+
+    The last entry is what the global bias would contribute, although it is not regularised.
+    """
     parameters = [parameter.detach().double().numpy() for parameter in inputs[:5]]
     loss = inputs.reg * sum(float((parameter**2).sum()) for parameter in parameters[:4])
     return [np.asarray(loss), *(2 * inputs.reg * parameter for parameter in parameters)]
 
 
-def wrong(inputs: Inputs) -> dict[str, list[np.ndarray]]:
-    """Loss and gradients of near misses, by what is wrong with them; none where the problem is large."""
-    if inputs.ratings.numel() > MOST_ELEMENTS:
+def near_misses(inputs: Inputs) -> dict[str, list[np.ndarray]]:
+    """Return loss and gradients of near misses by a description of the mistake; empty for a large problem."""
+    if inputs.ratings.numel() > MAX_RATINGS:
         return {}
-    own = penalties(inputs)
+    penalty = penalties(inputs)
     found = {}
     for name, letter in BIASES.items():
         zeroed: dict[str, Any] = {name: torch.zeros_like(getattr(inputs, name))}
-        values, without = flat(oracle_loss_and_grads(*inputs._replace(**zeroed))), penalties(inputs._replace(**zeroed))
-        # only the prediction lacks the bias; the regulariser has it
+        values = to_arrays(oracle_loss_and_grads(*inputs._replace(**zeroed)))
+        zeroed_penalty = penalties(inputs._replace(**zeroed))
+        # the bias is missing from the prediction alone, not from the regulariser
         found[f"lacks {letter} in the prediction"] = [
             value + share - other if place < 5 else value
-            for place, (value, share, other) in enumerate(zip(values, own, without, strict=True))
+            for place, (value, share, other) in enumerate(zip(values, penalty, zeroed_penalty, strict=True))
         ]
     if inputs.mask is not None and bool(torch.isfinite(inputs.ratings).all()):
         everywhere = inputs._replace(mask=torch.ones_like(inputs.mask))
-        found["counts the unobserved places too"] = flat(oracle_loss_and_grads(*everywhere))
+        found["includes the unobserved ratings"] = to_arrays(oracle_loss_and_grads(*everywhere))
         zeros = everywhere._replace(ratings=inputs.ratings.masked_fill(inputs.mask == 0, 0))
-        found["takes unobserved ratings for zeros"] = flat(oracle_loss_and_grads(*zeros))
+        found["treats unobserved ratings as zeros"] = to_arrays(oracle_loss_and_grads(*zeros))
+    if inputs.mask is not None and inputs.weighted:
+        binary, roots = inputs.mask != 0, inputs.mask.double().abs().sqrt()
+        found["treats the weights as a binary mask"] = to_arrays(oracle_loss_and_grads(*inputs._replace(mask=binary)))
+        found["has the weights to the first power, not squared"] = to_arrays(
+            oracle_loss_and_grads(*inputs._replace(mask=roots))
+        )
     return found

@@ -1,1 +1,1 @@
-"""Compiled builds of the kernel read without a GPU: what the machine code holds, and what a model makes of it."""
+"""Compile the GPU kernel without a GPU, read its machine code, and model a bound on its time."""

@@ -1,4 +1,4 @@
-"""The shipped builds of the step: compiled for their target, read, checked and modelled."""
+"""Compile the shipped builds of the step for their targets, and read, check and model them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mfbench.inspect.machine_code import Mix, compare_and_swap, main_loop
 from mfbench.inspect.model import Tile, modelled, resident_blocks
 from mfbench.inspect.traffic import traffic
 
-RANKS = (8, 16, 30, 32, 64, 100, 128, 256)  # every width of the padded factors, full or not
+RANKS = (8, 16, 30, 32, 64, 100, 128, 256)  # every width of the padded factors, some with padding
 PRECISIONS = tuple(ARITHMETIC)
 
 
@@ -31,12 +31,12 @@ class Encoding(NamedTuple):
 
     dtype: torch.dtype
     form: str  # a mask's dtype, or "nan", "code", "bits"
-    bytes: float  # a rating, its mask included
-    odd: bool = False  # rows of no multiple of 16 elements, which cannot be loaded in vectors
+    bytes: float  # per rating, including its mask
+    odd: bool = False  # row length not a multiple of 16, which rules out vector loads
 
     @property
     def vector_bytes(self) -> int:
-        """The least that one load instruction should fetch for a thread."""
+        """Smallest number of bytes that one load instruction should fetch per thread."""
         return self.dtype.itemsize if self.odd else 4 if self.dtype.itemsize == 1 else 8
 
 
@@ -50,8 +50,8 @@ ENCODINGS = {
     "odd-uint8-code": Encoding(torch.uint8, "code", 1, odd=True),
 }
 MODES = ("fast", "deterministic")
-TRAFFIC_SIZE = 16384
-SIZE = 4096  # of the problem that is compiled for: rows of a multiple of 16, several blocks of users a program
+TRAFFIC_SIZE = 16384  # users and items of the modelled traffic
+SIZE = 4096  # users and items of the compiled problem: aligned rows, several blocks of users per program
 
 
 Parameters = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -60,7 +60,7 @@ Ratings = Tensor | EncodedRatings
 
 def specs(targets: Iterable[str], ranks: Iterable[int], precisions: Iterable[str], encodings: Iterable[str],
           modes: Iterable[str]) -> list[Spec]:  # fmt: skip
-    """Every combination."""
+    """Return every combination."""
     return [Spec(*choice) for choice in itertools.product(targets, ranks, precisions, encodings, modes)]
 
 
@@ -70,9 +70,14 @@ def distinct(wanted: list[Spec]) -> list[Spec]:
 
 
 def examine_all(wanted: list[Spec], jobs: int, done: Callable[[], object]) -> Iterator[Build | NotBuilt]:
-    """The builds in the order of `wanted`, compiled by `jobs` processes; `done` is called as each ends.
+    """Yield the builds in the order of `wanted`.
 
-    Ranks of one width have the same kernel: one process takes them, and compiles it once.
+    Ranks of one width have the same kernel, so one process takes them all and compiles it once.
+
+    Args:
+        wanted: the configurations.
+        jobs: processes to compile in.
+        done: called as each build ends.
     """
     if jobs == 1:
         for spec in wanted:
@@ -90,7 +95,7 @@ def examine_all(wanted: list[Spec], jobs: int, done: Callable[[], object]) -> It
                 found[build.spec] = build
                 done()
         yield from (found[spec] for spec in wanted)
-    except BaseException:  # the user has had enough: nobody waits for what is being compiled
+    except BaseException:  # interrupted: do not wait for the compilers
         for process in list((pool._processes or {}).values()):
             process.terminate()
         raise
@@ -103,13 +108,13 @@ def _examine_each(group: list[Spec]) -> list[Build | NotBuilt]:
 
 
 def examine(spec: Spec) -> Build | NotBuilt:
-    """Compile one configuration and look at it."""
+    """Compile and examine one configuration."""
     try:
         parameters, ratings, mask = _arguments(spec, SIZE)
         precision = None if spec.precision == "float64" else spec.precision
         deterministic = spec.mode == "deterministic"
         launches = plan_step(*parameters, ratings, mask, 0.1, precision, deterministic, spec.target).launches
-    except Exception as error:  # whatever a compiler raises is its answer
+    except Exception as error:  # a compiler may raise anything
         shipped = not str(error).startswith("not shipped")
         reason = f"{type(error).__name__}: {error}" if shipped else str(error)
         return NotBuilt(**spec._asdict(), shipped=shipped, reason=reason)
@@ -125,18 +130,18 @@ def examine(spec: Spec) -> Build | NotBuilt:
         sum_bytes=8 if spec.precision == "float64" else 4,
     )  # fmt: skip
     limit = TARGETS[spec.target].shared_bytes
-    faults = list(_faults(spec, launches, assembly, mix, tile, limit))
+    faults = list(faults_of(spec, launches, assembly, mix, tile, limit))
     return Build(
         **spec._asdict(), tile=f"{tile.users}x{tile.items}x{tile.warps}" + (f"/{chunk}" if chunk else ""),
         registers=step.registers, stack_bytes=step.stack_bytes, shared_bytes=step.shared_bytes, shared_limit=limit,
         blocks=resident_blocks(device, step.num_warps, step.registers, step.shared_bytes),
-        mix=mix, bytes_per_rating=tile.bytes_per_rating, traffic=_traffic(spec), modelled=modelled(mix, tile, device),
+        mix=mix, bytes_per_rating=tile.bytes_per_rating, traffic=traffic_of(spec), modelled=modelled(mix, tile, device),
         ok=not faults, reason="; ".join(faults),
     )  # fmt: skip
 
 
 def _arguments(spec: Spec, size: int, device: str = "cpu") -> tuple[Parameters, Ratings, Tensor | None]:
-    """Operands of the step of the right kinds, never written or read: only their layout is compiled in."""
+    """Return operands of the right kinds; they are never read, as only their layout is compiled in."""
     dtype = torch.float64 if spec.precision == "float64" else torch.float32
     encoding = ENCODINGS[spec.encoding]
     n = size - 7 if encoding.odd else size
@@ -155,19 +160,20 @@ def _arguments(spec: Spec, size: int, device: str = "cpu") -> tuple[Parameters, 
     return (factors, factors[:n], bias, bias[:n], bias[0]), ratings, mask
 
 
-def _traffic(spec: Spec) -> float:
+def traffic_of(spec: Spec) -> float:
+    """Return the modelled DRAM bytes of a large step / the bytes of its ratings and mask."""
     parameters, ratings, mask = _arguments(spec, TRAFFIC_SIZE, "meta")
     problem = check_problem(parameters, observations_of(ratings, mask), 0.1)
     return traffic(problem, spec.target, spec.precision, spec.mode == "deterministic")
 
 
 def _arithmetic(precision: str) -> str:
-    """What the products are computed in, as the devices' tables name it."""
+    """Return the arithmetic of the products, as `DEVICE_RATES` names it."""
     return {"tf32x3": "tf32", "bf16x3": "bfloat16"}.get(precision, precision)
 
 
-def _faults(spec: Spec, launches: list[Launch], assembly: str, mix: Mix, tile: Tile, limit: int) -> Iterator[str]:
-    """What is wrong with a build."""
+def faults_of(spec: Spec, launches: list[Launch], assembly: str, mix: Mix, tile: Tile, limit: int) -> Iterator[str]:
+    """Yield the faults of a build."""
     for launch in launches:
         if launch.stack_bytes:
             yield f"{launch.name} spills: {launch.stack_bytes} bytes of stack a thread"
@@ -180,7 +186,7 @@ def _faults(spec: Spec, launches: list[Launch], assembly: str, mix: Mix, tile: T
     encoding = ENCODINGS[spec.encoding]
     narrowest = encoding.vector_bytes
     wide = sum(width * count for width, count in mix.load_once.items() if width >= narrowest)
-    # Chunks of the factors are loaded in loops of their own, else the items' factors beside the ratings.
+    # Chunks of the factors are loaded in inner loops; otherwise the items' factors are loaded beside the ratings.
     factors = 0 if launches[0].constants.get("CHUNK") else tile.items * tile.columns * tile.operand_bytes
     loaded = tile.users * tile.items * encoding.dtype.itemsize + factors
     if wide * tile.warps * DEVICE_RATES[spec.target].warp < loaded:

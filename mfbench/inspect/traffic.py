@@ -1,4 +1,4 @@
-"""Bytes that a whole step moves to and from DRAM, over one read of ratings and mask: modelled from the launch plan."""
+"""Model the DRAM traffic of a whole step from its launch plan."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from kernels.problem import Problem
 
 
 def traffic(problem: Problem, target: str, precision: str, deterministic: bool) -> float:
-    """The ratio for a problem whose tensors may be on the device `meta`.
+    """Return the bytes that a step moves to and from DRAM / the bytes of its ratings and mask.
 
-    Every launch reads or writes each of its buffers once: item factors and their gradients are taken to stay in the
-    cache while users' tiles go by. Packing and zeroing write buffers before, the end reads sums and writes gradients.
+    The model assumes that every launch reads or writes each of its buffers once, so item factors and their gradients
+    stay in the cache. Packing and zeroing write buffers before, and the end reads sums and writes gradients.
+
+    Args:
+        problem: its tensors may be on the device `meta`.
+        target: such as "sm_90".
+        precision: of the products.
+        deterministic: bitwise repeatable.
     """
-    from kernels.gpu.plan import plan_launches  # which needs triton
+    from kernels.gpu.plan import plan_launches  # needs triton
 
     plan = plan_launches(problem, TARGETS[target], precision, deterministic, gradients=True)
     launched = sum(_bytes(value) for call in plan.calls for value in call.arguments.values())

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mfbench.errors import UsageError
-from mfbench.problems.bounds import MARGIN, SECONDS, THREADS
+from mfbench.problems.bounds import SECONDS, THREADS
+from mfbench.stats.margin import checked_margin
 
 DEVICES = ("cpu", "cuda", "all")
 
@@ -54,11 +55,12 @@ class RunOptions:
             message = f"expected one of {', '.join(DEVICES)}, got {self.device!r}"
             raise UsageError(message, code="bad-device", argument="device")
         object.__setattr__(self, "provider", _names(self.provider))
-        for name, bounds in (("threads", THREADS), ("margin", MARGIN), ("budget", SECONDS), ("time_limit", SECONDS)):
+        for name, bounds in (("threads", THREADS), ("budget", SECONDS), ("time_limit", SECONDS)):
             value = getattr(self, name)
             unset = name == "threads" and value is None
             if not unset and not bounds.hold(value):
                 raise UsageError(f"expected {bounds}, got {value!r}", code="bad-number", argument=name)
+        checked_margin(self.margin)
         object.__setattr__(self, "axes", parse_overrides(self.axes))
 
 

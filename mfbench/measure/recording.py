@@ -1,4 +1,4 @@
-"""From what was found to a record."""
+"""Turn what was measured into records."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from mfbench.correctness import gate
+from mfbench.correctness.gate import OutputCheck
 from mfbench.measure import roofline
-from mfbench.measure.rounds import Timing as Rounds
+from mfbench.measure.rounds import CaseTiming
 from mfbench.problems.cases import Case
 from mfbench.results import environment
-from mfbench.results.records import Correctness, Rates, Record, Roofline, Speedup, Status, Timing
+from mfbench.results.codes import Code
+from mfbench.results.records import Correctness, Rates, Record, Roofline, Speedup, Timing
 from mfbench.stats import intervals
 
-REASON_LENGTH = 1000
+MAX_REASON_LENGTH = 1000  # characters
 METHOD = "own process, interleaved rounds in random order, data moved in memory between placements"
 
 
@@ -26,80 +27,103 @@ class Origin(NamedTuple):
     run_id: str
     case: Case
     device: str
-    sources: Mapping[str, str | None] = MappingProxyType({})  # digests of the providers' files, as they were loaded
+    sources: Mapping[str, str | None] = MappingProxyType({})  # digest of each provider's file when it was loaded
 
-    def record(self, provider: str, status: Status, reason: str | None = None, **parts: Any) -> Record:
+    def success(self, provider: str, **parts: Any) -> Record:
+        """Return the record of a provider that passed and was timed."""
+        return self._record(provider, status="ok", **parts)
+
+    def failure(
+        self, provider: str, code: Code, reason: str, correctness: dict[str, Correctness] | None = None
+    ) -> Record:
+        """Return the record of a provider that has no timing, and why."""
+        return self._record(
+            provider, status=code.status, code=code.value, reason=_printable(reason), correctness=correctness
+        )
+
+    def _record(self, provider: str, **fields: Any) -> Record:
         return Record(
             run_id=self.run_id,
             time=datetime.datetime.now(datetime.timezone.utc).isoformat(),
             case=self.case,
             provider=provider,
             device=self.device,
-            status=status,
-            reason=None if reason is None else _printable(reason),
             env=environment.describe(self.device) | {"source": self.sources.get(provider)},
-            **parts,
+            **fields,
         )
 
 
-def correctness(verdicts: dict[str, gate.Correctness]) -> dict[str, Correctness]:
-    """The gate's verdicts as they stand in a record."""
+def correctness(checks: Mapping[str, OutputCheck]) -> dict[str, Correctness]:
+    """Return the gate's checks as a record holds them."""
     return {
         name: Correctness(
-            error=finite(verdict.error),
-            bound=verdict.bound,
-            rms_error=finite(verdict.rms_error),
-            rms_bound=verdict.rms_bound,
-            ok=verdict.ok,
+            error=finite(check.error),
+            bound=check.bound,
+            rms_error=finite(check.rms_error),
+            rms_bound=check.rms_bound,
+            ok=check.ok,
         )
-        for name, verdict in verdicts.items()
+        for name, check in checks.items()
     }
 
 
-def method(rounds: Rounds, provider: str, device: str) -> str:
-    """How the samples came about, in words."""
+def method(gaps: bool, device: str) -> str:
+    """Describe how samples were taken.
+
+    Args:
+        gaps: some may contain gaps between launches.
+        device: "cpu" or "cuda".
+    """
     if device == "cpu":
         return f"perf_counter, {METHOD}"
-    launches = "launch gaps included" if rounds.gaps[provider] else "stream blocked until all was enqueued"
+    launches = "launch gaps included" if gaps else "stream blocked until all was enqueued"
     return f"device events, {launches}, {METHOD}"
 
 
 def timed(
     origin: Origin,
     provider: str,
-    rounds: Rounds,
+    timing: CaseTiming,
     baseline: str | None,
     margin: float,
     family: int,
     ceilings: roofline.Ceilings,
     observed: int,
 ) -> dict[str, Any]:
-    """The parts of a record that come from timing.
+    """Return the fields of a record that come from timing.
 
-    There is a ratio where there is a baseline. The verdict is by an interval of confidence 1 - 0.05 / `family`
-    (Bonferroni; `compare` says why not Holm).
+    Args:
+        origin: of the case.
+        provider: one of those timed.
+        timing: of all providers.
+        baseline: that the speed-up is against; None for no speed-up.
+        margin: of the verdict.
+        family: comparisons in the run; the verdict uses a confidence of 1 - 0.05 / family (Bonferroni; see
+            docs/decisions/0002-bonferroni.md).
+        ceilings: of the machine.
+        observed: number of observed ratings.
     """
-    case = origin.case
-    seconds = rounds.samples[provider]
-    median = intervals.median_interval(seconds)
+    case, own = origin.case, timing.providers[provider]
+    median = intervals.median_interval(own.samples)
     work, floor = roofline.work(case), roofline.floor(case, observed, ceilings)
-    watched = origin.device == "cpu"  # whether other programs were looked for
-    timing = Timing(
-        samples_s=seconds.tolist(),
+    load_known = origin.device == "cpu"
+    cores = timing.background_cores
+    record = Timing(
+        samples_s=own.samples.tolist(),
         median_s=median.estimate,
         ci95_s=(finite(median.low), finite(median.high)),
-        rounds=len(seconds),
-        loops=rounds.loops[provider],
-        method=method(rounds, provider, origin.device),
-        cold_cache=rounds.cold[provider],
-        placements=rounds.placements,
-        throttled=rounds.throttled,
-        disturbed=rounds.disturbed if watched else None,
-        dropped=rounds.dropped,
-        foreign_cores=float(rounds.foreign.mean()) if watched and rounds.foreign.size else None,
+        rounds=len(own.samples),
+        loops=own.loops,
+        method=method(own.gaps, origin.device),
+        cold_cache=own.cold,
+        placements=timing.placements,
+        throttled=timing.throttled,
+        disturbed=timing.disturbed if load_known else None,
+        dropped=timing.dropped,
+        foreign_cores=float(cores.mean()) if load_known and cores.size else None,
     )
-    parts: dict[str, Any] = {
-        "timing": timing,
+    fields: dict[str, Any] = {
+        "timing": record,
         "rates": Rates(
             ratings_per_s=case.m * case.n / median.estimate,
             flops_per_s=work.flops / median.estimate,
@@ -114,26 +138,26 @@ def timed(
         ),
     }
     if baseline is not None:
-        pair = rounds.samples[baseline], seconds
+        pair = timing.providers[baseline].samples, own.samples
         ratio = intervals.ratio_interval(*pair)
-        together = intervals.ratio_interval(*pair, confidence=intervals.family_confidence(family))
-        parts["speedup"] = Speedup(
+        simultaneous = intervals.ratio_interval(*pair, confidence=intervals.family_confidence(family))
+        fields["speedup"] = Speedup(
             baseline=baseline,
             ratio=ratio.estimate,
             ci95=(finite(ratio.low), finite(ratio.high)),
             margin=margin,
-            verdict="same" if provider == baseline else intervals.verdict(together, margin, timing.busy),
+            verdict="same" if provider == baseline else intervals.verdict(simultaneous, margin, record.busy),
             family=family,
         )
-    return parts
+    return fields
 
 
 def _printable(text: str) -> str:
-    """What a provider said, cut short, as text that can be written."""
+    """Return a provider's message as valid UTF-8, truncated."""
     text = text.encode("utf-8", errors="replace").decode()
-    return text if len(text) <= REASON_LENGTH else f"{text[:REASON_LENGTH]}…"
+    return text if len(text) <= MAX_REASON_LENGTH else f"{text[:MAX_REASON_LENGTH]}…"
 
 
 def finite(value: float | None) -> float | None:
-    """JSON has no infinity."""
+    """Replace NaN and infinity by None; JSON has neither."""
     return value if value is not None and math.isfinite(value) else None

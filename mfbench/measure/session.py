@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from mfbench.errors import DataUnavailable, NotComparable, UsageError
-from mfbench.measure.case import Trial
+from mfbench.measure.case import measure_case
 from mfbench.measure.devices import memory
 from mfbench.measure.options import RunOptions
 from mfbench.measure.recording import Origin
@@ -17,6 +17,7 @@ from mfbench.problems.cases import Case, CaseSpec
 from mfbench.problems.inputs import resolve
 from mfbench.providers.revision import Checkout
 from mfbench.results import environment
+from mfbench.results.codes import Code
 from mfbench.results.records import Record
 
 Report = Callable[[CaseSpec, str], None]
@@ -81,7 +82,7 @@ class Session:
         except UsageError as error:
             if self.revision is None or worker.folder is None:
                 raise
-            message = f"this harness cannot load the kernels of {self.revision.revision}: {error}"
+            message = f"this harness cannot load the kernels of {self.revision.revision}: {error.message}"
             raise NotComparable(message, code="revision-load-failed") from None
 
     def _run_case(
@@ -92,24 +93,35 @@ class Session:
         report: Report,
     ) -> list[Record]:
         report(spec, "data")
-        obstacle = None
+        obstacle: tuple[Code, str] | None = None
         try:
             case = resolve(spec)
         except DataUnavailable as error:
-            case, obstacle = spec.without_data(), str(error)
+            case, obstacle = spec.without_data(), (Code.DATA_UNAVAILABLE, str(error))
         if case.mask == "none" and "int" in case.ratings_dtype:
-            obstacle = f"{case.ratings_dtype} ratings have no NaN to mark unobserved places with"
+            reason = f"{case.ratings_dtype} ratings have no NaN to mark unobserved entries with"
+            obstacle = Code.NO_MASK_FOR_INTEGERS, reason
         origin = Origin(self.run_id, case, self.device, sources)
         wanted = [name for name in self.providers if (case, name, self.device) not in self.done]
-        if obstacle or not wanted:
-            return [origin.record(name, "skipped", obstacle) for name in wanted]
+        if obstacle:
+            return [origin.failure(name, *obstacle) for name in wanted]
+        if not wanted:
+            return []
         taking_part = list(dict.fromkeys([self.baseline, *wanted]))  # ratios need the baseline, even if it is done
-        trial = Trial(origin, {name: workers[name] for name in taking_part}, lambda what: report(spec, what))
         try:
             with memory.limited_to_free_memory():
-                records = trial.run(self.baseline, self.options.margin, self.options.budget, self.family)
+                records = measure_case(
+                    origin,
+                    {name: workers[name] for name in taking_part},
+                    baseline=self.baseline,
+                    margin=self.options.margin,
+                    budget_s=self.options.budget,
+                    family=self.family,
+                    progress=lambda activity: report(spec, activity),
+                )
         except (MemoryError, RuntimeError) as error:
             if not memory.exhausted(error):
                 raise
-            return [origin.record(name, "oom", f"the oracle does not fit into memory: {error}") for name in wanted]
+            reason = f"the oracle does not fit into memory: {error}"
+            return [origin.failure(name, Code.ORACLE_OOM, reason) for name in wanted]
         return [records[name] for name in wanted]

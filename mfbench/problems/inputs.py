@@ -30,8 +30,13 @@ class Inputs(NamedTuple):
     item_bias: Tensor  # (n, 1)
     global_bias: Tensor  # (1,)
     ratings: Tensor  # (m, n)
-    mask: Tensor | None  # (m, n)
+    mask: Tensor | None  # (m, n), weights if it is a float one
     reg: float = 0.1
+
+    @property
+    def weighted(self) -> bool:
+        """The mask holds weights, by which errors are multiplied."""
+        return self.mask is not None and self.mask.is_floating_point()
 
     @property
     def observed(self) -> int:

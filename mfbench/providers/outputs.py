@@ -1,4 +1,4 @@
-"""Convert a provider's outputs to tensors, and find faults in their form."""
+"""Unpack and check the form of what a provider returned."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mfbench.problems.inputs import Inputs
+from mfbench.problems.inputs import Fingerprints, Inputs, fingerprints
+from mfbench.results.codes import Code, Finding
 
-NAMES = ("loss", *Inputs._fields[:5])
+OUTPUTS = ("loss", *Inputs._fields[:5])  # a gradient is called by its parameter's name
 
 
 class WrongOutputs(ValueError):
@@ -18,27 +19,25 @@ class WrongOutputs(ValueError):
 
 
 def tensors(outputs: Any) -> list[Tensor]:
-    """Return loss and gradients in parameter order.
+    """Return loss and gradients as a flat list, in parameter order.
 
     Raises:
         WrongOutputs: the outputs are not a pair of a loss and five gradients, each a real tensor, array or number.
     """
-    if not _holds_values(outputs) or len(outputs) != 2:
+    if not _is_plain_sequence(outputs) or len(outputs) != 2:
         many = f" of {len(outputs)} values" if isinstance(outputs, tuple | list) else ""
         raise WrongOutputs(f"expected a pair, (loss, (five gradients)), got a {type(outputs).__name__}{many}")
     loss, grads = outputs
-    if not _holds_values(grads):
+    if not _is_plain_sequence(grads):
         raise WrongOutputs(f"expected the gradients in a tuple or list, got a {type(grads).__name__}")
     try:
         values = [torch.as_tensor(value) for value in (loss, *grads)]
     except (TypeError, ValueError, RuntimeError) as error:
-        raise WrongOutputs(
-            f"expected a pair, (loss, (five gradients)), got something other than tensors: {error}"
-        ) from None
-    if len(values) != len(NAMES):
+        raise WrongOutputs(f"expected tensors in (loss, (five gradients)): {error}") from None
+    if len(values) != len(OUTPUTS):
         raise WrongOutputs(f"expected a loss and five gradients, got a loss and {len(values) - 1}")
-    for name, value in zip(NAMES, values, strict=True):
-        if type(value) not in (Tensor, torch.nn.Parameter):  # a subclass may compute its values later
+    for name, value in zip(OUTPUTS, values, strict=True):
+        if type(value) not in (Tensor, torch.nn.Parameter):  # a subclass may compute lazily
             raise WrongOutputs(f"{name}: expected a plain tensor, got {type(value).__name__}")
         if value.dtype.is_complex or value.layout != torch.strided or value.device.type == "meta":
             raise WrongOutputs(
@@ -47,17 +46,27 @@ def tensors(outputs: Any) -> list[Tensor]:
     return values
 
 
-def _holds_values(outputs: Any) -> bool:
-    """Return whether this is a tuple or list, perhaps a named one, that does not compute its values on access."""
+def _is_plain_sequence(outputs: Any) -> bool:
+    """Return whether this is a tuple, named tuple or list whose iteration computes nothing."""
     return isinstance(outputs, tuple | list) and type(outputs).__iter__ in (tuple.__iter__, list.__iter__)
 
 
-def flaws(values: Sequence[Tensor], inputs: Inputs) -> list[str]:
-    """Describe the gradients that lack their parameter's shape or dtype."""
-    wrong = []
-    for name, value, parameter in zip(NAMES[1:], values[1:], inputs[:5], strict=True):
+def flaws(values: Sequence[Tensor], inputs: Inputs) -> list[Finding]:
+    """Return a finding for each gradient that lacks its parameter's shape or dtype."""
+    found = []
+    for name, value, parameter in zip(OUTPUTS[1:], values[1:], inputs[:5], strict=True):
         if value.shape != parameter.shape:
-            wrong.append(f"{name} has shape {tuple(value.shape)}, expected {tuple(parameter.shape)}")
+            message = f"{name} has shape {tuple(value.shape)}, expected {tuple(parameter.shape)}"
+            found.append(Finding(Code.BAD_SHAPE, message, name))
         elif value.dtype != parameter.dtype:
-            wrong.append(f"{name} is {str(value.dtype)[6:]}, expected {str(parameter.dtype)[6:]}")
-    return wrong
+            message = f"{name} is {str(value.dtype)[6:]}, expected {str(parameter.dtype)[6:]}"
+            found.append(Finding(Code.BAD_DTYPE, message, name))
+    return found
+
+
+def changed_inputs(inputs: Inputs, before: Fingerprints) -> list[Finding]:
+    """Return a finding for each input whose bits differ from the fingerprints taken before the call."""
+    after = fingerprints(inputs)
+    return [
+        Finding(Code.CHANGED_INPUT, f"changed its input {name}") for name, bits in before.items() if after[name] != bits
+    ]

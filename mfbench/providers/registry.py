@@ -101,7 +101,7 @@ def _function_from_file(name: str) -> Callable[..., Outputs]:
         spec.loader.exec_module(module)
     except Exception as error:
         message = f"{path} cannot be imported: {reason(error)}"
-        raise UsageError(message, code="provider-import-failed", argument="provider") from error
+        raise UsageError(message, code="provider-load-failed", argument="provider") from error
     if not callable(getattr(module, function, None)):
         functions = [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]
         message = f"{path} has no function {function!r}{nearest(function, functions)}"
@@ -115,7 +115,7 @@ def _prepare_encoded(inputs: Inputs) -> Step:
 
 
 def _prepare_autograd(inputs: Inputs, compiled: bool = False) -> Step:
-    ratings, mask = notebook_operands(inputs.ratings, inputs.mask)
+    ratings, mask = notebook_operands(inputs.ratings, inputs.mask, inputs.user_factors.dtype)
     parameters = [parameter.detach().requires_grad_() for parameter in inputs[:5]]
     p, q, bu, bi, u = parameters
     loss_function = torch.compile(notebook_loss, dynamic=False) if compiled else notebook_loss
@@ -133,13 +133,18 @@ def _prepare_closed_form(inputs: Inputs) -> Step:
     bu, bi = user_bias.view(-1, 1), item_bias.view(-1, 1)
     missing = torch.isnan(R) if mask is None else mask == 0
     ratings = R.to(P.dtype)
+    weighted = mask is not None and inputs.weighted and not torch.equal(mask, ~missing)
+    weights = mask.to(P.dtype) if mask is not None and weighted else None
 
     def step() -> Outputs:
         E = torch.addmm(bi.T + mu, P, Q.T).add_(bu).sub_(ratings).masked_fill_(missing, 0)
-        rows, columns = E.sum(dim=1, keepdim=True), E.sum(dim=0).unsqueeze(1)
+        if weights is not None:
+            E *= weights
+        G = E if weights is None else E * weights
+        rows, columns = G.sum(dim=1, keepdim=True), G.sum(dim=0).unsqueeze(1)
         grads: tuple[Tensor, ...] = (
-            2 * torch.addmm(reg * P, E, Q),
-            2 * torch.addmm(reg * Q, E.T, P),
+            2 * torch.addmm(reg * P, G, Q),
+            2 * torch.addmm(reg * Q, G.T, P),
             2 * (rows + reg * bu).view_as(user_bias),
             2 * (columns + reg * bi).view_as(item_bias),
             2 * rows.sum().view_as(mu),

@@ -1,4 +1,4 @@
-"""The answer in a sentence: what is how much faster than what, on which machine, how sure, and whether all is right."""
+"""The headline: what is how much faster than what, on which machine, how certain, and whether it is correct."""
 
 from __future__ import annotations
 
@@ -7,66 +7,66 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from mfbench.report.evidence import Entry, Evidence
-from mfbench.report.labels import device_and_case, printable, short
-from mfbench.results.comparison import Comparison
+from mfbench.report.evidence import Evidence, RunResult
+from mfbench.report.labels import full_name, printable, short
+from mfbench.results.comparison import OUTCOMES, Comparison
 from mfbench.stats import intervals
 
 VERDICTS = ("faster", "same", "inconclusive", "slower")
 
 
 class Pooled(NamedTuple):
-    """A provider's speed-up over a baseline in all cases that have one."""
+    """The speed-up of a provider over a baseline, pooled over cases."""
 
     provider: str
     baseline: str
-    entries: Sequence[Entry]
-    ratio: intervals.Interval  # geometric mean of those that have an interval, if any
-    bounded: int  # how many these are
-    verdict: intervals.Verdict  # of the geometric mean
-    verdicts: Counter[str]
+    results: Sequence[RunResult]
+    ratio: intervals.Interval  # geometric mean of the ratios that have an interval, if any
+    bounded: int  # number of those
+    verdict: intervals.Verdict  # on the geometric mean
+    verdicts: Counter[str]  # of the cases
 
 
-def pooled(entries: Sequence[Entry]) -> list[Pooled]:
-    """Every pair of provider and baseline, the one with the most cases first."""
-    groups: dict[tuple[str, str], list[Entry]] = {}
-    for entry in entries:
-        record = entry.record
+def pooled(results: Sequence[RunResult]) -> list[Pooled]:
+    """Pool each pair of provider and baseline; the pair with the most cases comes first."""
+    groups: dict[tuple[str, str], list[RunResult]] = {}
+    for result in results:
+        record = result.record
         if record and record.speedup and record.speedup.baseline != record.provider:
-            groups.setdefault((record.provider, record.speedup.baseline), []).append(entry)
+            groups.setdefault((record.provider, record.speedup.baseline), []).append(result)
     found = [_pool(*names, group) for names, group in groups.items()]
-    return sorted(found, key=lambda pool: -len(pool.entries))
+    return sorted(found, key=lambda pool: -len(pool.results))
 
 
-def _pool(provider: str, baseline: str, entries: Sequence[Entry]) -> Pooled:
-    """Half widths are averaged as if the errors of all cases were one: cases share the machine, and may share those."""
-    speedups = [entry.record.speedup for entry in entries if entry.record and entry.record.speedup]
+def _pool(provider: str, baseline: str, results: Sequence[RunResult]) -> Pooled:
+    """Average the half widths as if the errors of all cases were fully correlated: cases share the machine."""
+    speedups = [result.record.speedup for result in results if result.record and result.record.speedup]
     bounded = [(s.ratio, *s.ci95) for s in speedups if all(s.ci95)]
     centre, low, high = (
         sum(map(math.log, column)) / len(bounded) for column in zip(*bounded, strict=True)
     ) if bounded else (sum(math.log(s.ratio) for s in speedups) / len(speedups), -math.inf, math.inf)  # fmt: skip
     ratio = intervals.Interval(*map(math.exp, (centre, low, high)))
-    busy = any(entry.measurement.busy for entry in entries)
+    busy = any(result.measurement.busy for result in results)
     verdict = intervals.verdict(ratio, max(s.margin for s in speedups), busy)
-    return Pooled(provider, baseline, entries, ratio, len(bounded), verdict, Counter(s.verdict for s in speedups))
+    return Pooled(provider, baseline, results, ratio, len(bounded), verdict, Counter(s.verdict for s in speedups))
 
 
 def sentence(evidence: Evidence) -> str:
-    """The page's first sentence."""
-    latest = [entry for entry in evidence.latest() if entry.measurement.status != "skipped"]
+    """Return the first sentence of the page."""
+    latest = [result for result in evidence.latest() if result.measurement.status != "skipped"]
     if not latest:
         return _without_times(evidence)
     pools = pooled(latest)
     if not pools:
         return _without_speedups(latest)
     first = pools[0]
-    where = f"on {machine([e.measurement.env for e in first.entries])}"
+    where = f"on {machine([r.measurement.env for r in first.results])}"
     link = "; " if _failed(latest) else ", and "
     return f"{claim(first)} {where}{link}{correctness(latest)}."
 
 
 def claim(pool: Pooled) -> str:
-    """How a provider compares with its baseline, and how sure that is."""
+    """Return how a provider compares with its baseline, and how certain that is."""
     provider, baseline = printable(short(pool.provider)), printable(short(pool.baseline))
     if pool.verdict == "faster":
         what = f"{provider} is {pool.ratio.estimate:.3g} times as fast as {baseline}"
@@ -76,16 +76,15 @@ def claim(pool: Pooled) -> str:
         what = f"{provider} is as fast as {baseline}"
     else:
         what = f"Undecided: {provider} against {baseline}"
-    return f"{what} ({_how_sure(pool)})"
+    return f"{what} ({_certainty(pool)})"
 
 
-def _how_sure(pool: Pooled) -> str:
-    count = len(pool.entries)
+def _certainty(pool: Pooled) -> str:
+    count = len(pool.results)
     estimate, low, high = pool.ratio
     bounds = f"95 % interval {low:.3g} to {high:.3g}" if math.isfinite(high) else "too few rounds for an interval"
     if count == 1:
-        measurement = pool.entries[0].measurement
-        return f"ratio {estimate:.3g}, {bounds}; one case: {device_and_case(measurement.case, measurement.device)}"
+        return f"ratio {estimate:.3g}, {bounds}; one case: {full_name(*pool.results[0].place)}"
     verdicts = ", ".join(f"{pool.verdicts[v]} {v}" for v in VERDICTS if pool.verdicts[v])
     cases = (
         f"{count} cases" if pool.bounded in (0, count) else f"the {pool.bounded} of {count} cases that have an interval"
@@ -93,21 +92,21 @@ def _how_sure(pool: Pooled) -> str:
     return f"geometric mean {estimate:.3g} of {cases}, {bounds}; {verdicts}"
 
 
-def correctness(entries: Sequence[Entry]) -> str:
-    """How many results passed the gate."""
-    gated = [entry for entry in entries if entry.record]
+def correctness(results: Sequence[RunResult]) -> str:
+    """Return how many results passed the gate."""
+    gated = [result for result in results if result.record]
     failed = _failed(gated)
     if not failed:
         return f"all {len(gated)} results lie within the bounds of the correctness gate" if len(gated) > 1 else (
             "the result lies within the bounds of the correctness gate"
         )  # fmt: skip
-    counts = Counter(entry.measurement.status for entry in failed)
+    counts = Counter(result.measurement.status for result in failed)
     which = ", ".join(f"{count} {status}" for status, count in counts.most_common())
     return f"{len(failed)} of {len(gated)} results failed ({which})"
 
 
 def machine(environments: Sequence[Any]) -> str:
-    """The machines of environments, the last one first."""
+    """Return the machines of the environments, the newest first."""
     found = list(dict.fromkeys(printable(_machine(env)) for env in reversed(environments)))
     return found[0] if len(found) == 1 else f"{found[0]} and {len(found) - 1} other machines or settings"
 
@@ -118,17 +117,19 @@ def _machine(env: Any) -> str:
     return f"{name}, {threads} thread{'s' if threads != 1 else ''}" if threads and not env.get("gpu") else name
 
 
-def comparison_sentence(comparison: Comparison, base: str, new: str) -> str:
-    """What came out of a comparison."""
+def comparison_sentence(comparison: Comparison) -> str:
+    """Return the number of cases with each outcome."""
+    base, new = printable(comparison.base), printable(comparison.new)
     counts = Counter(pair.outcome for pair in comparison.pairs)
     if not counts:
-        return f"{printable(new)} and {printable(base)} have no case in common."
-    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
-    return f"{printable(new)} against {printable(base)}, {len(comparison.pairs)} in common: {outcomes}."
+        return f"{new} and {base} have no case in common."
+    outcomes = ", ".join(f"{count} {OUTCOMES[outcome]}" for outcome, count in counts.most_common())
+    lost = f"; {len(comparison.missing)} missing from {new}" if comparison.missing else ""
+    return f"{new} against {base}, {len(comparison.pairs)} in common: {outcomes}{lost}."
 
 
-def _failed(entries: Sequence[Entry]) -> list[Entry]:
-    return [entry for entry in entries if entry.measurement.status not in ("ok", "skipped")]
+def _failed(results: Sequence[RunResult]) -> list[RunResult]:
+    return [result for result in results if result.measurement.status not in ("ok", "skipped")]
 
 
 def _without_times(evidence: Evidence) -> str:
@@ -139,12 +140,13 @@ def _without_times(evidence: Evidence) -> str:
     return f"Nothing was timed: these are the modelled resources of {len(evidence.builds)} compiled builds, {verdict}."
 
 
-def _without_speedups(latest: Sequence[Entry]) -> str:
-    where = machine([entry.measurement.env for entry in latest])
-    if not any(entry.record for entry in latest):
+def _without_speedups(latest: Sequence[RunResult]) -> str:
+    where = machine([result.measurement.env for result in latest])
+    if not any(result.record for result in latest):
+        tools = " and ".join(sorted({result.measurement.tool for result in latest}))
         return (
-            f"{len(latest)} benchmarks of pytest-benchmark on {where}: it checks no results and runs one test after "
+            f"{len(latest)} benchmarks of {tools} on {where}, without a check of correctness and measured one after "
             "another, so nothing here says that one is faster than another."
         )
-    timed = sum(entry.measurement.status == "ok" for entry in latest)
+    timed = sum(result.measurement.status == "ok" for result in latest)
     return f"No speed-up was measured on {where}: {timed} of {len(latest)} results were timed; {correctness(latest)}."

@@ -1,4 +1,4 @@
-"""Figures of newest results on two logarithmic axes: time over size, and the roofline."""
+"""Figures on two logarithmic axes: time over size, and the roofline."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from mfbench.report.labels import provider_label, seconds
 from mfbench.report.style import MOST_MARKS, Numbers, Palette, Plot, apart, figure, legend, marker, plain_log
 from mfbench.results.records import Record
 
-LEAST_SIZES = 3  # for an exponent
+FEWEST_SIZES = 3  # for an exponent
 
 
 def scaling(records: Sequence[Record], numbers: Numbers) -> Plot:
+    """Plot the median time over the number of ratings, for the longest series of otherwise identical cases."""
     series: dict[Any, list[Record]] = {}
     for record in (r for r in records if r.timing and r.roofline and r.case.m * r.case.n):
         alike = record.case.model_copy(update={"m": 0, "n": 0})
         series.setdefault((alike, record.device), []).append(record)
     taken = max(series.values(), key=lambda group: len({_ratings(r) for r in group}), default=[])
     title = "Time over size"
-    if len({_ratings(r) for r in taken}) < LEAST_SIZES:
-        reason = f"Needs {LEAST_SIZES} timed cases that differ in nothing but their size."
+    if len({_ratings(r) for r in taken}) < FEWEST_SIZES:
+        reason = f"Needs {FEWEST_SIZES} timed cases that differ only in size."
         return Plot("time-over-size", title, reason, None)
     case = taken[0].case
     caption = (
         f"Median time of a step over m·n, rank {case.rank}, {case.ratings_dtype}, with the exponent of a power law "
-        "fitted to each provider's medians, ± its standard error. Floor: what the products take at the measured "
-        "rate of multiply-adds, or the bytes at the measured bandwidth, whichever is longer."
+        "fitted to each provider's medians, ± its standard error. Floor: the time of the products at the measured "
+        "rate of multiply-adds, or of the bytes at the measured bandwidth, whichever is longer."
     )
     return Plot("time-over-size", title, caption, functools.partial(_draw_scaling, taken, numbers))
 
@@ -42,7 +43,7 @@ def _ratings(record: Record) -> int:
 
 
 def exponent(sizes: Sequence[float], medians: Sequence[float]) -> tuple[float, float]:
-    """Slope of log time over log size by least squares, and its standard error."""
+    """Return the slope of log time over log size by least squares, and its standard error."""
     x, y = np.log(sizes), np.log(medians)
     design = x - x.mean()
     slope = float(design @ y / (design @ design))
@@ -56,7 +57,7 @@ def _draw_scaling(taken: Sequence[Record], numbers: Numbers, palette: Palette) -
         points = sorted((_ratings(r), r.timing.median_s) for r in taken if r.provider == provider and r.timing)
         number = numbers[provider]
         label = provider_label(provider)
-        if len({x for x, _ in points}) >= LEAST_SIZES:
+        if len({x for x, _ in points}) >= FEWEST_SIZES:
             slope, error = exponent(*zip(*points, strict=True))
             label += f": exponent {slope:.2f} ± {error:.2f}"
         axes.plot(*zip(*points, strict=True), color=palette.of(number), linewidth=1.4, label=label,
@@ -75,7 +76,7 @@ def _draw_scaling(taken: Sequence[Record], numbers: Numbers, palette: Palette) -
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("ratings m·n (log scale)")
-    axes.set_ylabel("seconds a step (log scale)")
+    axes.set_ylabel("seconds per step (log scale)")
     _legend_in_columns(made, axes, palette)
     return made
 
@@ -94,14 +95,15 @@ def _count(value: float) -> str:
 
 
 def roofline(records: Sequence[Record], numbers: Numbers) -> Plot:
+    """Plot the rate of arithmetic over its intensity, below the ceilings that were measured."""
     taken = [r for r in records if r.roofline and r.rates and r.rates.flops_per_s > 0]
     title = "Roofline"
     if not taken:
         return Plot("roofline", title, "No record has rates and ceilings.", None)
     caption = (
-        "Arithmetic of a step over its least traffic (ratings, mask and parameters once), against ceilings measured in "
-        "the same run: the rate of float32 multiply-adds (of a square product where that is all there is), and the "
-        "bandwidth of working sets as large as the cases' (the band spans them: small ones lie in a cache)."
+        "Arithmetic of a step over its minimum traffic (ratings, mask and parameters once), below ceilings measured in "
+        "the same run: the rate of float32 multiply-adds (of a square product where only that was measured), and the "
+        "bandwidth of working sets of the cases' sizes (the band spans them, since small ones fit into a cache)."
     )
     return Plot("roofline", title, caption, functools.partial(_draw_roofline, taken, numbers))
 
@@ -125,7 +127,7 @@ def _draw_roofline(taken: Any, numbers: Numbers, palette: Palette) -> Figure:
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
         plain_log(axis, "{:g}")
-    axes.set_xlabel("FLOP a byte (log scale)")
+    axes.set_xlabel("FLOP per byte (log scale)")
     axes.set_ylabel("GFLOP/s (log scale)")
     legend(made, axes, palette)
     return made

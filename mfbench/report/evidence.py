@@ -1,8 +1,7 @@
-"""What files hold: runs of measurements, resources of compiled builds, and notes of what was left out."""
+"""The contents of files: runs of measurements, resources of compiled builds, and notes on what was left out."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -11,37 +10,51 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from mfbench.errors import NotComparable
 from mfbench.inspect import document
 from mfbench.problems.cases import Case
-from mfbench.results import pytest_benchmark, records
+from mfbench.report.labels import Place
+from mfbench.results import foreign, records
 from mfbench.results.comparison import Measurement, measurement
+from mfbench.results.foreign.registry import json_object
 from mfbench.results.records import Record
 
-LISTED = 5  # notes of one file that are told one by one
+MOST_NOTES = 5  # of one kind for each file
 
-Key = tuple[Case | str, str, str]
+Key = tuple[Case | str, str, str]  # case, provider, device
 
 
-class Entry(NamedTuple):
-    """A measurement; `record` is None where another tool took it."""
+class RunResult(NamedTuple):
+    """A measurement and the run that it belongs to."""
 
     measurement: Measurement
-    record: Record | None
+    record: Record | None  # None: measured by another tool
     run: str
     time: str  # ISO 8601
 
     @property
     def key(self) -> Key:
+        """What identifies the measurement within its run."""
         return self.measurement.key
+
+    @property
+    def place(self) -> Place:
+        """Its case and device."""
+        return Place(self.measurement.case, self.measurement.device)
 
 
 class Run(NamedTuple):
-    """What was measured together, and in which file it stands."""
+    """Measurements that were taken together, and the file that holds them."""
 
     source: str
     name: str
-    entries: list[Entry]
+    results: list[RunResult]
+
+
+class Side(NamedTuple):
+    """One side of a comparison."""
+
+    name: str
+    results: list[RunResult]
 
 
 class Evidence(NamedTuple):
@@ -52,55 +65,57 @@ class Evidence(NamedTuple):
     notes: Sequence[str]
 
     @property
-    def entries(self) -> list[Entry]:
-        return [entry for run in self.runs for entry in run.entries]
+    def results(self) -> list[RunResult]:
+        """All measurements in the order of the files."""
+        return [result for run in self.runs for result in run.results]
 
-    def latest(self) -> list[Entry]:
-        """The last entry of every key; a skipped one only where there is no other. A case's entries stand together."""
-        found: dict[Key, Entry] = {}
-        for entry in self.entries:
-            if entry.measurement.status != "skipped" or entry.key not in found:
-                found[entry.key] = entry
-        by_case: dict[Any, list[Entry]] = {}
-        for entry in found.values():
-            by_case.setdefault((entry.measurement.case, entry.measurement.device), []).append(entry)
-        return [entry for together in by_case.values() for entry in together]
+    def latest(self) -> list[RunResult]:
+        """Return the newest result of each key, grouped by case; a skipped one only if there is no other."""
+        found: dict[Key, RunResult] = {}
+        for result in self.results:
+            if result.measurement.status != "skipped" or result.key not in found:
+                found[result.key] = result
+        by_place: dict[Place, list[RunResult]] = {}
+        for result in found.values():
+            by_place.setdefault(result.place, []).append(result)
+        return [result for together in by_place.values() for result in together]
 
-    def histories(self) -> dict[Key, list[Entry]]:
-        """All entries of every key, by time; what was skipped left out."""
-        found: dict[Key, list[Entry]] = {}
-        for entry in self.entries:
-            if entry.measurement.status != "skipped":
-                found.setdefault(entry.key, []).append(entry)
-        return {key: sorted(entries, key=lambda entry: entry.time) for key, entries in found.items()}
+    def by_key(self) -> dict[Key, list[RunResult]]:
+        """Return all results of each key ordered by time, without skipped ones."""
+        found: dict[Key, list[RunResult]] = {}
+        for result in self.results:
+            if result.measurement.status != "skipped":
+                found.setdefault(result.key, []).append(result)
+        return {key: sorted(results, key=lambda result: result.time) for key, results in found.items()}
 
-    def sides(self) -> tuple[tuple[str, list[Entry]], tuple[str, list[Entry]]] | None:
-        """Base and new side of a comparison, each with its name: first and last file, else the last run in one file
-        and all that came before it; None where there is nothing to compare."""
+    def sides(self) -> tuple[Side, Side] | None:
+        """Return the base and the new side of a comparison; None if there is nothing to compare.
+
+        They are the first and the last of several files, or the last run in one file and all runs before it.
+        """
         sources = list(dict.fromkeys(run.source for run in self.runs))
         if len(sources) > 1:
-            first, last = (
-                [e for run in self.runs if run.source == s for e in run.entries] for s in (sources[0], sources[-1])
-            )
-            return (sources[0], first), (sources[-1], last)
+            first, last = (Side(s, [r for run in self.runs if run.source == s for r in run.results])
+                           for s in (sources[0], sources[-1]))  # fmt: skip
+            return first, last
         if len(self.runs) < 2:
             return None
-        earlier = [entry for run in self.runs[:-1] for entry in run.entries]
-        name = self.runs[0].name if len(self.runs) == 2 else f"the {len(self.runs) - 1} runs before it"
-        return (name, earlier), (self.runs[-1].name, self.runs[-1].entries)
+        *earlier, newest = self.runs
+        name = earlier[0].name if len(earlier) == 1 else f"the {len(earlier)} runs before it"
+        return Side(name, [r for run in earlier for r in run.results]), Side(newest.name, newest.results)
 
 
 def of_records(found: Sequence[Record], source: str = "") -> list[Run]:
-    """The runs of records, in the order in which they began."""
-    runs: dict[str, list[Entry]] = {}
+    """Group records into runs, ordered by their first record."""
+    runs: dict[str, list[RunResult]] = {}
     for record in found:
-        entry = Entry(measurement(record), _sound(record), record.run_id, record.time)
-        runs.setdefault(record.run_id, []).append(entry)
-    return [Run(source, name, entries) for name, entries in runs.items()]
+        result = RunResult(measurement(record), _plausible(record), record.run_id, record.time)
+        runs.setdefault(record.run_id, []).append(result)
+    return [Run(source, name, results) for name, results in runs.items()]
 
 
-def _sound(record: Record) -> Record:
-    """The record without parts that no measurement can have given: a logarithm of theirs has no place on an axis."""
+def _plausible(record: Record) -> Record:
+    """Return the record without parts whose numbers no measurement can yield and no logarithmic axis can show."""
     numbers = {
         "speedup": [record.speedup.ratio, *record.speedup.ci95] if record.speedup else [],
         "rates": list(record.rates.model_dump().values()) if record.rates else [],
@@ -117,10 +132,10 @@ def _sound(record: Record) -> Record:
 
 
 def load(paths: Iterable[Path]) -> Evidence:
-    """Read files of records, of pytest-benchmark's JSON and of `mfbench inspect --json`, in the order given.
+    """Read files of records, of other tools' results and of `mfbench inspect --json`, in the order given.
 
     Raises:
-        UsageError: a file cannot be read. What is in it never raises: it is left out with a note.
+        UsageError: a file cannot be read. Contents never raise; what is unusable is left out with a note.
     """
     parts = [_load(path) for path in paths]
     return Evidence(
@@ -131,42 +146,34 @@ def load(paths: Iterable[Path]) -> Evidence:
 
 
 def _load(path: Path) -> Evidence:
-    found = records.content(path)
-    try:
-        content = json.loads(found)
-    except (ValueError, RecursionError):
-        content = None
-    if isinstance(content, dict) and content.get("schema") == document.SCHEMA:
-        return _builds(path, content)
-    if isinstance(content, dict) and "benchmarks" in content:
-        return _foreign(path, content)
-    return _usable(path, *_records(path, found))
+    content = records.content(path)
+    found = json_object(content)
+    if found and found.get("schema") == document.SCHEMA:
+        return _builds(path, found)
+    results = foreign.parse(path, content)
+    if results is None:
+        return _usable(path, *_records(path, content))
+    run = Run(str(path), path.name, [RunResult(m, None, path.name, results.time) for m in results.measurements])
+    return _usable(path, [run], _shortened(path, results.notes))
 
 
 def _records(path: Path, content: bytes) -> tuple[list[Run], list[str]]:
     found, notes = records.parse(path, content)
     others = records.other_schemas(content)
-    told = {f"{path}: line {number} is" for number in others}
-    notes = [note for note in notes if not any(note.startswith(beginning) for beginning in told)]
-    if len(notes) > LISTED:
-        notes = [*notes[:LISTED], f"{path}: {len(notes) - LISTED} more lines are no records and were left out"]
+    of_others = tuple(f"{path}: line {number} is" for number in others)
+    notes = _shortened(path, [note for note in notes if not note.startswith(of_others)] if others else notes)
     for schema, numbers in groupby(sorted(others, key=lambda number: str(others[number])), key=others.__getitem__):
         lines = list(numbers)
         notes.append(
             f"{path}: {_counted(len(lines), 'record')} of schema {schema!r} left out (the first is line {lines[0]}): "
             f"this mfbench reads schema {records.SCHEMA}"
         )
-    found = [record for record in found if record.schema_ == records.SCHEMA]
-    return of_records(found, str(path)), notes
+    return of_records([record for record in found if record.schema_ == records.SCHEMA], str(path)), notes
 
 
-def _foreign(path: Path, content: Any) -> Evidence:
-    try:
-        found = pytest_benchmark.measurements(path, content)
-    except NotComparable as error:
-        return Evidence([], [], [f"{error}; the file was left out"])
-    time = str(content.get("datetime") or "")
-    return _usable(path, [Run(str(path), path.name, [Entry(m, None, path.name, time) for m in found])], [])
+def _shortened(path: Path, notes: Sequence[str]) -> list[str]:
+    more = len(notes) - MOST_NOTES
+    return [*notes[:MOST_NOTES], *([f"{path}: {more} more were left out"] if more > 0 else [])]
 
 
 def _builds(path: Path, content: dict[str, Any]) -> Evidence:
@@ -186,11 +193,11 @@ def _builds(path: Path, content: dict[str, Any]) -> Evidence:
 
 
 def _usable(path: Path, runs: list[Run], notes: list[str]) -> Evidence:
-    kept = [run._replace(entries=[entry for entry in run.entries if entry.measurement.usable]) for run in runs]
-    count = sum(len(run.entries) for run in runs) - sum(len(run.entries) for run in kept)
+    kept = [run._replace(results=[result for result in run.results if result.measurement.usable]) for run in runs]
+    count = sum(len(run.results) for run in runs) - sum(len(run.results) for run in kept)
     if count:
-        notes = [*notes, f"{path}: {_counted(count, 'record')} left out, 'ok' but without positive times"]
-    kept = [run for run in kept if run.entries]
+        notes = [*notes, f"{path}: {_counted(count, 'record')} left out: status 'ok' without positive times"]
+    kept = [run for run in kept if run.results]
     if not kept:
         notes = [*notes, f"{path}: nothing in it can be shown"]
     return Evidence(kept, [], notes)

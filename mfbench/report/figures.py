@@ -1,4 +1,4 @@
-"""The figures of a report's newest results; here those with a row a case or an output."""
+"""Figures of the newest results; those with one row for each case or output are drawn here."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from mfbench.report import curves, forest
-from mfbench.report.evidence import Entry
-from mfbench.report.labels import case_labels, cut, printable, provider_label, size
+from mfbench.report.evidence import RunResult
+from mfbench.report.labels import Place, case_labels, cut, printable, provider_label, size
 from mfbench.report.style import FRAME, ROW, Numbers, Palette, Plot, apart, figure, legend, marker, rows_axis
 from mfbench.results.records import Correctness, Record
 
-LEAST_ERROR = 1e-4  # of the bound, where the axis of errors begins
+LEAST_ERROR = 1e-4  # left end of the axis of errors, relative to the bound
 
 
-def plots(entries: Sequence[Entry]) -> list[Plot]:
-    """Of the newest entry of every key: speed-ups, time over size, roofline, errors, memory."""
-    records = [entry.record for entry in entries if entry.record]
+def plots(results: Sequence[RunResult]) -> list[Plot]:
+    """Return the figures of the newest results: speed-ups, time over size, roofline, errors, memory."""
+    records = [result.record for result in results if result.record]
     numbers = {provider: number for number, provider in enumerate(dict.fromkeys(r.provider for r in records))}
     return [
         make(records, numbers)
@@ -29,10 +29,11 @@ def plots(entries: Sequence[Entry]) -> list[Plot]:
 
 
 def _rows(records: Sequence[Record]) -> tuple[dict[Any, int], list[str], str]:
-    """Cases from the top down with their labels, and a remark where not all have a place."""
-    cases = list(dict.fromkeys((record.case, record.device) for record in records))
+    """Return the row of each case from the top, their labels, and a remark if some cases have no row."""
+    places = {Place(record.case, record.device): record.case for record in records}
+    cases = list(places)
     shown = (
-        sorted(cases, key=lambda case: -case[0].m * case[0].n)[: forest.MOST_ROWS]
+        sorted(cases, key=lambda place: -places[place].m * places[place].n)[: forest.MOST_ROWS]
         if len(cases) > forest.MOST_ROWS
         else cases
     )
@@ -53,9 +54,7 @@ def _speedups(records: Sequence[Record], numbers: Numbers) -> Plot:
         return Plot("speedups", title, "No record has a speed-up over a baseline.", None)
     baselines = ", ".join(sorted({printable(r.speedup.baseline) for r in taken if r.speedup}))
     rows, labels, remark = _rows(taken)
-    caption = (
-        f"How many times as fast as {baselines}, with 95 % intervals; a mark without one had too few rounds.{remark}"
-    )
+    caption = f"Speed-up over {baselines}, with 95 % intervals; a mark without one had too few rounds.{remark}"
     ratios = [
         forest.Ratio(rows[r.case, r.device], r.provider, r.speedup.ratio, *r.speedup.ci95)
         for r in taken
@@ -68,10 +67,10 @@ def _errors(records: Sequence[Record], numbers: Numbers) -> Plot:
     taken = [r for r in records if r.correctness]
     title = "Error over bound"
     if not taken:
-        return Plot("errors", title, "No record got as far as the gate.", None)
+        return Plot("errors", title, "No record reached the gate.", None)
     caption = (
-        "Largest error of every output as a fraction of its bound, a mark a case: right of the line the gate fails. A "
-        "cross at the right edge is a result with NaN or Inf out of place."
+        "Largest error of each output relative to its bound, one mark for each case; right of the line the gate fails. "
+        "A cross at the right edge is a result with an unexpected NaN or Inf."
     )
     return Plot("errors", title, caption, functools.partial(_draw_errors, taken, numbers))
 
@@ -119,9 +118,9 @@ def _memory(records: Sequence[Record], numbers: Numbers) -> Plot:
     taken = [r for r in records if r.peak_bytes is not None]
     title = "Peak memory"
     if not taken:
-        return Plot("memory", title, "No record has a peak: it cannot be measured on this system.", None)
+        return Plot("memory", title, "No record has a peak, which cannot be measured on this system.", None)
     rows, labels, remark = _rows(taken)
-    caption = f"The most that a step held beyond its inputs and outputs.{remark}"
+    caption = f"Largest memory that a step held beyond its inputs and outputs.{remark}"
     return Plot("memory", title, caption, functools.partial(_draw_memory, taken, numbers, rows, labels))
 
 

@@ -1,4 +1,4 @@
-"""Ratios with their intervals, a row a case."""
+"""Forest plots: ratios with their intervals, one row for each case."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from mfbench.report.labels import case_labels, cut, provider_label
+from mfbench.report.labels import Place, case_labels, cut, provider_label
 from mfbench.report.style import FRAME, ROW, Numbers, Palette, Plot, figure, legend, marker, plain_log, rows_axis
 from mfbench.results.comparison import Comparison
 
-MOST_ROWS = 30  # cases in a figure that has a row for each; the tables have all
+MOST_ROWS = 30  # cases in a figure; the tables have all
 
 
 class Ratio(NamedTuple):
-    """How many times as fast; an end that is None or 0 is not known."""
+    """A speed-up; an end of its interval that is None or 0 is unknown."""
 
     row: int
     provider: str
@@ -27,7 +27,7 @@ class Ratio(NamedTuple):
 
 
 def draw(ratios: Sequence[Ratio], labels: Sequence[str], numbers: Numbers, palette: Palette) -> Figure:
-    """Points with error bars on a logarithmic axis, providers side by side in a row."""
+    """Draw points with error bars on a logarithmic axis, the providers of a case next to each other."""
     names = list(dict.fromkeys(ratio.provider for ratio in ratios))
     made, axes = figure(palette, FRAME + ROW * len(labels) * max(1.3, len(names)))
     for row, provider, ratio, low, high in ratios:
@@ -49,21 +49,21 @@ def draw(ratios: Sequence[Ratio], labels: Sequence[str], numbers: Numbers, palet
 
 
 def of_comparison(comparison: Comparison) -> Plot:
-    """How many times as fast the new side of a comparison is."""
+    """Plot the speed-ups of the new side of a comparison."""
     title = "Comparison"
-    cases = list(dict.fromkeys((pair.new.case, pair.new.device) for pair in comparison.pairs if pair.ratio))
+    cases = list(dict.fromkeys(Place(pair.new.case, pair.new.device) for pair in comparison.pairs if pair.ratio))
     if not cases:
         return Plot("comparison", title, "Nothing was timed on both sides.", None)
     rows = {case: row for row, case in enumerate(cases[:MOST_ROWS])}
     labels = case_labels(rows)
     ratios = []
     for pair in comparison.pairs:
-        row = rows.get((pair.new.case, pair.new.device))
+        row = rows.get(Place(pair.new.case, pair.new.device))
         if pair.ratio and row is not None:
             low, high = pair.ratio.low, pair.ratio.high if math.isfinite(pair.ratio.high) else None
             ratios.append(Ratio(row, pair.new.provider, pair.ratio.estimate, low, high))
     numbers = {name: number for number, name in enumerate(dict.fromkeys(ratio.provider for ratio in ratios))}
     more = f" The first {MOST_ROWS} of {len(cases)} cases; the table has all." if len(cases) > MOST_ROWS else ""
     named = [cut(labels[case]) for case in rows]
-    return Plot("comparison", title, f"How many times as fast as the base.{more}",
+    return Plot("comparison", title, f"Speed-up over the base.{more}",
                 functools.partial(draw, ratios, named, numbers))  # fmt: skip

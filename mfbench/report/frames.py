@@ -1,31 +1,43 @@
-"""Measurements as data frames."""
+"""Measurements as flat rows and as data frames."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import pandas
+from typing import TYPE_CHECKING, Any
 
 from mfbench.problems.cases import Case
-from mfbench.report.evidence import Entry
-from mfbench.report.terminal import error_over_bound, gemm_fraction
+from mfbench.report.derived import error_over_bound, gemm_fraction
+from mfbench.report.evidence import RunResult
 from mfbench.results.comparison import Comparison, Measurement
 
-
-def measurements(entries: Sequence[Entry]) -> pandas.DataFrame:
-    """A row a measurement."""
-    return pandas.DataFrame([_measurement(entry) for entry in entries])
+if TYPE_CHECKING:
+    import pandas
 
 
-def _measurement(entry: Entry) -> dict[str, Any]:
-    m, record = entry.measurement, entry.record
-    row = {"run": entry.run, "time": entry.time, **_named(m), "status": m.status, "reason": m.reason,
-           "median_s": m.median_s}  # fmt: skip
+def rows(results: Sequence[RunResult]) -> list[dict[str, Any]]:
+    """Return one row for each measurement; times are in seconds, memory in bytes."""
+    return [_row(result) for result in results]
+
+
+def measurements(results: Sequence[RunResult]) -> pandas.DataFrame:
+    """Return `rows` as a data frame."""
+    import pandas
+
+    return pandas.DataFrame(rows(results))
+
+
+def _row(result: RunResult) -> dict[str, Any]:
+    m, record = result.measurement, result.record
     timing, speedup = (record.timing, record.speedup) if record else (None, None)
     low, high = timing.ci95_s if timing else (None, None)
     ratio_low, ratio_high = speedup.ci95 if speedup else (None, None)
-    return row | {
+    return {
+        "run": result.run,
+        "time": result.time,
+        **_named(m),
+        "status": m.status,
+        "reason": m.reason,
+        "median_s": m.median_s,
         "median_low_s": low,
         "median_high_s": high,
         "rounds": timing.rounds if timing else None,
@@ -42,7 +54,9 @@ def _measurement(entry: Entry) -> dict[str, Any]:
 
 
 def pairs(comparison: Comparison) -> pandas.DataFrame:
-    """A row a pair."""
+    """Return one row for each pair of a comparison."""
+    import pandas
+
     return pandas.DataFrame([
         {
             **_named(pair.new),

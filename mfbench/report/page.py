@@ -1,4 +1,4 @@
-"""One self-contained page: what the templates are given, and the templates put together."""
+"""One self-contained page, or a summary in Markdown, from templates and their contents."""
 
 from __future__ import annotations
 
@@ -13,27 +13,20 @@ from markupsafe import Markup
 
 from mfbench.report import answer, figures, forest, history, samples, tables
 from mfbench.report.evidence import Evidence
-from mfbench.report.labels import alike, case_labels, device_and_case, printable, short
+from mfbench.report.labels import Place, case_labels, common_properties, full_name, printable, short
 from mfbench.report.style import Plot, inline
 from mfbench.report.tables import Row
-from mfbench.results.comparison import Comparison, compare
+from mfbench.results.comparison import OUTCOMES, Comparison, compare
+from mfbench.stats.margin import checked_margin
 
-MOST_ROWS = 200  # of a table that are in the markup
+MOST_ROWS = 200  # rows of a table in the markup; the script adds the others on demand
 MARKDOWN = {character: f"\\{character}" for character in r"\`*_[]|#~!$"} | {
     "&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;",
 }  # fmt: skip
 
 
-class Compared(NamedTuple):
-    """A comparison with the names of its sides."""
-
-    base: str
-    new: str
-    comparison: Comparison
-
-
 class Table(NamedTuple):
-    """A table that sorts and filters."""
+    """A table that can be sorted and filtered."""
 
     name: str
     columns: Sequence[str]
@@ -42,7 +35,7 @@ class Table(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """What failed in the same way."""
+    """Cases that failed in the same way."""
 
     status: str
     provider: str
@@ -51,41 +44,44 @@ class Failure(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What a report says, before it is markup."""
+    """What a report says, before it becomes markup."""
 
     sentence: str
     others: Sequence[str]
-    compared: Compared | None
+    comparison: Comparison | None
     failures: Sequence[Failure]
-    alike: str  # what is left out of the cases' labels
+    common: str  # properties that all cases share
     results: Table
     plots: Sequence[Plot]
-    courses: Sequence[history.Course]
+    histories: Sequence[history.History]
     builds: Table
     notes: Sequence[str]
     evidence: Evidence
 
 
 def content(evidence: Evidence, margin: float) -> Content:
-    """Everything that the page and its short form say.
+    """Return the contents of the page and of its summary.
 
     Args:
-        evidence: what the files hold.
-        margin: relative change up to which two times are the same, in comparisons and histories.
+        evidence: the contents of the files.
+        margin: relative difference up to which two times count as the same, in comparisons and histories.
+
+    Raises:
+        UsageError: the margin is no fraction.
     """
     latest = evidence.latest()
-    cases = [(entry.measurement.case, entry.measurement.device) for entry in latest]
-    rows = tables.rows(latest, case_labels(cases))
+    places = [result.place for result in latest]
+    rows = tables.rows(latest, case_labels(places))
     return Content(
         sentence=answer.sentence(evidence),
         others=[f"{answer.claim(pool)}." for pool in answer.pooled(latest)[1:]],
-        compared=_compared(evidence, margin),
+        comparison=_comparison(evidence, checked_margin(margin)),
         failures=_failures(rows),
-        alike=alike(cases),
+        common=common_properties(places),
         results=Table("results", tables.COLUMNS, rows, opens=True),
         plots=figures.plots(latest) if latest else [],
-        courses=history.courses(evidence.histories(), margin),
-        builds=Table("builds", tables.BUILD_COLUMNS, [tables.built(build) for build in evidence.builds]),
+        histories=history.histories(evidence.by_key(), margin),
+        builds=Table("builds", tables.BUILD_COLUMNS, [tables.build_row(build) for build in evidence.builds]),
         notes=[printable(note) for note in evidence.notes],
         evidence=evidence,
     )
@@ -95,53 +91,53 @@ def _failures(rows: Sequence[Row]) -> list[Failure]:
     found: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
         if row.failed:
-            found.setdefault((row.cells[2], row.cells[1], row.reason), []).append(row.title)
+            _, provider, status, *_ = (cell.text for cell in row.cells)
+            found.setdefault((status, provider, row.reason), []).append(row.title)
     return [Failure(*key, cases) for key, cases in found.items()]
 
 
-def _compared(evidence: Evidence, margin: float) -> Compared | None:
+def _comparison(evidence: Evidence, margin: float) -> Comparison | None:
     sides = evidence.sides()
     if sides is None:
         return None
-    (base, old), (new, now) = sides
-    return Compared(base, new, compare([e.measurement for e in old], [e.measurement for e in now], margin))
+    base, new = ([result.measurement for result in side.results] for side in sides)
+    return compare(base, new, margin, names=(sides[0].name, sides[1].name))
 
 
 def all_plots(what: Content) -> list[Plot]:
-    """Every figure of the page, those of the histories last."""
-    compared = [forest.of_comparison(what.compared.comparison)] if what.compared else []
-    return [*what.plots, *compared, *history.plots(what.courses)]
+    """Return every figure of the page, histories last."""
+    compared = [forest.of_comparison(what.comparison)] if what.comparison else []
+    return [*what.plots, *compared, *history.plots(what.histories)]
 
 
 def html(what: Content) -> str:
-    """The page. Nothing in it is fetched from anywhere, and only its own script may run."""
+    """Return the page. It loads nothing, and only its own script may run."""
     environment = _environment()
     script = environment.get_template("page.js").render()
     evidence = what.evidence
-    latest = evidence.latest()
-    courses = {course.key: course for course in what.courses}
-    packed = samples.packed(latest, evidence.histories(), courses)
+    packed = samples.packed(evidence.latest(), evidence.by_key(), what.histories)
     notes = list(what.notes)
     if packed.left_out:
         notes.append(
             f"The raw samples of {packed.left_out:,} older measurements would make this page too large and are not in "
             "it; their medians are."
         )
-    comparison = comparison_table(what.compared)
+    comparison = comparison_table(what.comparison)
     sortable = (what.results, comparison, what.builds)
     return environment.get_template("page.html").render(
         what=what,
         most_rows=MOST_ROWS,
+        outcomes=[word.replace(" ", "-") for word in OUTCOMES.values()],
         notes=notes,
         comparison=comparison,
-        comparison_svg=_svg(forest.of_comparison(what.compared.comparison)) if what.compared else None,
-        histories=[(plot, _svg(plot)) for plot in history.plots(what.courses)],
+        comparison_svg=_svg(forest.of_comparison(what.comparison)) if what.comparison else None,
+        histories=[(plot, _svg(plot)) for plot in history.plots(what.histories)],
         sections=[(plot, _svg(plot)) for plot in what.plots],
-        stepped=[(c, step) for c in what.courses for step in c.steps],
+        changed=[(h, change) for h in what.histories for change in h.changes],
         describe=history.describe,
-        name=lambda key: f"{device_and_case(key[0], key[2])} · {printable(short(key[1]))}",
-        compared_sentence=answer.comparison_sentence,
-        environment=tables.environment(evidence.entries),
+        name=lambda h: f"{full_name(*h.place)} · {printable(short(h.provider))}",
+        comparison_sentence=answer.comparison_sentence,
+        environment=tables.environment(evidence.results),
         style=Markup(environment.get_template("style.css").render()),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -153,22 +149,22 @@ def html(what: Content) -> str:
     )  # fmt: skip
 
 
-def comparison_table(compared: Compared | None) -> Table:
-    """The pairs of a comparison, their cases under short labels."""
-    pairs = compared.comparison.pairs if compared else []
-    cases = [(pair.new.case, pair.new.device) for pair in pairs]
-    labels = case_labels(cases)
-    rows = [tables.compared(pair, labels[case]) for pair, case in zip(pairs, cases, strict=True)]
-    return Table("comparison", tables.COMPARED_COLUMNS, rows)
+def comparison_table(comparison: Comparison | None) -> Table:
+    """Return the table of the pairs of a comparison."""
+    pairs = comparison.pairs if comparison else []
+    places = [Place(pair.new.case, pair.new.device) for pair in pairs]
+    labels = case_labels(places)
+    rows = [tables.pair_row(pair, labels[place]) for pair, place in zip(pairs, places, strict=True)]
+    return Table("comparison", tables.PAIR_COLUMNS, rows)
 
 
 def _table_data(table: Table) -> dict[str, Any]:
-    """What the rows sort by, and the rows that the markup has no place for: a browser would lay them all out."""
+    """Return the sort keys of all rows, and the rows beyond those in the markup, which would slow a browser down."""
     rest = [
-        ([*row.cells, *([row.reason] if row.reason else [])], bool(row.reason), row.failed)
+        ([*(cell.text for cell in row.cells), *([row.reason] if row.reason else [])], bool(row.reason), row.failed)
         for row in table.rows[MOST_ROWS:]
     ]
-    return {"keys": [row.keys for row in table.rows], "rest": rest}
+    return {"keys": [[cell.number for cell in row.cells] for row in table.rows], "rest": rest}
 
 
 def _svg(plot: Plot) -> Markup | None:
@@ -188,29 +184,28 @@ def _environment() -> jinja2.Environment:
 
 
 def fragment(sentence: str, table: Table, notes: Sequence[str]) -> str:
-    """A table under a sentence, for a notebook's cell."""
+    """Return a table below a sentence, for the cell of a notebook."""
     return _environment().get_template("fragment.html").render(sentence=sentence, table=table, notes=notes)
 
 
 def markdown(what: Content) -> str:
-    """The short form, for a comment under a change."""
+    """Return the summary, for a comment on a pull request."""
     environment = _environment()
     environment.filters["plain"] = _markdown_text
-    comparison = comparison_table(what.compared)
-    sentence = what.compared and answer.comparison_sentence(
-        what.compared.comparison, what.compared.base, what.compared.new
+    sentence = what.comparison and answer.comparison_sentence(what.comparison)
+    text = environment.get_template("summary.md").render(
+        what=what, comparison=comparison_table(what.comparison), comparison_sentence=sentence
     )
-    text = environment.get_template("summary.md").render(what=what, comparison=comparison, compared_sentence=sentence)
     return text.strip() + "\n"
 
 
 def _markdown_text(text: str) -> str:
-    """Text that Markdown shows as it is: no markup, no table cells, no mentions."""
+    """Escape a text so that Markdown shows it unchanged: no markup, table cells or mentions."""
     return "".join(MARKDOWN.get(character, character) for character in " ".join(text.split()))
 
 
 def _compact(value: Any) -> Any:
-    """For JSON, which has no NaN and no infinity: floats with seven digits, and None for what is not finite."""
+    """Prepare a value for JSON: floats with seven digits, and None for NaN and infinity, which JSON lacks."""
     if isinstance(value, dict):
         return {name: _compact(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -8,7 +8,7 @@ from pathlib import Path
 from mfbench.errors import UsageError
 
 NEEDED = ("jinja2", "matplotlib")
-FORMATS = {".html": "html", ".htm": "html", ".md": "md", ".markdown": "md", "": "html"}
+FORMATS = {".html": "html", ".htm": "html", ".md": "md", ".markdown": "md", ".csv": "csv", "": "html"}
 
 
 def require() -> None:
@@ -24,17 +24,17 @@ def require() -> None:
 
 
 def format_of(path: Path, argument: str = "path") -> str:
-    """Return the format of a report, "html" or "md", by the ending of its name.
+    """Return the format of a report by the ending of its name.
 
     Args:
         path: of the report.
         argument: that the path was given by, for the error.
 
     Raises:
-        UsageError: the ending is neither format's.
+        UsageError: the ending is no format's.
     """
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
-        message = f"expected a name that ends in .html or .md, or a format, got {path}"
+        message = f"expected a name that ends in .html, .md or .csv, or a format, got {path}"
         raise UsageError(message, code="bad-format", argument=argument)
     return FORMATS[suffix]

@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mfbench.report.evidence import Entry, Key
-from mfbench.report.history import Course
+from mfbench.report.evidence import Key, RunResult
+from mfbench.report.history import History
 from mfbench.report.labels import printable
 
-BUDGET = 400_000  # samples on a page; the newest have the first claim
+BUDGET = 400_000  # samples on a page, the newest first
 LEVELS = 65_535
 
 
 def pack(samples: Iterable[float]) -> dict[str, Any]:
-    """Seconds as 16-bit steps between the least and the largest (`lo`, `hi`), little-endian, in base64."""
+    """Quantise seconds to 16 bits between the least and the largest (`lo`, `hi`): little-endian, in base64."""
     values = np.asarray(list(samples), dtype=np.float64)
     low, high = float(values.min()), float(values.max())
     scaled = np.zeros(len(values)) if high == low else (values - low) / (high - low) * LEVELS
@@ -25,47 +25,49 @@ def pack(samples: Iterable[float]) -> dict[str, Any]:
 
 
 class Packed(NamedTuple):
-    """What the page knows of runs and samples."""
+    """The runs and samples of a page."""
 
     runs: list[list[str]]  # name and time
     items: list[dict[str, Any]]
-    left_out: int  # measurements whose samples had no room
+    left_out: int  # measurements whose samples exceeded the budget
 
 
-def packed(latest: Sequence[Entry], histories: Mapping[Key, Sequence[Entry]], courses: Mapping[Key, Course]) -> Packed:
-    """An item for each of the latest entries, with all of its runs from the first to the last.
+def packed(
+    latest: Sequence[RunResult], by_key: Mapping[Key, Sequence[RunResult]], histories: Sequence[History]
+) -> Packed:
+    """Return an item for each of the newest results, with all of its runs from the first to the last.
 
-    A run of an item is `[number among all runs, median]`, or `[number, null, status]` where it has no times;
-    `samples` has the packed ones by the position in `runs`, `steps` the positions where a step begins.
+    A run of an item is `[number among all runs, median]`, or `[number, null, status]` without times. `samples` maps
+    positions in `runs` to packed samples; `changes` lists the positions of change points.
     """
+    changes = {history.key: [change.at for change in history.changes] for history in histories}
     numbers: dict[str, int] = {}
     names: list[list[str]] = []
     items = []
-    every = [list(histories.get(entry.key, [entry])) for entry in latest]
-    for entries in every:
+    every = [list(by_key.get(result.key, [result])) for result in latest]
+    for results in every:
         runs: list[list[Any]] = []
-        for entry in entries:
-            if entry.run not in numbers:
-                numbers[entry.run] = len(names)
-                names.append([printable(entry.run), printable(entry.time[:19])])
-            m = entry.measurement
-            runs.append([numbers[entry.run], m.median_s, *([] if m.status == "ok" else [m.status])])
-        course = courses.get(entries[0].key)
-        items.append({"runs": runs, "samples": {}, "steps": [step.at for step in course.steps] if course else []})
+        for result in results:
+            if result.run not in numbers:
+                numbers[result.run] = len(names)
+                names.append([printable(result.run), printable(result.time[:19])])
+            m = result.measurement
+            runs.append([numbers[result.run], m.median_s, *([] if m.status == "ok" else [m.status])])
+        items.append({"runs": runs, "samples": {}, "changes": changes.get(results[0].key, [])})
     return Packed(names, items, _fill(items, every))
 
 
-def _fill(items: Sequence[dict[str, Any]], runs: Sequence[Sequence[Entry]]) -> int:
-    """The newest run of every item first, then the one before it, until the budget is spent."""
+def _fill(items: Sequence[dict[str, Any]], runs: Sequence[Sequence[RunResult]]) -> int:
+    """Add the samples of each item's newest run, then of the run before it, until the budget is spent."""
     room, left_out = BUDGET, 0
     for back in range(1, max(map(len, runs), default=0) + 1):
-        for item, entries in zip(items, runs, strict=True):
-            samples = entries[-back].measurement.samples if back <= len(entries) else None
+        for item, results in zip(items, runs, strict=True):
+            samples = results[-back].measurement.samples if back <= len(results) else None
             if not isinstance(samples, np.ndarray):
                 continue
             room -= len(samples)
             if room >= 0:
-                item["samples"][len(entries) - back] = pack(samples)
+                item["samples"][len(results) - back] = pack(samples)
             else:
                 left_out += 1
     return left_out

@@ -1,4 +1,4 @@
-"""Two measurements of the same cases held against each other: a verdict per case, and one for all of them."""
+"""Comparison of two sets of measurements: a verdict for each case, and an exit code for all of them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,27 @@ import numpy as np
 from mfbench.problems.cases import Case
 from mfbench.results.records import Record
 from mfbench.stats import intervals
+from mfbench.stats.margin import checked_margin
 
-ENVIRONMENT = ("cpu", "cpus", "gpu", "driver", "system", "threads")  # beside the versions of what is installed
-SUBJECT = "mfbench"  # its version is what a comparison may be about
+ENVIRONMENT = ("cpu", "cpus", "gpu", "driver", "system", "threads")  # must match, and so must installed versions
+SUBJECT = "mfbench"  # may differ in version: it is what is compared
 
-Outcome = Literal["faster", "slower", "same", "inconclusive", "broken", "mended", "failing"]
+Outcome = Literal["faster", "slower", "same", "inconclusive", "broken", "fixed", "failing"]
+OUTCOMES: dict[Outcome, str] = {  # in the order of summaries, with the words for people
+    "faster": "faster",
+    "slower": "slower",
+    "same": "same",
+    "inconclusive": "inconclusive",
+    "broken": "broken",
+    "fixed": "fixed",
+    "failing": "still failing",
+}
 REGRESSIONS = ("slower", "broken")
+TIMED = ("faster", "slower", "same", "inconclusive")
 
 
 class Quartiles(NamedTuple):
-    """What is left of samples where only their summary was kept, seconds."""
+    """Summary of samples that were not kept, in seconds."""
 
     median: float
     interquartile_range: float
@@ -27,19 +38,21 @@ class Quartiles(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """What one side knows of a provider on a case."""
+    """A provider's result on a case, from mfbench or from another tool."""
 
     case: Case | str
     provider: str
     device: str
     status: str  # as in a record
     reason: str | None
-    samples: intervals.Samples | Quartiles | None  # seconds, in the order in which they were taken; None: not ok
+    samples: intervals.Samples | Quartiles | None  # seconds in the order measured; None: not ok
     env: Mapping[str, Any]
-    busy: bool = False  # other programs ran while it was timed
+    busy: bool = False  # other programs disturbed at least half of the rounds
+    tool: str = SUBJECT
 
     @property
     def key(self) -> tuple[Case | str, str, str]:
+        """What identifies the measurement within a run."""
         return self.case, self.provider, self.device
 
     @property
@@ -50,63 +63,73 @@ class Measurement(NamedTuple):
 
     @property
     def usable(self) -> bool:
-        """Not `ok`, or with positive times."""
+        """False for an `ok` measurement whose times are missing, not finite or not positive."""
         if self.status != "ok" or not isinstance(self.samples, np.ndarray):
             return self.status != "ok" or self.samples is not None
         return self.samples.size > 0 and bool(np.isfinite(self.samples).all() and (self.samples > 0).all())
 
     @property
     def median_s(self) -> float | None:
+        """Median time in seconds; None if not ok."""
         if self.samples is None:
             return None
         return self.samples.median if isinstance(self.samples, Quartiles) else float(np.median(self.samples))
 
 
 class Pair(NamedTuple):
-    """A case that both sides have. `broken`: ok before, failing now; `mended`: the other way round; `failing`: both."""
+    """A case measured on both sides.
+
+    Without times on both sides the outcome is `broken` (ok before, not ok now), `fixed` (the reverse) or `failing`.
+    """
 
     base: Measurement
     new: Measurement
-    ratio: intervals.Interval | None  # base / new: how many times as fast the new side is
+    ratio: intervals.Interval | None  # base / new: the speed-up of the new side
     outcome: Outcome
 
 
 class Difference(NamedTuple):
-    """A part of the environment that was another on the two sides."""
+    """A property of the environment that differs between the sides."""
 
     name: str
     base: Any
     new: Any
 
+    def __str__(self) -> str:
+        return f"{self.name} is {self.new}, was {self.base}"
+
 
 class Comparison(NamedTuple):
-    """Matched cases only; what one side alone has is listed."""
+    """Verdicts on the cases of both sides, and the cases that one side lacks."""
 
     pairs: Sequence[Pair]
-    missing: Sequence[Measurement]  # on the base's side alone
-    added: Sequence[Measurement]  # on the new side alone
+    missing: Sequence[Measurement]  # only on the base's side
+    added: Sequence[Measurement]  # only on the new side
     environment: Sequence[Difference]
     margin: float
     paired: bool
+    base: str
+    new: str
+    allow_missing: bool
 
     @property
     def timed(self) -> int:
-        """The size of the family: pairs that have times on both sides."""
+        """Number of pairs with times on both sides, which is the size of the family of verdicts."""
         return sum(pair.ratio is not None for pair in self.pairs)
 
     @property
     def exit_code(self) -> int:
-        """0 no regression; 1 regression; 3 some case is undecided; 4 nothing to compare."""
+        """0 no regression; 1 regression; 3 a case is undecided; 4 nothing to compare, or the new side lacks cases."""
         outcomes = {pair.outcome for pair in self.pairs}
         if outcomes.intersection(REGRESSIONS):
             return 1
-        if outcomes <= {"failing"}:
+        if outcomes <= {"failing"} or (self.missing and not self.allow_missing):
             return 4
         return 3 if "inconclusive" in outcomes else 0
 
 
 def measurement(record: Record) -> Measurement:
-    """A record as one side of a comparison."""
+    """Convert a record."""
     timing = record.timing if record.status == "ok" else None
     samples = None if timing is None else np.array(timing.samples_s)
     busy = timing is not None and timing.busy
@@ -115,40 +138,55 @@ def measurement(record: Record) -> Measurement:
     )
 
 
-def compare(base: Iterable[Measurement], new: Iterable[Measurement], margin: float, paired: bool = False) -> Comparison:
-    """Match by case, provider and device, and judge every match.
+def compare(
+    base: Iterable[Measurement],
+    new: Iterable[Measurement],
+    margin: float,
+    *,
+    paired: bool = False,
+    names: tuple[str, str] = ("base", "new"),
+    allow_missing: bool = False,
+) -> Comparison:
+    """Match measurements by case, provider and device, and judge each pair.
 
-    The intervals hold together: with N timed pairs each has the confidence 1 - 0.05 / N (Bonferroni), so that with a
-    probability of 95 % not one of the verdicts of the whole comparison is wrong on account of noise within the runs.
-    Holm's procedure would find a little more, but gives no intervals: what is printed would not be what was decided,
-    and `same`, which is decided by the interval too, would not be covered. Bonferroni needs no independence, and the
-    cases of a run are not independent: they share the machine.
+    The verdicts hold jointly: with N timed pairs each interval has confidence 1 - 0.05 / N (Bonferroni), so with a
+    probability of 95 % no verdict is wrong because of noise within the runs. Holm's procedure is slightly more powerful
+    but yields no intervals, so the printed interval would not be the one that decided, and `same` would not be
+    covered. Bonferroni needs no independence; the cases of a run share the machine and are not independent.
 
     Args:
-        base, new: where one side has a key twice, the later counts; what was skipped counts as not there.
-        margin: relative change up to which two times are the same.
-        paired: the samples of a pair come from the same rounds of one run.
+        base, new: the last measurement of each key counts; skipped ones count as absent.
+        margin: relative difference up to which two times count as the same.
+        paired: the samples of a pair were measured in the same rounds of one run.
+        names: of the two sides, for people.
+        allow_missing: cases that the new side lacks do not change the exit code.
+
+    Raises:
+        UsageError: the margin is no fraction.
     """
     bases, news = ({m.key: m for m in side if m.status != "skipped"} for side in (base, new))
     matched = [(bases[key], news[key]) for key in bases if key in news]
     timed = sum(old.samples is not None and now.samples is not None for old, now in matched)
     confidence = intervals.family_confidence(timed)
     return Comparison(
-        pairs=[_judge(old, now, margin, confidence, paired) for old, now in matched],
+        pairs=[_judge(old, now, checked_margin(margin), confidence, paired) for old, now in matched],
         missing=[m for key, m in bases.items() if key not in news],
         added=[m for key, m in news.items() if key not in bases],
         environment=_differences_of(matched),
-        margin=margin,
+        margin=checked_margin(margin),
         paired=paired,
+        base=names[0],
+        new=names[1],
+        allow_missing=allow_missing,
     )
 
 
 def _judge(base: Measurement, new: Measurement, margin: float, confidence: float, paired: bool) -> Pair:
     if base.samples is None or new.samples is None:
-        outcome: Outcome = "broken" if base.samples is not None else "mended" if new.samples is not None else "failing"
+        outcome: Outcome = "broken" if base.samples is not None else "fixed" if new.samples is not None else "failing"
         return Pair(base, new, None, outcome)
     if len(base.samples) == len(new.samples) and bool(np.all(np.equal(base.samples, new.samples))):
-        return Pair(base, new, intervals.Interval(1.0, 1.0, 1.0), "same")  # one measurement: nothing has to be inferred
+        return Pair(base, new, intervals.Interval(1.0, 1.0, 1.0), "same")  # one measurement compared with itself
     ratio = _ratio(base.samples, new.samples, confidence, paired)
     return Pair(base, new, ratio, intervals.verdict(ratio, margin, base.busy or new.busy))
 
@@ -166,22 +204,22 @@ def _location(samples: intervals.Samples | Quartiles) -> intervals.Location:
 
 
 def _differences_of(matched: Iterable[tuple[Measurement, Measurement]]) -> list[Difference]:
-    found: dict[tuple[str, str, str], Difference] = {}
+    found: dict[str, Difference] = {}
     for base, new in matched:
         for difference in differences(base.env, new.env):
-            found.setdefault((difference.name, str(difference.base), str(difference.new)), difference)
+            found.setdefault(str(difference), difference)
     return list(found.values())
 
 
 def differences(base: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Difference]:
-    """What decides about speed beside the code, and was another on the two sides."""
-    old, now = _deciding(base), _deciding(new)
+    """Yield what differs between two environments and affects speed, apart from the code under test."""
+    old, now = _relevant(base), _relevant(new)
     for name in dict.fromkeys([*old, *now]):
         if old.get(name) != now.get(name):
             yield Difference(name, old.get(name), now.get(name))
 
 
-def _deciding(env: Mapping[str, Any]) -> dict[str, Any]:
+def _relevant(env: Mapping[str, Any]) -> dict[str, Any]:
     versions = env.get("versions")
     versions = versions if isinstance(versions, Mapping) else {}
     return {name: env.get(name) for name in ENVIRONMENT} | {

@@ -1,81 +1,86 @@
-"""Judge two sides of measurements, from reading their files to a comparison that is allowed."""
+"""Comparison of files: read two of them, check that they can be compared, and judge."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from mfbench import log
 from mfbench.errors import NotComparable
-from mfbench.results import pytest_benchmark, records
-from mfbench.results.comparison import Comparison, Difference, Measurement, compare, measurement
+from mfbench.results import foreign, records
+from mfbench.results.comparison import Comparison, Measurement, compare, measurement
 
-RECORDS, BENCHMARKS = "mfbench's records", "pytest-benchmark's times"  # kinds of measurements
-NOTES = 5  # most notes shown for a file
-
-
-Side = tuple[str, str, list[Measurement]]  # name, kind, measurements
+MOST_NOTES = 5  # printed for each file
 
 
-def judged(base: Side, new: Side, margin: float, force: bool) -> Comparison:
-    """The comparison of two sides that may be compared.
+class Side(NamedTuple):
+    """One side of a comparison."""
+
+    name: str
+    measurements: list[Measurement]
+
+    @property
+    def tools(self) -> set[str]:
+        """The tools that measured it."""
+        return {m.tool for m in self.measurements}
+
+
+def judged(base: Side, new: Side, margin: float, force: bool = False, allow_missing: bool = False) -> Comparison:
+    """Compare two sides if their measurements can be compared.
+
+    Args:
+        margin: relative difference up to which two times count as the same.
+        force: compare measurements from different environments.
+        allow_missing: cases that the new side lacks do not change the exit code.
 
     Raises:
-        NotComparable: two kinds of measurements, or another environment without `force`.
+        NotComparable: different tools, or different environments without `force`.
+        UsageError: the margin is no fraction.
     """
-    (base_name, base_kind, old), (new_name, new_kind, now) = base, new
-    if base_kind != new_kind:
-        raise NotComparable(
-            f"{base_name} has {base_kind} and {new_name} has {new_kind}: they measure in different ways"
-        )
-    comparison = compare(old, now, margin)
+    if base.tools and new.tools and base.tools != new.tools:
+        kinds = (f"{side.name} holds results of {' and '.join(sorted(side.tools))}" for side in (base, new))
+        raise NotComparable(f"{' and '.join(kinds)}: they measure in different ways", code="different-kind")
+    comparison = compare(
+        base.measurements, new.measurements, margin, names=(base.name, new.name), allow_missing=allow_missing
+    )
     if comparison.environment and not force:
-        differences = "; ".join(map(described, comparison.environment))
+        differences = "; ".join(map(str, comparison.environment))
         raise NotComparable(
-            f"{new_name} was measured in another environment than {base_name}: {differences} (--force compares them "
-            "all the same)"
+            f"{new.name} was measured in another environment than {base.name}: {differences} (--force compares them "
+            "anyway)",
+            code="different-environment",
         )
     return comparison
 
 
-def described(difference: Difference) -> str:
-    return f"{difference.name} is {difference.new}, was {difference.base}"
-
-
-def read(path: Path) -> tuple[str, list[Measurement]]:
-    """What kind of file it is, and its measurements; notes of what was left out go to stderr.
+def read(path: Path) -> Side:
+    """Read a file of records or of another tool's results, and print notes on what was left out.
 
     Raises:
         UsageError: the file cannot be read.
-        NotComparable: it holds records of a schema that this version does not know.
+        NotComparable: it holds records of an unknown schema, or nothing in it could be read.
     """
     content = records.content(path)
-    foreign, notes = pytest_benchmark.parse(content), list[str]()
-    if foreign is not None:
-        kind, found = BENCHMARKS, pytest_benchmark.measurements(path, foreign)
-    else:
-        found_records, notes = records.parse(path, content)
-        _check_schema(path, content)
-        kind, found = RECORDS, [measurement(record) for record in found_records]
+    results = foreign.parse(path, content)
+    found, notes = _records(path, content) if results is None else (results.measurements, list(results.notes))
+    if results is not None and not found:
+        raise NotComparable("; ".join(notes) or f"{path}: holds no benchmark of {results.tool}")
     usable = [m for m in found if m.usable]
     if len(usable) < len(found):
-        notes.append(f"{path}: {len(found) - len(usable)} left out, which are ok but have no positive times")
+        notes.append(f"{path}: {len(found) - len(usable)} left out: status 'ok' without positive times")
     repeated = len(usable) - len({m.key for m in usable})
     if repeated:
-        notes.append(f"{path}: {repeated} left out, whose case was measured again further down")
-    tell(notes[:NOTES])
-    if len(notes) > NOTES:
-        tell([f"{path}: {len(notes) - NOTES} more notes of this kind"])
-    return kind, usable
+        notes.append(f"{path}: {repeated} left out: measured again further down")
+    for note in notes[:MOST_NOTES]:
+        log.note(note)
+    if len(notes) > MOST_NOTES:
+        log.note(f"{path}: {len(notes) - MOST_NOTES} more notes of this kind")
+    return Side(str(path), usable)
 
 
-def _check_schema(path: Path, content: bytes) -> None:
+def _records(path: Path, content: bytes) -> tuple[list[Measurement], list[str]]:
+    found, notes = records.parse(path, content)
     for number, schema in records.other_schemas(content).items():
-        raise NotComparable(
-            f"{path}: line {number} has schema {schema!r}, and this mfbench reads schema {records.SCHEMA}"
-        )
-
-
-def tell(notes: Iterable[str]) -> None:
-    for message in notes:
-        log.note(message)
+        message = f"{path}: line {number} has schema {schema!r}, and this mfbench reads schema {records.SCHEMA}"
+        raise NotComparable(message, code="different-schema")
+    return [measurement(record) for record in found], notes

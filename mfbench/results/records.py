@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mfbench.errors import UsageError
 from mfbench.problems.cases import Case
+from mfbench.results.codes import Status
 from mfbench.stats.intervals import Verdict
 
 try:
@@ -22,9 +24,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 SCHEMA = 1
-OPENING = b'{"schema":'  # of every record
-
-Status = Literal["ok", "wrong", "oom", "timeout", "crashed", "error", "skipped"]
+OPENING = b'{"schema":'  # first bytes of every record
 
 
 class _Part(BaseModel):
@@ -32,102 +32,100 @@ class _Part(BaseModel):
 
 
 class Correctness(_Part):
-    """One output's error against its bound, relative to the size of the terms that an entry sums; None: not finite."""
+    """Error of one output and its bound, relative to the magnitude of the terms each entry sums.
 
-    error: float | None = None
-    bound: float
-    rms_error: float | None = None
-    rms_bound: float
-    ok: bool
+    An error of None is not finite.
+    """
+
+    error: float | None = None  # largest error of an entry
+    bound: float  # of `error`
+    rms_error: float | None = None  # root mean square error
+    rms_bound: float  # of `rms_error`
+    ok: bool  # both errors lie within their bounds
 
 
 class Timing(_Part):
-    """Seconds per evaluation; `samples_s` unrounded, in the order in which the rounds took them.
+    """Seconds per evaluation of one provider, and the conditions under which they were measured."""
 
-    The rounds lie in as many `placements`, equally many in each: between them the data was moved in memory. Rounds are
-    `disturbed` where other programs kept part of the machine busy (`foreign_cores` on average over all), `dropped`
-    where that was so and others were taken instead, and were `throttled` where they were timed again since the device
-    was held back by heat or power.
-    """
-
-    samples_s: list[float]
-    median_s: float
-    ci95_s: tuple[float | None, float | None]
-    rounds: int
-    loops: int
-    method: str
-    cold_cache: bool
-    placements: int | None = None
-    throttled: int | None = None
-    disturbed: int | None = None
-    dropped: int | None = None
-    foreign_cores: float | None = None
+    samples_s: list[float]  # unrounded, one a round, in the order measured
+    median_s: float  # of the samples
+    ci95_s: tuple[float | None, float | None]  # 95 % interval of the median; null: too few rounds
+    rounds: int  # number of samples
+    loops: int  # evaluations per sample
+    method: str  # clock and procedure, in words
+    cold_cache: bool  # caches were cleared before each sample
+    placements: int | None = None  # times the data moved in memory, with the same number of rounds after each move
+    throttled: int | None = None  # rounds measured again because heat or power limited the device
+    disturbed: int | None = None  # rounds kept although other programs used part of the machine
+    dropped: int | None = None  # rounds replaced because other programs used part of the machine
+    foreign_cores: float | None = None  # cores that other programs kept busy, averaged over the rounds
 
     @property
     def busy(self) -> bool:
-        """Other programs ran in half of the rounds or more."""
+        """Return whether other programs disturbed at least half of the rounds."""
         return 2 * (self.disturbed or 0) >= self.rounds
 
 
 class Speedup(_Part):
-    """How many times as fast as the baseline.
+    """Ratio of the baseline's time to this provider's, and the verdict on it."""
 
-    `ci95` is of this ratio alone. The verdicts of the run's `family` of comparisons hold together at 95 %.
-    """
-
-    baseline: str
-    ratio: float
-    ci95: tuple[float | None, float | None]
-    margin: float
-    verdict: Verdict
-    family: int = 1
+    baseline: str  # provider
+    ratio: float  # median over the rounds of baseline / provider
+    ci95: tuple[float | None, float | None]  # of this ratio alone
+    margin: float  # relative difference up to which two times count as the same
+    verdict: Verdict  # simultaneous: at 95 %, no verdict of the family is wrong
+    family: int = 1  # comparisons in the run
 
 
 class Rates(_Part):
-    ratings_per_s: float
-    flops_per_s: float
-    bytes_per_s: float
+    """Throughput at the median time."""
+
+    ratings_per_s: float  # m n over the median time
+    flops_per_s: float  # 6 m n rank operations over the median time
+    bytes_per_s: float  # ratings, mask and parameters once, over the median time
 
 
 class Roofline(_Part):
-    """The machine's floor for the case: what binds it, and which fraction of that ceiling was reached."""
+    """Distance from the machine's limit: which ceiling bounds the case, and the fraction of it that was reached."""
 
-    bound: Literal["compute", "memory"]
-    fraction: float
-    gemm_flops_per_s: float
-    peak_flops_per_s: float | None = None  # None: not measured, the fraction is of the GEMM rate
-    copy_bytes_per_s: float
+    bound: Literal["compute", "memory"]  # the ceiling that the observed ratings reach first
+    fraction: float  # least time at the measured ceilings over the median time
+    gemm_flops_per_s: float  # PyTorch's rate for a square product
+    peak_flops_per_s: float | None = None  # None: not measured, and the fraction is of the GEMM rate
+    copy_bytes_per_s: float  # bandwidth of a working set of the case's size
 
 
 class Record(_Part):
-    """What is known of one provider on one case."""
+    """Everything measured of one provider on one case."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
 
-    schema_: int = Field(SCHEMA, alias="schema", strict=True)
-    run_id: str
-    time: str  # ISO 8601, UTC
-    case: Case
-    provider: str
-    device: str
-    status: Status
-    reason: str | None = None
-    correctness: dict[str, Correctness] | None = None
-    timing: Timing | None = None
-    compile_s: float | None = None
-    speedup: Speedup | None = None
-    rates: Rates | None = None
-    roofline: Roofline | None = None
-    peak_bytes: int | None = None  # beyond the inputs and outputs
-    env: dict[str, Any]
+    schema_: int = Field(SCHEMA, alias="schema", strict=True)  # version of the format; readers leave out others
+    run_id: str  # the same for all records of a run
+    time: str  # when the record was made: ISO 8601, UTC
+    case: Case  # the problem
+    provider: str  # as named on the command line
+    device: str  # `cpu` or `cuda`
+    status: Status  # only `ok` records have `timing`
+    code: str | None = None  # why it is not ok, one of `mfbench.results.codes.Code`; newer files may have others
+    reason: str | None = None  # the same for people
+    correctness: dict[str, Correctness] | None = None  # by the name of the output
+    timing: Timing | None = None  # seconds per evaluation
+    compile_s: float | None = None  # time of the first evaluation beyond that of the second
+    speedup: Speedup | None = None  # over the baseline
+    rates: Rates | None = None  # throughput
+    roofline: Roofline | None = None  # distance from the machine's limits
+    peak_bytes: int | None = None  # memory beyond inputs and outputs; absent: cannot be measured
+    env: dict[str, Any]  # processor, GPU, versions, threads, clocks, load, commit; `source`: hash of a provider's file
 
     @property
     def key(self) -> tuple[Case, str, str]:
+        """Return what identifies the measurement within a run: case, provider and device."""
         return self.case, self.provider, self.device
 
 
 def read(path: Path) -> tuple[list[Record], list[str]]:
-    """The records of a file, and a note for every line that is none.
+    """Read a file; return its records and a note for every line that is not one.
 
     Raises:
         UsageError: the file cannot be read.
@@ -136,21 +134,23 @@ def read(path: Path) -> tuple[list[Record], list[str]]:
 
 
 def content(path: Path) -> bytes:
-    """Of a file, or of a pipe, which can be read but once.
+    """Return the contents of a file or pipe in UTF-8 without a byte-order mark. A pipe can be read only once.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: the file cannot be read.
     """
     try:
-        return path.read_bytes()
+        found = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}", code="unreadable-file") from None
+    if found.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # what `>` writes in Windows PowerShell
+        return found.decode("utf-16", errors="replace").encode()
+    return found.removeprefix(codecs.BOM_UTF8)
 
 
 def parse(path: Path, content: bytes) -> tuple[list[Record], list[str]]:
-    """The records in a file's content, and a note for every line that is none, a torn last line among them."""
-    lines = content.split(b"\n")
-    torn = lines.pop()
+    """Return the records in a file's content, and a note for every line that is not one or is torn."""
+    lines, torn = _lines(content)
     notes = [f"{path}: the last line is torn and was left out"] if torn else []
     records = []
     for number, line in enumerate(lines, start=1):
@@ -161,14 +161,31 @@ def parse(path: Path, content: bytes) -> tuple[list[Record], list[str]]:
         except ValidationError as error:
             detail = error.errors(include_url=False)[0]
             place = ".".join(str(part) for part in detail["loc"])
-            notes.append(f"{path}: line {number} is no record and was left out: {place} {detail['msg']}".strip())
+            notes.append(f"{path}: line {number} is not a record and was left out: {place} {detail['msg']}".strip())
     return records, notes
 
 
+def _lines(content: bytes) -> tuple[list[bytes], bytes]:
+    """Split a file's content into its lines and the torn rest; a last line that only lacks its newline is whole."""
+    *lines, last = content.split(b"\n")
+    return ([*lines, last], b"") if _is_json(last) else (lines, last)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def other_schemas(content: bytes) -> dict[int, Any]:
-    """The schema of every line that has another one, by its number: it may fit today's and mean something else."""
+    """Return the schema of every line with another schema, by line number.
+
+    Such a line may still validate today and mean something else.
+    """
     found = {}
-    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+    for number, line in enumerate(_lines(content)[0], start=1):
         try:
             fields = json.loads(line)
         except (ValueError, RecursionError):
@@ -180,12 +197,16 @@ def other_schemas(content: bytes) -> dict[int, Any]:
 
 
 def _may_be_records(lines: bytes) -> bool:
-    """Nothing, or lines of which one at least is an object with a schema."""
+    """Return whether the lines are empty or at least one looks like an object with a schema."""
     return not lines.strip() or any(b'"schema"' in line for line in lines.split(b"\n") if line.startswith(b"{"))
 
 
 class Writer:
-    """Appends to a file of records; a torn last line that an earlier run left is cut off first."""
+    """Append records to a file, after cutting off a torn last line that an interrupted run left.
+
+    Raises:
+        UsageError: the file cannot be opened, or holds something other than records.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -193,25 +214,26 @@ class Writer:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror}", code="unwritable-file", argument="out") from None
-        self._regular = stat.S_ISREG(os.fstat(self._file).st_mode)  # a pipe or a device has no tail to mend
+        self._regular = stat.S_ISREG(os.fstat(self._file).st_mode)  # pipes and devices have no tail to cut
         if self._regular:
             with self._locked():
-                self._mend()
+                self._cut_torn_line()
 
-    def _mend(self) -> None:
+    def _cut_torn_line(self) -> None:
         size = os.fstat(self._file).st_size
-        content = os.pread(self._file, size, 0)
+        content = os.pread(self._file, size, 0).removeprefix(codecs.BOM_UTF8)
         whole, _, torn = content.rpartition(b"\n")
         if not _may_be_records(whole) or torn[: len(OPENING)] != OPENING[: len(torn)]:
             message = f"expected a file of records, got {self.path}, which holds something else"
             raise UsageError(message, code="bad-records", argument="out")
-        if not torn:
-            return
-        os.ftruncate(self._file, size - len(torn))
+        if _is_json(torn):
+            os.write(self._file, b"\n")
+        elif torn:
+            os.ftruncate(self._file, size - len(torn))
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Others that append to the file wait."""
+        """Hold an exclusive lock on the file, where the platform has one."""
         if fcntl is not None and self._regular:
             fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
@@ -221,10 +243,10 @@ class Writer:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def append(self, records: Sequence[Record]) -> None:
-        """Write the records and wait until they are on the disk.
+        """Write the records and flush them to disk.
 
         Raises:
-            UsageError: the disk is full or gone; the file keeps what it had.
+            UsageError: the write failed, for example on a full disk; the file keeps its previous content.
         """
         content = "".join(record.model_dump_json(exclude_none=True) + "\n" for record in records).encode()
         with self._locked():
@@ -242,4 +264,5 @@ class Writer:
                 raise UsageError(message, code="unwritable-file", argument="out") from None
 
     def close(self) -> None:
+        """Close the file."""
         os.close(self._file)

@@ -1,4 +1,7 @@
-"""Steps in a history: where a time changed and stayed so, by binary segmentation (Scott and Knott, 1974)."""
+"""Change points: where a series of times moved to another level and stayed there.
+
+Binary segmentation (Scott and Knott, 1974) with a threshold for the largest of many scores of pure noise.
+"""
 
 from __future__ import annotations
 
@@ -10,26 +13,26 @@ import numpy as np
 
 from mfbench.stats.intervals import Samples, spread
 
-FEWEST = 6  # runs, below which the noise between runs is not known
-SIDE = 2  # runs on each side of a step, so that a single stray run is none
-SURE = 2.0  # standard errors beyond what the largest of so many splits of noise alone reaches
+FEWEST = 6  # runs needed to estimate the noise between runs
+SIDE = 2  # runs required on each side of a change, so that one outlier is not a change
+SURE = 2.0  # standard errors above the expected maximum of the scores of noise
 
 
-class Step(NamedTuple):
-    """From run `at` on, one evaluation takes `ratio` times as long."""
+class ChangePoint(NamedTuple):
+    """A lasting change: from run `at` on, an evaluation takes `ratio` times as long as before."""
 
     at: int
     ratio: float
 
 
-def find(medians: Samples, margin: float) -> list[Step]:
-    """The steps in a history of medians.
+def find(medians: Samples, margin: float) -> list[ChangePoint]:
+    """Find the change points in the medians of successive runs.
 
-    Noise between runs is taken from the differences of neighbours, which steps hardly touch.
+    The noise between runs is estimated from differences of neighbours, which a change of level hardly affects.
 
     Args:
-        medians: (runs,) seconds, by time.
-        margin: relative change below which there is no step.
+        medians: (runs,) seconds, ordered by time.
+        margin: smallest relative change to report.
     """
     logs = np.log(np.asarray(medians, dtype=np.float64))
     if len(logs) < FEWEST:
@@ -38,10 +41,14 @@ def find(medians: Samples, margin: float) -> list[Step]:
     threshold = math.sqrt(2 * math.log(len(logs))) + SURE
     edges = [0, *sorted(_split(logs, 0, noise, threshold, margin)), len(logs)]
     levels = [float(np.median(logs[start:end])) for start, end in itertools.pairwise(edges)]
-    return [Step(at, math.exp(now - before)) for at, before, now in zip(edges[1:-1], levels, levels[1:], strict=False)]
+    return [
+        ChangePoint(at, math.exp(after - before))
+        for at, before, after in zip(edges[1:-1], levels, levels[1:], strict=False)
+    ]
 
 
 def _split(logs: Samples, offset: int, noise: float, threshold: float, margin: float) -> list[int]:
+    """Return the change points of a segment that begins at run `offset`, found recursively."""
     count = len(logs)
     if count < 2 * SIDE:
         return []

@@ -1,4 +1,4 @@
-"""Intervals and verdicts from samples that were taken in rounds."""
+"""Confidence intervals of times and ratios, and verdicts, from samples measured in rounds."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit  # Student's t quantile; scipy.stats would take a second to import
+from scipy.special import stdtrit  # Student's t quantile; importing scipy.stats takes a second
 
 CONFIDENCE = 0.95
-BLOCK_ROUNDS = 3  # a placement (see `timing`); medians of so many rounds are nearly normal whatever the noise's tails
-BLOCKS = (5, 30)  # fewest and most
-CORRELATION = (-0.1, 0.9)  # of neighbouring blocks, as far as it is believed
-BUSY_MARGIN = 1.0  # a thread that shares its core with another program's runs at half its speed
-LARGEST = 700.0  # logarithm of a ratio, about
+BLOCK_ROUNDS = 3  # rounds per block, one placement of the data in memory; their median is nearly normal
+BLOCKS = (5, 30)  # fewest and most blocks
+CORRELATION = (-0.1, 0.9)  # range to which the estimated correlation of neighbouring blocks is clipped
+BUSY_MARGIN = 1.0  # a thread that shares its core with another program runs at half its speed
+LARGEST_LOG = 700.0  # largest logarithm whose exponential is a finite double, rounded down
+NORMAL_QUARTILES = 1.349  # interquartile range of a normal distribution, in standard deviations
 
 Verdict = Literal["faster", "slower", "same", "inconclusive"]
 Samples = npt.NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """An estimate and its confidence interval, at 95 % unless another confidence was asked for."""
+    """An estimate and its confidence interval, at 95 % unless stated otherwise."""
 
     estimate: float
     low: float
@@ -30,7 +31,7 @@ class Interval(NamedTuple):
 
 
 class Location(NamedTuple):
-    """Where values lie: their median, the mean of their block medians, its standard error and degrees of freedom."""
+    """The centre of a sample: median, mean of the block medians, its standard error and its degrees of freedom."""
 
     median: float
     mean: float
@@ -39,23 +40,28 @@ class Location(NamedTuple):
 
 
 def median_interval(samples: Samples) -> Interval:
-    """Median of samples in the order in which they were taken, seconds."""
-    return _exp(_interval(_location(np.log(samples)), CONFIDENCE))
+    """Return the median of samples (seconds, in the order measured) with its interval."""
+    return location_interval(_location(np.log(samples)))
+
+
+def location_interval(location: Location) -> Interval:
+    """Return the interval of a centre of logarithms, seconds."""
+    return _exp(_interval(location, CONFIDENCE))
 
 
 def ratio_interval(baseline: Samples, samples: Samples, confidence: float = CONFIDENCE) -> Interval:
-    """How many times as fast as the baseline: median over the rounds of baseline / samples, taken in the same round."""
+    """Return the median over the rounds of baseline / samples, where both were measured in the same rounds."""
     return _exp(_interval(_location(np.log(baseline) - np.log(samples)), confidence))
 
 
 def unpaired_ratio_interval(baseline: Samples, samples: Samples, confidence: float = CONFIDENCE) -> Interval:
-    """How many times as fast as the baseline, from samples that were taken in different runs.
+    """Return the ratio baseline / samples of the centres of two samples measured in different runs.
 
-    Each side's uncertainty comes from its own block medians, and the two are joined as in Welch's test (1947). What
-    changed on the machine between the runs is in the ratio, and nothing in the samples can tell it from the code.
+    The standard errors of both sides' block medians are combined as in Welch's test (1947). A change of the machine
+    between the runs enters the ratio and cannot be told apart from a change of the code.
 
-    The blocks of both sides hold as many samples: the median of a short block of skewed samples lies higher than
-    that of a long one, and would make the side with fewer samples look slower.
+    The blocks of both sides have the same length: the median of a short block of skewed samples is biased upwards
+    compared with a long one's, which would make the side with fewer samples look slower.
     """
     shorter = min(len(baseline), len(samples))
     length = shorter / _block_count(shorter)
@@ -64,7 +70,7 @@ def unpaired_ratio_interval(baseline: Samples, samples: Samples, confidence: flo
 
 
 def between(baseline: Location, new: Location, confidence: float = CONFIDENCE) -> Interval:
-    """How many times as fast as the baseline, from where the logarithms of both sides' seconds lie."""
+    """Return the ratio baseline / new from the centres of the logarithms of both sides' seconds (Welch)."""
     squares = baseline.error**2, new.error**2
     if min(baseline.freedom, new.freedom) <= 0:
         freedom = 0.0
@@ -77,16 +83,18 @@ def between(baseline: Location, new: Location, confidence: float = CONFIDENCE) -
 
 
 def family_confidence(count: int) -> float:
-    """Of each of `count` intervals that are to hold all together (Bonferroni)."""
+    """Return the confidence of each of `count` intervals so that all hold jointly at 95 % (Bonferroni)."""
     return 1 - (1 - CONFIDENCE) / max(1, count)
 
 
 def verdict(ratio: Interval, margin: float, busy: bool = False) -> Verdict:
-    """`faster` or `slower` where the whole interval lies beyond the margin, `same` where it lies within.
+    """Return `faster` or `slower` if the whole interval lies beyond the margin, `same` if it lies within.
 
     Args:
-        busy: other programs ran throughout. They may have met one side alone for as long as its process lived, which
-            no round shows: only what lies beyond `BUSY_MARGIN` is decided.
+        ratio: baseline / new.
+        margin: relative difference up to which two times count as the same.
+        busy: other programs ran throughout. They may have slowed one side alone for the life of its process, which
+            no round shows, so only a ratio beyond `BUSY_MARGIN` is decided.
     """
     if not math.isfinite(ratio.low) or not math.isfinite(ratio.high):
         return "inconclusive"
@@ -101,29 +109,31 @@ def verdict(ratio: Interval, margin: float, busy: bool = False) -> Verdict:
 
 
 def location(samples: Samples) -> Location:
-    """Where the logarithms of samples lie, in the order in which they were taken."""
+    """Return the centre of the logarithms of samples in the order measured."""
     return _location(np.log(samples))
 
 
 def quartile_location(median: float, interquartile_range: float, count: int) -> Location:
-    """Where the logarithms of samples lie of which only the median and the quartiles were kept.
+    """Return the centre of the logarithms of samples of which only the median and the quartiles are known.
 
-    The error of a median of normal noise is 1.25 standard deviations / sqrt(n), and the interquartile range is 1.35
-    standard deviations. How the samples were correlated cannot be seen any more: the most that is believed is
-    assumed.
+    The standard error of the median of normal noise is sqrt(pi / 2) standard deviations / sqrt(n). The correlation of
+    the samples is unknown, so the largest that `CORRELATION` allows is assumed.
+
+    Args:
+        median, interquartile_range: seconds.
+        count: samples.
     """
-    independent = _independent(count, CORRELATION[1])
-    error = math.sqrt(math.pi / 2 / independent) * interquartile_range / 1.349 / median
+    independent = _effective_count(count, CORRELATION[1])
+    error = math.sqrt(math.pi / 2 / independent) * interquartile_range / NORMAL_QUARTILES / median
     return Location(math.log(median), math.log(median), error, independent - 1 if count >= BLOCKS[0] else 0.0)
 
 
 def _location(values: Samples, count: int | None = None) -> Location:
-    """From medians of blocks of consecutive values, with an error that is widened for the correlation between them.
+    """Return the centre of values from medians of consecutive blocks, its error widened for their correlation.
 
-    r is the lag-1 correlation of the blocks, with Kendall's correction of its bias, r + (1 + 4 r) / b. Where there are
-    more blocks than needed, neighbours are averaged first, so that correlation over a longer time is seen too. An r
-    below 0 is mostly chance; all of it believed, intervals are too narrow, and none of it, too wide: chance would
-    widen and never narrow them.
+    The correlation is the blocks' lag-1 correlation r with Kendall's bias correction, r + (1 + 4 r) / b. If there are
+    more blocks than needed, neighbours are averaged first so that correlation over longer times counts as well.
+    A negative r is mostly chance. Using all of it would make intervals too narrow; using none of it, too wide.
     """
     median = float(np.median(values))
     fewest, most = BLOCKS
@@ -137,13 +147,13 @@ def _location(values: Samples, count: int | None = None) -> Location:
     squares = float(deviations @ deviations)
     correlation = float(deviations[1:] @ deviations[:-1]) / squares if squares > 0 else 0.0
     correlation += (1 + 4 * correlation) / len(blocks)
-    independent = _independent(len(blocks), float(np.clip(correlation, *CORRELATION)))
+    independent = _effective_count(len(blocks), float(np.clip(correlation, *CORRELATION)))
     error = math.sqrt(squares / (len(blocks) - 1) / independent)
     return Location(median, mean, error, min(independent, len(blocks)) - 1)
 
 
 def _block_count(count: int) -> int:
-    """Blocks of whole placements: the rounds of one have in common where the data lay."""
+    """Return a number of blocks of whole placements: rounds of one placement share the data's addresses."""
     fewest, most = BLOCKS
     placements = math.ceil(count / (BLOCK_ROUNDS * most))
     return max(round(count / (BLOCK_ROUNDS * placements)), fewest)
@@ -153,13 +163,13 @@ def _of_blocks(statistic: Callable[[Samples], Any], values: Samples, count: int)
     return np.array([statistic(block) for block in np.array_split(values, count)])
 
 
-def _independent(count: int, correlation: float) -> float:
-    """The mean of `count` values with that lag-1 correlation varies as that of so many independent ones."""
+def _effective_count(count: int, correlation: float) -> float:
+    """Return the number of independent values whose mean varies like that of `count` values with this correlation."""
     return max(count * (1 - correlation) / (1 + correlation), 2.5)
 
 
 def _interval(location: Location, confidence: float) -> Interval:
-    """Student's t."""
+    """Return the interval of a centre by Student's t; unbounded without degrees of freedom."""
     if location.freedom <= 0:
         return Interval(location.median, -math.inf, math.inf)
     half = float(stdtrit(location.freedom, 0.5 + confidence / 2)) * location.error
@@ -169,9 +179,9 @@ def _interval(location: Location, confidence: float) -> Interval:
 
 
 def spread(values: Samples) -> float:
-    """Standard deviation by the median absolute deviation, which stray values do not move."""
+    """Return the standard deviation, estimated robustly from the median absolute deviation."""
     return 1.4826 * float(np.median(np.abs(values - np.median(values))))
 
 
 def _exp(interval: Interval) -> Interval:
-    return Interval(*(math.exp(value) if value < LARGEST else math.inf for value in interval))
+    return Interval(*(math.exp(value) if value < LARGEST_LOG else math.inf for value in interval))

@@ -57,7 +57,7 @@ class GatedCase:
         others = redraw_parameters(self.case, SECOND_DRAW)
         for name, values in others.items():
             getattr(inputs, name).detach().copy_(values)  # the function may have asked for its gradient
-        moved = self._standard.moved_to(self._drawn._replace(**others))
+        moved = self._standard.at(self._drawn._replace(**others))
         second = self._evaluate(function, inputs, moved, "on other parameters in the same tensors: ")
         return {name: max(error, second[name]) for name, error in first.items()}
 

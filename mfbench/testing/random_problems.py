@@ -88,8 +88,10 @@ def _inputs(recipe: Recipe, generator: torch.Generator) -> Inputs:
         ratings = torch.randint(1, 11, (m, n), generator=generator).to(ratings_dtype)
     mask = None
     if mask_dtype is not None:
-        weights = torch.randint(1, 100, (m, n), generator=generator)  # any non-zero value means observed
-        mask = (weights * observed).to(mask_dtype)
+        values = torch.randint(1, 100, (m, n), generator=generator)  # of an integer mask: any of them means observed
+        if mask_dtype.is_floating_point:  # weights, of either sign
+            values = (values - 50.5) / 16
+        mask = (values * observed).to(mask_dtype)
     if layout == "expanded":
         ratings, mask = ratings[:1].expand(m, n), None if mask is None else mask[:1].expand(m, n)
     else:

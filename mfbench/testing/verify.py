@@ -14,7 +14,7 @@ from mfbench.correctness import gate
 from mfbench.problems.inputs import Inputs, fingerprints, on_device
 from mfbench.providers import registry
 from mfbench.providers.exceptions import reason
-from mfbench.providers.outputs import WrongOutputs, flaws, tensors
+from mfbench.providers.outputs import OUTPUTS, WrongOutputs, changed_inputs, flaws, tensors
 from mfbench.providers.registry import Provider
 from mfbench.testing.random_problems import RandomProblem
 
@@ -80,7 +80,9 @@ def _modes(backend: str) -> Iterator[Candidate]:
 
 
 def _encoded(inputs: Inputs) -> tuple[Any, ...]:
-    """Return the inputs with ratings and mask encoded, in an encoding that depends on the shape."""
+    """Return the inputs with ratings and mask encoded, in an encoding that depends on the shape; not if weighted."""
+    if inputs.weighted:
+        return inputs  # no encoding holds weights
     encoding = ENCODINGS[sum(inputs.ratings.shape) % len(ENCODINGS)]
     try:
         ratings = encode_ratings(inputs.ratings, inputs.mask, encoding)
@@ -104,9 +106,9 @@ def check(provider: Provider, inputs: Inputs, standard: gate.Standard) -> tuple[
     except (Exception, SystemExit) as error:
         return {}, str(error) if isinstance(error, WrongOutputs) else reason(error)
     verdicts = standard.judge([output.detach().cpu().double().numpy() for output in outputs])
-    changed = [f"changed its input {name}" for name, bits in fingerprints(inputs).items() if bits != before[name]]
-    wrong = gate.complaints(verdicts, flaws(outputs, inputs) + changed)
-    return {name: v.error / v.bound for name, v in verdicts.items()}, "; ".join(wrong) or None
+    wrong = gate.findings(verdicts, flaws(outputs, inputs) + changed_inputs(inputs, before))
+    message = "; ".join(finding.message for finding in wrong)
+    return {name: v.error / v.bound for name, v in verdicts.items()}, message or None
 
 
 def verify(
@@ -124,7 +126,7 @@ def verify(
     """
     taking_part = candidates(device, names)
     worst: dict[str, dict[str, float]] = {
-        candidate.provider.name: dict.fromkeys(gate.OUTPUTS, 0.0) for candidate in taking_part
+        candidate.provider.name: dict.fromkeys(OUTPUTS, 0.0) for candidate in taking_part
     }
     failures = []
     count = 0

@@ -152,7 +152,7 @@ def train(
     step = provider.prepare(inputs)
     try:
         first = step()  # compilation on first use is not training time
-        wrong = flaws(tensors(first), inputs)
+        wrong = [flaw.message for flaw in flaws(tensors(first), inputs)]
     except (Exception, SystemExit) as error:
         message = f"{provider.name}: {type(error).__name__}: {error}"
         raise UsageError(message, code="provider-failed", argument="provider") from error

@@ -1,4 +1,4 @@
-"""Launch plans: what a device would be given, compiled for it; nothing here has run on one."""
+"""Launch plans: what a device would receive, compiled for it; nothing here runs on one."""
 
 import re
 
@@ -25,7 +25,7 @@ def aligned_inputs(m=150, n=96, rank=30, **options):
 
 @pytest.fixture(scope="module", params=NAMES)
 def plan(request):
-    """A plan for each kind of target, with the inputs it is for."""
+    """Return a plan for each kind of target, with its inputs."""
     inputs = aligned_inputs()
     return request.param, inputs, plan_step(*inputs, precision="ieee", deterministic=True, target=request.param)
 
@@ -103,7 +103,7 @@ def test_encoded_ratings(encoding):
 
 
 def test_rows_are_addressed_in_64_bits():
-    """m * n passes 2**31 here: no product of a row and its stride may be of 32 bits."""
+    """m * n exceeds 2**31 here: no product of a row and its stride may have 32 bits."""
     m, n = 1 << 17, 1 << 15
     inputs = draw_inputs(1, 1, 3)
     P, Q, ratings = torch.zeros(1, 3).expand(m, 3), torch.zeros(1, 3).expand(n, 3), torch.zeros(1, n).expand(m, n)

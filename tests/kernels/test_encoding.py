@@ -1,4 +1,4 @@
-"""Encoded ratings: nothing is lost, and the step takes them as it takes the ratings that were encoded."""
+"""Encoded ratings lose nothing, and give the step the same results as the ratings before encoding."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def observed_in(inputs):
 
 
 def spelled_out(inputs):
-    """The same ratings as float64 with NaN where unobserved: nothing that an encoding could lose is lost."""
+    """Return the inputs with float64 ratings, NaN where unobserved: everything that an encoding has to keep."""
     return inputs._replace(ratings=inputs.ratings.double().masked_fill(~observed_in(inputs), NAN), mask=None)
 
 
@@ -31,7 +31,7 @@ def encoded(inputs):
 
 
 def results(inputs, backend):
-    """Everything that the three functions return."""
+    """Return the outputs of all three functions."""
     parameters = [parameter.clone().requires_grad_() for parameter in inputs[:5]]
     arguments = (*parameters, *inputs[5:])
     differentiated = mf_loss(*arguments, backend=backend)
@@ -43,7 +43,7 @@ def results(inputs, backend):
 
 @given(inputs=problems(dtypes=(torch.float64,)))
 def test_nothing_is_lost(inputs):
-    """In float64, where a code is decoded without rounding, all results are the same bit by bit."""
+    """In float64, where codes are decoded without rounding, all results are bitwise the same."""
     for got, expected in zip(results(encoded(inputs), "torch"), results(spelled_out(inputs), "torch"), strict=True):
         assert torch.equal(got, expected)
 
@@ -147,7 +147,7 @@ def test_half_stars_take_one_byte(ratings_dtype):
     assert encode_ratings(ratings, torch.rand(60, 50) < 0.5).encoding == "uint8-code"
 
 
-def test_what_no_one_observed_does_not_ask_for_precision():
+def test_unobserved_ratings_do_not_affect_the_encoding():
     ratings, mask = torch.full((6, 5), 2.5), torch.ones(6, 5)
     ratings[2, 3], mask[2, 3] = 0.1234567, 0
     ratings[4, 1], mask[4, 1] = INF, 0
@@ -166,7 +166,7 @@ def test_too_large_for_float16_but_not_for_float32():
 def test_an_observed_nan_is_refused(ratings_dtype):
     ratings = torch.rand(6, 5).to(ratings_dtype)
     ratings[2, 3] = NAN
-    with pytest.raises(ValueError, match=r"^ratings: expected no NaN at an observed place"):
+    with pytest.raises(ValueError, match=r"^ratings: expected no NaN at an observed entry"):
         encode_ratings(ratings, torch.ones(6, 5, dtype=torch.uint8))
     mask = torch.ones(6, 5)
     mask[2, 3] = 0
@@ -219,7 +219,7 @@ def test_bad_arguments_are_named(ratings, mask, error, message):
         encode_ratings(ratings, mask)
 
 
-def test_what_encoded_ratings_tell_of_themselves():
+def test_shape_observed_ratings_and_bytes():
     ratings = torch.randint(1, 11, (60, 50), dtype=torch.uint8)
     mask = torch.rand(60, 50) < 0.5
     for encoding, nbytes in (
@@ -313,7 +313,7 @@ def test_to_moves_every_tensor():
 def test_wide_integers_are_encoded_in_the_fewest_bytes(values, encoding, dtype):
     ratings = torch.tensor([values, values[::-1]], dtype=dtype)
     mask = torch.ones_like(ratings)
-    mask[1, ::2], ratings[1, ::2] = 0, torch.iinfo(dtype).max  # what is unobserved may hold anything
+    mask[1, ::2], ratings[1, ::2] = 0, torch.iinfo(dtype).max  # unobserved entries may hold anything
     mask[1, -1] = 0
     encoded = encode_ratings(ratings, mask)
     assert encoded.encoding == encoding

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -22,6 +24,7 @@ from kernels.problem import Observations
 from reference import autograd_loss_and_grads, oracle_loss_and_grads
 from tests.problems import LAYOUTS, assert_right, draw_inputs
 
+ROOT = Path(__file__).parents[2]
 CPU_BACKENDS = [name for name in ("native", "torch", "interpret") if backends()[name].available]
 QUICK_BACKENDS = [name for name in CPU_BACKENDS if name != "interpret"]
 EACH = pytest.mark.parametrize("backend", CPU_BACKENDS)
@@ -29,7 +32,7 @@ EACH_QUICK = pytest.mark.parametrize("backend", QUICK_BACKENDS)
 
 
 def with_grad(inputs):
-    """The inputs, their parameters leaves that require a gradient."""
+    """Return the inputs with parameters that are leaves and require a gradient."""
     parameters = [parameter.detach().clone().requires_grad_() for parameter in inputs[:5]]
     return type(inputs)(*parameters, *inputs[5:])
 
@@ -183,7 +186,7 @@ def fresh_compiler():
 
 
 def train(loss_function, inputs):
-    """Loss and gradients of a function of the parameters, through a graph around the operator."""
+    """Return loss and gradients, with differentiable operations before and after the operator."""
     inputs = with_grad(inputs)
     loss = loss_function(inputs.user_factors * 2, *inputs[1:])
     (loss * 0.5).backward()
@@ -272,7 +275,7 @@ def train_step(inputs, backend):
 
 @pytest.fixture
 def options(monkeypatch):
-    """What reaches a backend's step, in order: (precision, deterministic, gradients)."""
+    """Record what reaches a backend's step: (precision, deterministic, gradients) of each call."""
     seen = []
 
     def step(problem, precision, deterministic, gradients):
@@ -436,6 +439,22 @@ def test_the_signatures_are_those_of_the_step():
     assert of(plan_step) == [*((name, default) for name, default in shared if name != "backend"), ("target", "sm_90")]
     for reference in (autograd_loss_and_grads, oracle_loss_and_grads):
         assert of(reference) == shared[:8]
+
+
+def test_the_arguments_are_listed_in_four_places():
+    """Three public functions and the reference's Problem; the harness has its own list, whatever it measures."""
+    listed = []
+    for path in (file for folder in ("kernels", "reference") for file in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                names = {argument.arg for argument in node.args.args}
+            elif isinstance(node, ast.ClassDef):
+                names = {field.target.id for field in node.body if isinstance(field, ast.AnnAssign)}
+            else:
+                continue
+            if names >= {*Grads._fields, "ratings", "mask"}:
+                listed.append(node.name)
+    assert sorted(listed) == ["Problem", "mf_loss", "mf_loss_and_grads", "mf_sse"]
 
 
 @pytest.mark.parametrize("function", [mf_loss, mf_loss_and_grads, mf_sse, plan_step])

@@ -1,4 +1,4 @@
-"""The error of one product in each precision: never above the bound that docs/kernel.md derives, and near it.
+"""The error of one product in each precision: within the bound derived in docs/kernel.md, and close to it.
 
 What a matrix unit does to its operands is emulated here, since Triton's interpreter computes in full float32.
 """
@@ -15,28 +15,28 @@ DERIVED = {"tf32": 2**-10 + 2**-11, "tf32x3": 2 * 2**-22 + 2**-22, "bf16x3": 2 *
 
 
 def in_hardware(values, precision):
-    """An operand as the matrix unit reads it: tf32 cuts 13 bits off, bfloat16 is exact."""
+    """Return an operand as the matrix unit reads it: tf32 truncates 13 bits, bfloat16 is exact."""
     if not precision.startswith("tf32"):
         return values.double()
     return (values.view(torch.int32) & (-1 << 13)).view(torch.float32).double()
 
 
 def pieces(values, precision):
-    """The parts of a factor, or of an error split in the kernel, as the unit reads them: one, or high and low."""
+    """Return the parts of a factor or of a split error, as the unit reads them: one, or high and low."""
     packed = split_operand(values[:, None].clone(), ARITHMETIC[precision])
     parts = packed.unbind() if ARITHMETIC[precision].split else [packed]
     return [in_hardware(part[:, 0], precision) for part in parts]
 
 
 def product(x, y, precision):
-    """x y with all but the product of the low parts, exactly summed. x: of the packed factors, y: errors."""
+    """Return the exact sum of all products but that of the low parts. x: factors, y: errors."""
     factors = pieces(x, precision)
     errors = pieces(y, precision) if ARITHMETIC[precision].split else [in_hardware(y, precision)]
     return sum(a * b for i, a in enumerate(factors) for j, b in enumerate(errors) if i + j < 2)
 
 
 def operands(count, seed):
-    """Mantissas of every kind: drawn, and at the edges of the roundings."""
+    """Return operands with random mantissas, and with mantissas at the edges of rounding."""
     generator = torch.Generator().manual_seed(seed)
     bits = torch.randint(0, 1 << 23, (count,), generator=generator, dtype=torch.int32)
     edges = torch.tensor([0, 1, (1 << 12) - 1, 1 << 12, (1 << 13) - 1, (1 << 15) + 1, (1 << 16) - 1, (1 << 23) - 1])

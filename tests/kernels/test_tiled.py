@@ -1,4 +1,4 @@
-"""The tiled PyTorch backend against the float64 oracle, with tiles small enough that their edges are everywhere."""
+"""The tiled PyTorch backend against the float64 oracle, in tiles so small that most entries lie at an edge."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_observed_nan_reaches_exactly_its_own_outputs(monkeypatch):
 
 
 class Allocations(TorchDispatchMode):
-    """Records the bytes of every storage that comes into being."""
+    """Record the bytes of every storage that is allocated."""
 
     def __init__(self, given):
         super().__init__()

@@ -1,9 +1,10 @@
-"""The rooms of the package: each imports from itself and from those below, and says in a sentence what it holds."""
+"""The architecture: each room imports from itself and from rooms below, and its docstring is one sentence."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from mfbench.installation import ROOT
 PACKAGES = ("kernels", "reference", "mfbench")
 FLAT = 14  # most files in mfbench/ itself
 
-# From the bottom to the top. A room may import from its own floor only what belongs to itself.
+# From bottom to top. Rooms of one floor do not import each other.
 FLOORS = (
     ("kernels", "reference"),
-    ("mfbench.errors", "mfbench.log", "mfbench.installation", "mfbench.stats"),
+    ("mfbench.errors", "mfbench.log", "mfbench.installation"),
+    ("mfbench.stats",),
     ("mfbench.problems",),
     ("mfbench.results", "mfbench.inspect"),
     ("mfbench.providers",),
@@ -43,24 +45,34 @@ def module_name(path: Path) -> str:
 FILES = {module_name(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
 
 
-def imported(module: str) -> Iterator[str]:
-    """Yield the modules of the project that a module imports anywhere, in functions and for type checkers too."""
-    path = FILES[module]
-    here = module.split(".") if path.stem == "__init__" else module.split(".")[:-1]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imported(tree: ast.Module, package: list[str], known: Collection[str]) -> Iterator[str]:
+    """Yield the known modules that a module imports anywhere, also in functions and for type checkers.
+
+    Args:
+        tree: of the module.
+        package: parts of the name of the package that relative imports start from.
+        known: names of modules.
+    """
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name in FILES)
+            yield from (alias.name for alias in node.names if alias.name in known)
         elif isinstance(node, ast.ImportFrom):
-            prefix = here[: len(here) + 1 - node.level] if node.level else []
+            prefix = package[: len(package) + 1 - node.level] if node.level else []
             source = ".".join([*prefix, *filter(None, [node.module])])
             for alias in node.names:
                 submodule = f"{source}.{alias.name}"
-                target = submodule if submodule in FILES else source
-                if target in FILES and target != module:
-                    yield target
+                if submodule in known or source in known:
+                    yield submodule if submodule in known else source
 
 
-IMPORTS = {module: sorted(set(imported(module))) for module in FILES}
+def imports_of(module: str) -> set[str]:
+    """Return the project's modules that a module imports."""
+    path = FILES[module]
+    package = module.split(".") if path.stem == "__init__" else module.split(".")[:-1]
+    return set(imported(ast.parse(path.read_text(encoding="utf-8")), package, FILES)) - {module}
+
+
+IMPORTS = {module: sorted(imports_of(module)) for module in FILES}
 
 
 def room(module: str) -> str:
@@ -84,3 +96,31 @@ def test_rooms_import_downwards_only() -> None:
         if room(target) != room(module) and FLOOR[room(target)] >= FLOOR[room(module)]
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_every_folder_says_in_a_sentence_what_it_holds() -> None:
+    for module, path in FILES.items():
+        if path.stem == "__init__":
+            text = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").strip()
+            assert text.endswith("."), module
+            assert not re.search(r"[.!?]\s", text), f"{module}: more than one sentence"
+
+
+def test_few_files_lie_beside_the_folders() -> None:
+    assert len([path for path in FILES.values() if path.parent == ROOT / "mfbench"]) <= FLAT
+
+
+@pytest.mark.parametrize(
+    ("source", "targets"),
+    [
+        ("import mfbench.api", {"mfbench.api"}),
+        ("from mfbench import log", {"mfbench.log"}),
+        ("def late():\n    from mfbench.api import run", {"mfbench.api"}),
+        ("from . import summary", {"mfbench.report.summary"}),
+        ("from ..errors import UsageError", {"mfbench.errors"}),
+        ("import torch", set()),
+    ],
+)
+def test_imports_are_found_in_every_form(source: str, targets: set[str]) -> None:
+    known = {"mfbench", "mfbench.api", "mfbench.log", "mfbench.errors", "mfbench.report.summary"}
+    assert set(imported(ast.parse(source), ["mfbench", "report"], known)) == targets

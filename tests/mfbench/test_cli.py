@@ -42,7 +42,7 @@ def test_a_foreign_package_of_the_same_name_is_told(tmp_path: Path) -> None:
     done = mfbench("doctor", cwd=tmp_path)
     assert done.returncode == 2
     assert "the package 'kernels' that Python finds" in done.stderr
-    assert "environment of its own" in done.stderr
+    assert "[foreign-package]" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -52,7 +52,7 @@ def test_another_checkout_in_the_current_folder_is_told(tmp_path: Path, monkeypa
     for folder, told in ((tmp_path, True), (tmp_path / "mfbench", False), (ROOT, False)):
         monkeypatch.chdir(folder)
         assert mfbench_here(monkeypatch, "list") == 0
-        assert ("another mfbench lies in the current folder" in capsys.readouterr().err) == told
+        assert ("the current folder has another mfbench" in capsys.readouterr().err) == told
 
 
 def test_list_names_everything(monkeypatch, capsys) -> None:
@@ -114,7 +114,7 @@ def test_completion(shell: str) -> None:
 
 
 def completed(*words: str) -> list[str]:
-    """What a shell is told, in a process that may not import torch."""
+    """Return the completions that a shell gets, from a process that may not import torch."""
     code = "import sys; sys.argv = ['mfbench']; sys.modules['torch'] = None; from mfbench.cli import main; main()"
     settings = os.environ | {"_MFBENCH_COMPLETE": "zsh_complete", "COMP_WORDS": " ".join(("mfbench", *words)),
                              "COMP_CWORD": str(len(words))}  # fmt: skip

@@ -14,7 +14,7 @@ if importlib.util.find_spec("triton") is None:
 
 @pytest.fixture
 def few_programs(monkeypatch):
-    """A device of one multiprocessor, so that a program walks several tiles of even a small problem."""
+    """A device of one multiprocessor, so that a program visits several tiles of even a small problem."""
     small = {name: dataclasses.replace(target, multiprocessors=1) for name, target in config.TARGETS.items()}
     monkeypatch.setattr(config, "TARGETS", small)
     monkeypatch.setattr(config, "DETERMINISTIC_PROGRAMS", 2)

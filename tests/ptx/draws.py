@@ -1,4 +1,4 @@
-"""Problems drawn for the step, in every form in which it takes ratings."""
+"""Random problems for the step, in every form of ratings that it accepts."""
 
 from __future__ import annotations
 

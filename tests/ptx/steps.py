@@ -1,4 +1,4 @@
-"""The fused step as compiled for a target: its launches executed on the CPU, and how far the result may be off."""
+"""The fused step as compiled for a target: execution of its launches on the CPU, and bounds on the result's error."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Problem:
 
 @contextmanager
 def poisoned_buffers() -> Iterator[None]:
-    """Memory that nothing has written holds NaN."""
+    """Fill new buffers with NaN."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     try:
@@ -91,12 +91,12 @@ Order = Callable[[int], Iterable[int]]  # number of blocks -> their order
 
 
 def execute(plan: StepPlan, order: Order | None = None, **options: Any) -> list[Race]:
-    """Run the launches of a plan; the races of all of them."""
+    """Run the launches of a plan and return all races."""
     return [race for launch in plan.launches for race in execute_launch(launch, order=order, **options)]
 
 
 def execute_launch(launch: Launch, ptx: str | None = None, order: Order | None = None, **options: Any) -> list[Race]:
-    """Run one launch, or a changed text of it."""
+    """Run one launch, or a modified text of it, and return its races."""
     assert launch.ptx is not None
     blocks = launch.grid[0] * launch.grid[1] * launch.grid[2]
     options["order"] = None if order is None else order(blocks)

@@ -1,4 +1,4 @@
-"""Faults planted in compiled code are seen.
+"""Faults planted in compiled code are detected.
 
 Whether a missing barrier does harm is judged without the race check: warps that run one after another, in two orders,
 must then give the same result. Every plant that the check lets pass has to be harmless in that sense.

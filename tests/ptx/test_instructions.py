@@ -210,7 +210,7 @@ def test_votes_and_warp_reductions():
 
 
 def test_divergent_loops_and_early_exit():
-    """Collatz steps: every thread leaves the loop after a count of its own, some return at once."""
+    """Collatz steps: each thread leaves the loop after a different count, some at once."""
     x = torch.randint(1, 200, (64,), dtype=torch.int32)
     out = torch.full((64,), -1, dtype=torch.int32)
     body = """

@@ -1,6 +1,6 @@
 """The step's compiled PTX executed on the CPU: right to its precision, no race, nothing out of bounds.
 
-This is not a test on a GPU: instructions are done as the manual defines them, in an order of this interpreter's own.
+This is not a test on a GPU: instructions follow the manual, in an order that this interpreter chooses.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def test_every_output_is_within_its_bound(case, deterministic):
 @pytest.mark.parametrize("deterministic", [False, True], ids=["fast", "deterministic"])
 @pytest.mark.parametrize("rank", [30, pytest.param(130, marks=pytest.mark.ptx)])
 def test_empty_tiles_are_left_out(rank, deterministic):
-    """A list of tiles to walk, with rows of tiles that have none, and a matrix whose other tiles hold lies."""
+    """Some rows of tiles are empty, and unoccupied tiles hold wrong ratings, which must not be read."""
     problem = draw(4, "uint8-code", rank, 140, 200, 0.5)
     tiles = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]], dtype=torch.bool)
     inside = tiles.repeat_interleave(64, 0).repeat_interleave(64, 1)[:140, :200]
@@ -94,7 +94,7 @@ def test_float64_is_exact_to_float64():
 
 @pytest.mark.ptx
 def test_many_programs_give_the_same_result(monkeypatch):
-    """The grid of a real device: one tile a program."""
+    """The grid of a real device: one tile per program."""
     monkeypatch.undo()
     problem = draw(1, "float32, uint8 mask", 30, 70, 97, 0.5)
     for deterministic in (False, True):

@@ -1,4 +1,4 @@
-"""Where the time of a run goes: measuring, gates, process starts, and the harness's own cost beside them.
+"""Break down the time of a run: measuring, gates, process starts, and the overhead of the harness.
 
 python -m tests.studies.cost --suite quick
 """
@@ -31,13 +31,13 @@ from mfbench.results import records
 MEASURING = ("evaluations, timed", "evaluations before each sample", "settling before each sample",
              "moving the data", "ceilings")  # fmt: skip
 GATES = ("gates", "oracle", "drawing inputs")
-REQUESTS = {"place": "moving the data", "prepare": "gates", "evaluate_anew": "gates", "changing_and_same": "gates",
-            "samples": "gates", "release": "gates", "rest": "settling before each sample",
+REQUESTS = {"place": "moving the data", "prepare": "gates", "evaluate_redrawn": "gates", "time_draws": "gates",
+            "samples_in_a_row": "gates", "release": "gates", "rest": "settling before each sample",
             "project": "pipes and sums over outputs"}  # fmt: skip
 
 
 class Ledger:
-    """Seconds by what they were spent on; what is nested in something else counts there alone."""
+    """Seconds by activity. Time in a nested activity counts for that one only."""
 
     def __init__(self) -> None:
         self.spent: Counter[str] = Counter()
@@ -62,24 +62,24 @@ class Ledger:
         return wrapper
 
     def request(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """A worker's request: of a sample, what the worker evaluated is told from the pipe and the sums."""
+        """Wrap `WorkerProcess.request`; split a sample into the evaluations and the cost of pipe and sums."""
 
         def wrapper(worker: Any, method: str, *arguments: Any) -> Any:
             if method != "sample":
                 with self.entry(REQUESTS[method]):
                     return original(worker, method, *arguments)
             with self.entry("pipes and sums over outputs"):
-                reading, seen = original(worker, method, *arguments)
+                reading, observations = original(worker, method, *arguments)
             self.spent["evaluations, timed"] += reading.seconds
-            self.spent["evaluations before each sample"] += reading.before
-            self.spent["pipes and sums over outputs"] -= reading.seconds + reading.before
-            return reading, seen
+            self.spent["evaluations before each sample"] += reading.warm_up_s
+            self.spent["pipes and sums over outputs"] -= reading.seconds + reading.warm_up_s
+            return reading, observations
 
         return wrapper
 
 
 def watched(ledger: Ledger) -> Iterator[Any]:
-    """Patches of what a run calls."""
+    """Yield patches that book the time of what a run calls."""
     yield mock.patch.object(process.WorkerProcess, "request", ledger.request(process.WorkerProcess.request))
     for owner, attribute, name in (
         (process.WorkerProcess, "start", "process starts"),
@@ -87,8 +87,8 @@ def watched(ledger: Ledger) -> Iterator[Any]:
         (process.WorkerProcess, "stop", "process starts"),
         (roofline, "measure", "ceilings"),
         (gate, "standard", "oracle"),
-        (gate.Standard, "moved_to", "oracle"),
-        (expected.Moving, "of", "oracle"),
+        (gate.Standard, "at", "oracle"),
+        (expected.ExpectedOutputs, "of", "oracle"),
         (gate.Standard, "judge", "gates"),
         (case_run, "draw", "drawing inputs"),
         (session, "resolve", "drawing inputs"),
@@ -118,7 +118,7 @@ def main(suite: str, budget: float, threads: int | None) -> None:
     for name, seconds in ledger.spent.most_common():
         click.echo(f"{name:32} {seconds:8.2f} s  {seconds / total:6.1%}")
     click.echo(f"{'altogether':32} {total:8.2f} s")
-    click.echo(f"outside measuring, process starts and gates: {own:.2f} s, {own / total:.1%}")
+    click.echo(f"overhead, outside measuring, process starts and gates: {own:.2f} s, {own / total:.1%}")
 
 
 if __name__ == "__main__":

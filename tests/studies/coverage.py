@@ -1,9 +1,9 @@
-"""Timings of a simulated device: do the intervals cover the truth, are throttled and cold samples told from others?
+"""Check interval coverage and the detection of throttled and cold samples on a simulated device.
 
     python -m tests.studies.coverage --timings 8000
 
-Each timing is the harness's own: pilot, placements, rounds, intervals. The machine drifts by 30 %, has correlated
-noise of heavy tails and a coarse clock, launches lag behind, data lies differently after each move.
+Each timing runs the harness's pilot, placements, rounds and intervals. The simulated machine drifts by 30 %, has
+correlated heavy-tailed noise, a coarse clock and launch latency, and speed depends on where the data lies.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import numpy as np
 from mfbench.measure.devices.base import Reading
 from mfbench.measure.rounds import time_in_rounds
 from mfbench.stats import intervals
-from tests.mfbench.measure.devices.simulated import Machine, Nature, SimulatedDevice, hands
+from tests.mfbench.measure.devices.simulated import Machine, Nature, SimulatedDevice, timing_hooks
 
 BASE_S, NEW_S = 0.9e-3, 0.6e-3
 BUDGET_S = 1.0
 
 
 class Kind(NamedTuple):
-    """A kind of machine."""
+    """A machine and what is known about it."""
 
     nature: Nature
     l2_known: bool = True
@@ -45,14 +45,14 @@ KINDS = {
 
 
 class Seen(NamedTuple):
-    """What came of some timings."""
+    """Counts over a number of timings."""
 
     timings: int
     covered: int
     half_width: float  # median of the ratios' intervals, relative
-    throttled: int  # samples that were, in truth
-    found: int  # of them
-    accused: int  # samples that were not and were said to be
+    throttled: int  # samples throttled in truth
+    found: int  # of those, reported as throttled
+    accused: int  # samples reported as throttled that were not
     samples: int
     labelled_cold: int
     falsely_cold: int
@@ -60,7 +60,7 @@ class Seen(NamedTuple):
 
 
 def simulate(kind: Kind, count: int, first_seed: int) -> Seen:
-    """So many timings of a pair of providers."""
+    """Time a pair of providers `count` times, with seeds from `first_seed` on."""
     tally = dict.fromkeys(("throttled", "found", "accused", "samples", "labelled_cold", "falsely_cold", "gaps"), 0)
     covered, widths = 0, []
     for seed in range(first_seed, first_seed + count):
@@ -81,9 +81,9 @@ def simulate(kind: Kind, count: int, first_seed: int) -> Seen:
             tally["gaps"] += reading.gaps
 
         timing = time_in_rounds(
-            hands(machine, devices, see), "base", BUDGET_S, seed, {"base": BASE_S, "new": NEW_S}
+            timing_hooks(machine, devices, see), "base", BUDGET_S, seed, {"base": BASE_S, "new": NEW_S}
         )  # fmt: skip
-        ratio = intervals.ratio_interval(timing.samples["base"], timing.samples["new"])
+        ratio = intervals.ratio_interval(*(timing.providers[name].samples for name in ("base", "new")))
         cold_s = kind.nature.cold_s if kind.l2_known else 0.0
         covered += ratio.low <= (BASE_S + cold_s) / (NEW_S + cold_s) <= ratio.high
         widths.append((ratio.high - ratio.low) / 2 / ratio.estimate)

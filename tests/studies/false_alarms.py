@@ -1,11 +1,11 @@
-"""How often the harness is wrong: verdicts on identical providers, and on providers that are slower by a known part.
+"""Count wrong verdicts: on identical providers, and on providers slowed down by a known fraction.
 
-    python -m tests.studies.false_alarms --comparisons 400                  # identical: any faster or slower is false
-    python -m tests.studies.false_alarms --comparisons 100 --slowdown 5     # 5 % slower (or 3): all else is a miss
+    python -m tests.studies.false_alarms --comparisons 400                  # identical: any verdict is false
+    python -m tests.studies.false_alarms --comparisons 100 --slowdown 5     # 5 % slower (or 3): no verdict is a miss
 
 A comparison is what `mfbench run` does for a case: two worker processes, the gate, rounds of timing within the budget,
-the gate again. The processes are new every `--suite-of` comparisons, as they are for every suite. Both records of a
-comparison are written as it ends, and the same command goes on where it was interrupted.
+the gate again. New processes start every `--suite-of` comparisons, as for every suite. The two records of a comparison
+are written when it ends; the same command continues an interrupted count.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import click
 import numpy as np
 from scipy.stats import binomtest
 
-from mfbench.measure.case import Trial
+from mfbench.measure.case import measure_case
 from mfbench.measure.recording import Origin
 from mfbench.measure.worker.process import WorkerProcess
 from mfbench.problems.cases import Case, parse_size
@@ -32,7 +32,7 @@ FALSE = {"faster", "slower"}
 
 
 class Count(NamedTuple):
-    """What is compared, and how often."""
+    """Settings of a count."""
 
     comparisons: int
     provider: str
@@ -45,7 +45,7 @@ class Count(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of everything that decides about a single comparison."""
+        """Name of the settings that a single comparison depends on."""
         sizes, threads = ",".join(self.sizes), self.threads or "all"
         return (
             f"{self.provider} slowed by {self.slowdown} %, {sizes}, {threads} threads, {self.margin}, {self.budget_s} s"
@@ -53,7 +53,7 @@ class Count(NamedTuple):
 
 
 def comparisons(count: Count, first: int) -> Iterator[tuple[Record, Record]]:
-    """Records of the provider and of the other one, for one case after another from the number `first` on."""
+    """Yield both records of each comparison, from number `first` on."""
     for start in range(first, count.comparisons, count.suite_of):
         names = {"base": count.provider, "new": count.provider}
         if count.slowdown:
@@ -66,8 +66,10 @@ def comparisons(count: Count, first: int) -> Iterator[tuple[Record, Record]]:
                 m, n = parse_size(count.sizes[number % len(count.sizes)])
                 case = Case(suite="false alarms", m=m, n=n, rank=32, density=0.8, ratings_dtype="float32", mask="uint8",
                             data="synthetic", seed=number)  # fmt: skip
-                trial = Trial(Origin(count.name, case, "cpu"), workers, lambda _: None)
-                records = trial.run("base", count.margin, count.budget_s)
+                records = measure_case(
+                    Origin(count.name, case, "cpu"), workers,
+                    baseline="base", margin=count.margin, budget_s=count.budget_s,
+                )  # fmt: skip
                 yield records["base"], records["new"]
         finally:
             for worker in workers.values():
@@ -75,7 +77,7 @@ def comparisons(count: Count, first: int) -> Iterator[tuple[Record, Record]]:
 
 
 def earlier(out: Path, count: Count) -> list[tuple[Record, Record]]:
-    """The comparisons of the same kind that the file holds."""
+    """Return the comparisons with these settings that the file holds."""
     if not out.exists():
         return []
     found = [record for record in read(out)[0] if record.run_id == count.name]
@@ -83,13 +85,13 @@ def earlier(out: Path, count: Count) -> list[tuple[Record, Record]]:
 
 
 def alarms(suite: list[tuple[Record, Record]], margin: float) -> int:
-    """Faster or slower in the comparison of the whole suite, with its family-wise intervals."""
+    """Count faster and slower verdicts of a whole suite, with family-wise intervals."""
     base, new = ([comparison.measurement(pair[side])._replace(provider="") for pair in suite] for side in (0, 1))
     return sum(pair.outcome in FALSE for pair in comparison.compare(base, new, margin, paired=True).pairs)
 
 
 def of(found: int, count: int, what: str) -> str:
-    """A count in words, with its exact binomial interval (Clopper and Pearson, 1934)."""
+    """Return a proportion with its exact binomial interval (Clopper and Pearson, 1934)."""
     if not count:
         return f"{what}: none were counted"
     low, high = binomtest(found, count).proportion_ci(intervals.CONFIDENCE, method="exact")
@@ -97,7 +99,7 @@ def of(found: int, count: int, what: str) -> str:
 
 
 def line(number: int, base: Record, new: Record) -> str:
-    """A comparison in a line."""
+    """Return a comparison as one line."""
     if new.speedup is None or new.timing is None:
         return f"{number:4} not timed: {new.reason or base.reason}"
     low, high = new.speedup.ci95
@@ -145,11 +147,11 @@ def summary(pairs: Sequence[tuple[Record, Record]], count: Count) -> Iterator[st
 @click.option("--out", type=click.Path(path_type=Path), default="false-alarms.jsonl", show_default=True)
 def main(out: Path, size: tuple[str, ...], slowdown: str, provider: str, **given: Any) -> None:
     if slowdown != "0" and provider != "fused":
-        raise click.UsageError("--slowdown is of the fused step: leave --provider out")
+        raise click.UsageError("--slowdown applies to the fused step: leave --provider out")
     count = Count(provider=provider, slowdown=int(slowdown), sizes=size, **given)
     pairs = earlier(out, count)
     if pairs:
-        click.echo(f"{len(pairs)} comparisons are in {out} already")
+        click.echo(f"{len(pairs)} comparisons are already in {out}")
     writer = Writer(out)
     try:
         for base, new in comparisons(count, len(pairs)):

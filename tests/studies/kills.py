@@ -1,9 +1,9 @@
-"""Runs that are killed at random moments and gone on with: is any finished record lost, is the whole the same?
+"""Kill runs at random moments and resume them; count lost records and incomplete runs.
 
     python -m tests.studies.kills --kills 200
 
-A run of many small cases is killed with SIGKILL, resumed, killed again, and so on; once one comes to its end, the next
-run begins with an empty file. Every line that stood in the file before a kill must stand there after it.
+A run of many small cases is killed with SIGKILL, resumed, killed again, and so on; when one finishes, the next run
+starts with an empty file. Every line in the file before a kill must be there after it.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ size = ["5x7", "30x40", "41x29", "64x64", "33x65", "128x8"]
 rank = [3, 8]
 """
 CASES = 12
-SECONDS = (0.5, 8.0)  # between the start of a run and its end by a kill
-LOOK_S = 0.02
+SECONDS = (0.5, 8.0)  # shortest and longest time from the start of a run to its kill
+POLL_S = 0.02  # between two reads of the file
 
 
 class Outcome(NamedTuple):
     kills: int
-    finished: int  # runs that came to their end
-    lost: int  # kills after which a line was gone or another
-    unreadable: int  # after which a line was no record, beside a torn last one
-    incomplete: int  # runs whose set of cases was another than an undisturbed run's
+    finished: int  # runs that completed
+    lost: int  # kills after which a line was missing or changed
+    unreadable: int  # kills after which a line other than the last was not a record
+    incomplete: int  # completed runs without exactly the records of an undisturbed run
 
     @property
     def flawless(self) -> bool:
@@ -45,7 +45,7 @@ class Outcome(NamedTuple):
 
 
 def kill_and_resume(folder: Path, kills: int, seed: int, longest_s: float = SECONDS[1]) -> Outcome:
-    """Kill so many runs at random moments, then let the last one end."""
+    """Kill `kills` runs at random moments, then let the last one finish."""
     rng = random.Random(seed)
     suite, out = folder / "many.toml", folder / "out.jsonl"
     suite.write_text(SUITE)
@@ -67,13 +67,13 @@ def kill_and_resume(folder: Path, kills: int, seed: int, longest_s: float = SECO
 
 
 def _run_for(arguments: list[str], out: Path, seconds: float | None) -> tuple[bytes, bool]:
-    """The whole lines that stood in the file last before the kill, and whether the run had ended before it came."""
+    """Run until killed; return the complete lines last seen in the file, and whether the run finished first."""
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=out.parent)
     end = None if seconds is None else time.monotonic() + seconds
     lines = b""
     try:
         while process.poll() is None and (end is None or time.monotonic() < end):
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
             content = out.read_bytes() if out.exists() else b""
             lines = content[: content.rfind(b"\n") + 1]
     finally:
@@ -92,7 +92,7 @@ def main(kills: int, seed: int) -> None:
         outcome = kill_and_resume(Path(folder), kills, seed)
     click.echo(
         f"{outcome.kills} kills, {outcome.finished} runs finished: {outcome.lost} lost a record, "
-        f"{outcome.unreadable} left an unreadable line, {outcome.incomplete} runs had another set of cases"
+        f"{outcome.unreadable} left an unreadable line, {outcome.incomplete} runs were incomplete"
     )
     raise SystemExit(not outcome.flawless)
 

@@ -1,9 +1,9 @@
-"""What moving the data, and starting the process anew, is worth between two identical providers.
+"""Measure how much data placement and process start change the ratio of two identical providers.
 
     python -m tests.studies.placements --size 200x300 --threads 2
 
-Blocks of paired samples, before each of which nothing happens, the data moves, or both processes start anew. If the
-blocks' medians scatter more than the noise within the blocks explains, what happened before them matters.
+Takes blocks of paired samples. Before each block nothing happens, the data moves, or both processes restart. If the
+medians of the blocks scatter more than the noise within blocks explains, the placement matters.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ MEDIAN_ERROR = 1.2533  # of the median of normal noise, in standard deviations /
 
 
 class Pair:
-    """Two workers of one provider on one case."""
+    """Two workers running the same provider on the same case."""
 
     def __init__(self, provider: str, case: Case, threads: int | None) -> None:
         self.case = case
         self.workers = {side: WorkerProcess(provider, "cpu", threads, 300.0) for side in SIDES}
         self.begin()
         seconds = max(self._prepared.values())
-        self.loops = max(1, round(2 * SAMPLE_S / seconds))  # of both: a loop more would be a difference of its own
+        self.loops = max(1, round(2 * SAMPLE_S / seconds))  # the same for both
 
     def begin(self) -> None:
         self.end()
@@ -50,7 +50,7 @@ class Pair:
             worker.stop()
 
     def block(self, rounds: int) -> np.ndarray:
-        """Logarithms of new / base, (rounds,)."""
+        """Return the logarithms of new / base, shape (rounds,)."""
         logs = []
         for _ in range(rounds):
             seconds, core = {}, None
@@ -88,7 +88,7 @@ def main(provider: str, size: str, threads: int | None, blocks: int, rounds: int
         for name, before in (
             ("nothing", lambda: None),
             ("data moved", pair.move),
-            ("processes started anew", pair.begin),
+            ("processes restarted", pair.begin),
         ):
             found = []
             for _ in range(blocks):

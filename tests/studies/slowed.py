@@ -1,8 +1,8 @@
-"""Providers that are slower by a known fraction: for `false_alarms`.
+"""Providers slowed down by a known fraction, for `false_alarms`.
 
-After the step the thread spins on for a part of the time that this very step took, at every size and whatever the
-machine's speed is; extra work would have to be measured first, with the noise that it is to test. The next step is
-slower for the pause, on a shared machine by about a tenth of it: 5 % is between 5 and 6 in truth.
+After each step the thread spins for that fraction of the time the step took, so the slowdown holds at any size and
+machine speed without calibration. The pause also slows the next step, on a shared machine by about a tenth of the
+pause: a nominal 5 % is between 5 and 6 %.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kernels import mf_loss_and_grads
 
 
 def slowed(fraction: float, *arguments: Any) -> Any:
-    """The fused step, `fraction` slower."""
+    """Run the fused step and spin for `fraction` of its time."""
     start = time.perf_counter()
     result = mf_loss_and_grads(*arguments)
     end = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Where a run's time goes: every second is counted once."""
+"""`cost`: every second of a run is counted once."""
 
 from __future__ import annotations
 

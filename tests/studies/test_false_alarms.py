@@ -1,4 +1,4 @@
-"""The script that counts false alarms: every comparison is kept, counted once, and a second run goes on."""
+"""`false_alarms`: every comparison is kept and counted once, and a second run continues."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_count_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     assert "found slower: " in first.output
     assert " of 1, " in first.output
     again = CliRunner().invoke(main, ["--comparisons", "2", *SMALL, "--out", str(out)], catch_exceptions=False)
-    assert "1 comparisons are in" in again.output
+    assert "1 comparisons are already in" in again.output
     assert " of 2, " in again.output
     records, faults = read(out)
     assert (len(records), faults) == (4, [])

@@ -1,1 +1,1 @@
-"""Detect providers that game the benchmark while they are timed."""
+"""Audit of timed samples: detect providers that game the benchmark."""

@@ -1,4 +1,4 @@
-"""A number that says much about many: entries summed with random signs, which nobody knows before the entries exist."""
+"""Check many entries with one number: their sum with random signs, drawn after the entries exist."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import secrets
 import numpy as np
 import numpy.typing as npt
 
-PERIOD = 4091  # signs repeat after it; a prime, so that rows of a matrix have other ones
-BITS = (PERIOD + 7) // 8
+PERIOD = 4091  # the signs repeat after this many entries; a prime, so that rows of a matrix get different ones
+BITS = (PERIOD + 7) // 8  # random bytes that the signs take
 
 
 def new_bits() -> bytes:
-    """Random ones, for `signs`."""
+    """Return random bytes for `signs`."""
     return secrets.token_bytes(BITS)
 
 
 def signs(bits: bytes) -> npt.NDArray[np.float64]:
-    """[PERIOD], 1 or -1."""
+    """Return the signs that the bytes encode, 1 or -1, shape (PERIOD,)."""
     return np.where(np.unpackbits(np.frombuffer(bits, np.uint8))[:PERIOD], -1.0, 1.0)
 
 
 def folded(values: npt.NDArray) -> npt.NDArray[np.float64]:
-    """Sums over every PERIOD-th entry: [PERIOD]. Their product with signs is the projection."""
+    """Return the sums over every PERIOD-th entry, (PERIOD,). Their dot product with the signs is the projection."""
     flat = values.reshape(-1)
     whole = flat.size // PERIOD * PERIOD
     sums = flat[:whole].reshape(-1, PERIOD).sum(axis=0, dtype=np.float64)
@@ -31,5 +31,5 @@ def folded(values: npt.NDArray) -> npt.NDArray[np.float64]:
 
 
 def project(values: npt.NDArray, signs: npt.NDArray[np.float64]) -> float:
-    """The sum of the entries with the signs before them."""
+    """Return the sum of the entries, each multiplied by its sign."""
     return float(folded(values) @ signs)

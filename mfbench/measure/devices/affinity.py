@@ -1,7 +1,7 @@
-"""The core on which the calling thread runs.
+"""Read and set the core that the calling thread runs on.
 
-The cores of one machine are not alike: a virtual one shares its core with another guest for as long as that one
-computes, a laptop has fast and slow ones. Two like providers on two of them would differ by 10 % for seconds.
+Cores of one machine differ: a virtual core shares its physical one with another guest, a laptop has fast and slow
+cores. Two like providers on different cores can differ by 10 % for seconds.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import sys
 
 
 def current() -> int | None:
-    """Its number; None where the system does not tell."""
+    """Return the number of the core; None where the system does not report it."""
     if sys.platform != "linux":
         return None
     core = ctypes.CDLL(None).sched_getcpu()
     return core if core >= 0 else None
 
 
-def move_to(core: int) -> None:
-    """Go on there, where the thread may run there; it is free to leave at any time."""
+def migrate_to(core: int) -> None:
+    """Move the thread to a core if it may run there, without pinning it: it can leave at any time."""
     if sys.platform != "linux":
         return
     with contextlib.suppress(OSError):  # a sandbox may forbid it

@@ -1,6 +1,6 @@
-"""What timing needs of the place where steps run: synchronise, clear the cache, read the clocks, take a sample.
+"""The interface of a device: synchronise, clear the cache, read the clocks, take a sample.
 
-`cpu.py` and `cuda.py` implement it; the tests have a simulated device whose truth is known.
+`cpu.py` and `cuda.py` implement it, and the tests have a simulated device with known timings.
 """
 
 from __future__ import annotations
@@ -8,53 +8,68 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-Step = Callable[[], Any]  # evaluates once, and returns the outputs
-Vary = Callable[[int], None]  # called before an evaluation, by its number: the inputs change
-Look = Callable[[int, Any], None]  # called after it, with the outputs
+Step = Callable[[], Any]  # evaluates once and returns the outputs
 
 
-def nothing(*_: Any) -> None:
-    """Neither varied nor looked at."""
+class Hooks(Protocol):
+    """Called around each evaluation that counts, with its number."""
+
+    def before(self, turn: int) -> None:
+        """Run before the evaluation."""
+
+    def after(self, turn: int, outputs: Any) -> None:
+        """Run after the evaluation."""
+
+
+class NoHooks:
+    """No-op hooks."""
+
+    def before(self, turn: int) -> None:
+        pass
+
+    def after(self, turn: int, outputs: Any) -> None:
+        pass
+
+
+NO_HOOKS = NoHooks()
 
 
 class Clocks(NamedTuple):
-    """How fast the device runs just now."""
+    """Clock state of a device."""
 
-    mhz: float | None = None  # None: it does not tell
-    limited: bool = False  # the device says that heat or power hold it back
+    mhz: float | None = None  # None: unknown
+    limited: bool = False  # the driver reports that heat or the power supply limits the clock
 
 
 class Reading(NamedTuple):
     """One sample."""
 
     seconds: float  # for all evaluations together, to completion
-    cold: bool = False  # each evaluation found a last-level cache that was cleared right before it
-    gaps: bool = False  # the device may have waited for the host in between
-    throttled: bool = False  # the device was held back, or ran at a lower clock than it had shown
-    before: float = 0.0  # seconds of the evaluations that went before and do not count
-    core: int | None = None  # of the host, on which the calling thread was at the end
+    cold: bool = False  # each evaluation started with a cleared last-level cache
+    gaps: bool = False  # the device may have waited for the host between evaluations
+    throttled: bool = False  # the clock was limited, or lower than seen before
+    warm_up_s: float = 0.0  # seconds of the evaluations before it that do not count
+    core: int | None = None  # host core that the calling thread was on at the end
 
 
 class Device(Protocol):
     """Where the steps of one worker run."""
 
     def synchronize(self) -> None:
-        """Wait until everything that was asked for is done."""
+        """Wait until all submitted work is done."""
 
     def clear_cache(self) -> bool:
-        """Push all inputs out of the last-level cache; whether it is known that they are."""
+        """Evict all inputs from the last-level cache; return whether that is known to work."""
 
     def clocks(self) -> Clocks:
-        """As of now."""
+        """Return the current clock state."""
 
     def rotation(self, input_bytes: int) -> int:
-        """Through how many copies of the inputs a sample should go, so that the cache cannot hold them all."""
+        """Return how many copies of the inputs a sample should cycle through so that they exceed the cache."""
 
-    def sample(
-        self, steps: Sequence[Step], loops: int, vary: Vary = nothing, look: Look = nothing
-    ) -> tuple[Reading, Any]:
-        """Evaluate `loops` times, at least once, with the steps in turn; the last outputs.
+    def sample(self, steps: Sequence[Step], loops: int, hooks: Hooks = NO_HOOKS) -> tuple[Reading, Any]:
+        """Evaluate `loops` times, at least once, cycling through the steps; return the last outputs too.
 
-        Others go before and do not count, unless one is known to take long. A queue is not waited for to look at the
-        outputs in it.
+        Uncounted evaluations may come first to warm up. An asynchronous device calls `hooks.after` for the last
+        evaluation alone, since reading earlier outputs would stall the queue.
         """

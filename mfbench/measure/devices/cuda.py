@@ -8,33 +8,33 @@ from typing import Any
 
 import torch
 
-from mfbench.measure.devices.base import Clocks, Look, Reading, Step, Vary, nothing
+from mfbench.measure.devices.base import NO_HOOKS, Clocks, Hooks, Reading, Step
 from mfbench.measure.devices.nvml import Nvml
-from mfbench.measure.devices.stream import Sampler
+from mfbench.measure.devices.stream import StreamSampler
 
+# Saved before user code can monkey-patch them. `sleep` launches a kernel that spins for a number of cycles.
 Event, synchronize, sleep = torch.cuda.Event, torch.cuda.synchronize, torch.cuda._sleep
-# taken before a provider's code runs; the sleep is a kernel that spins for so many cycles
 
-CLEARED = 2  # times the size of L2 are written, since lines are not replaced strictly in turn
-CYCLES_PER_S = 2e9  # about; whether a block was long enough is looked at afterwards
-MAX_COPIES = 16
+CLEARED = 2  # multiple of the L2 size that is written to clear it; replacement is not strictly least recently used
+CYCLES_PER_S = 2e9  # roughly; whether a block was long enough is checked afterwards
+MAX_COPIES = 16  # of the inputs
 
 
 class CudaDevice:
-    """Implements `mfbench.measure.devices.base.Device`, and the `Queue` that its samples are taken on."""
+    """Implements `mfbench.measure.devices.base.Device` and `mfbench.measure.devices.stream.Queue`."""
 
     def __init__(self, index: int = 0) -> None:
         self.index = index
         self.l2_bytes = int(getattr(torch.cuda.get_device_properties(index), "L2_cache_size", 0) or 0)
         self._nvml = None if torch.version.hip else Nvml.of(torch.cuda.get_device_properties(index))
         self._buffer: torch.Tensor | None = None
-        self._sampler = Sampler(self)
+        self._sampler = StreamSampler(self)
 
     def synchronize(self) -> None:
         synchronize(self.index)
 
     def clear_cache(self) -> bool:
-        """Write over more than the L2 holds. AMD's L2 is not the last level, and the size of that one is not told."""
+        """Overwrite more than L2 holds. On AMD, L2 is not the last level, and the size of that is not reported."""
         if not self.l2_bytes:
             return False
         if self._buffer is None:
@@ -46,16 +46,14 @@ class CudaDevice:
         return self._nvml.clocks() if self._nvml else Clocks()
 
     def rotation(self, input_bytes: int) -> int:
-        """Enough copies that they exceed L2 twice, where clearing is not known to reach the last level."""
+        """Return enough copies to exceed L2 twice, if clearing is not known to reach the last level; otherwise 1."""
         if not self.l2_bytes or torch.version.hip is None:
             return 1
         return min(MAX_COPIES, max(1, math.ceil(CLEARED * self.l2_bytes / max(1, input_bytes))))
 
-    def sample(
-        self, steps: Sequence[Step], loops: int, vary: Vary = nothing, look: Look = nothing
-    ) -> tuple[Reading, Any]:
-        reading, outputs = self._sampler.sample(steps, loops, vary)
-        look(loops - 1, outputs)
+    def sample(self, steps: Sequence[Step], loops: int, hooks: Hooks = NO_HOOKS) -> tuple[Reading, Any]:
+        reading, outputs = self._sampler.sample(steps, loops, hooks)
+        hooks.after(loops - 1, outputs)
         return reading, outputs
 
     def mark(self) -> Any:

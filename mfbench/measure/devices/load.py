@@ -1,4 +1,4 @@
-"""How much of the CPUs other programs took."""
+"""Measure how much of the CPUs other programs use."""
 
 from __future__ import annotations
 
@@ -9,21 +9,26 @@ from collections.abc import Iterable
 import psutil
 
 IDLE = ("idle", "iowait")
-WITHIN_USER = ("guest", "guest_nice")  # are counted in `user` and `nice` already
+WITHIN_USER = ("guest", "guest_nice")  # already counted in `user` and `nice`
 
 
-class ForeignLoad:
-    """CPU time that neither this process nor its workers used. The system counts in ticks of 10 ms, as a rule."""
+class BackgroundLoad:
+    """CPU time used by neither this process nor its workers. Systems usually count it in ticks of 10 ms."""
 
     def __init__(self, workers: Iterable[int]) -> None:
+        """Start counting.
+
+        Args:
+            workers: process ids.
+        """
         self._own = [psutil.Process()]
         for pid in workers:
-            with contextlib.suppress(psutil.NoSuchProcess):  # it ended: the next request tells how
+            with contextlib.suppress(psutil.NoSuchProcess):  # it died; its next request will report that
                 self._own.append(psutil.Process(pid))
         self._last = self._read()
 
     def cores(self) -> float:
-        """How many cores the others kept busy since the last call, on average."""
+        """Return the average number of cores that other programs kept busy since the last call."""
         last, self._last = self._last, self._read()
         (start, busy, own), (end, busy_now, own_now) = last, self._last
         return max(0.0, (busy_now - busy - (own_now - own)) / (end - start)) if end > start else 0.0

@@ -1,4 +1,4 @@
-"""Memory of this process: the peak of a call, and a limit that turns exhaustion into an error that can be told."""
+"""Measure the peak memory of a call, and limit memory so that exhaustion raises an error."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import torch
 from kernels.cpu import launch
 
 ALLOCATION_FAILED = re.compile("can't allocate memory|not enough memory")
-HEADROOM = 0.05  # of the free memory is left to the rest of the system
+HEADROOM = 0.05  # fraction of the free memory left to the rest of the system
 
 
 def limit_to_free_memory() -> None:
-    """Make an allocation beyond the machine's free memory fail, rather than wake the kernel's out-of-memory killer."""
+    """Make allocations beyond the machine's free memory fail, instead of invoking the out-of-memory killer."""
     if sys.platform != "linux":
         return
     import resource
@@ -32,7 +32,7 @@ def limit_to_free_memory() -> None:
 
 @contextlib.contextmanager
 def limited_to_free_memory() -> Iterator[None]:
-    """The same for a while: a process that is not ours alone, and what it starts, must not stay limited."""
+    """Temporarily apply `limit_to_free_memory`, for a process that others use too."""
     if sys.platform != "linux":
         yield
         return
@@ -47,10 +47,12 @@ def limited_to_free_memory() -> Iterator[None]:
 
 
 def peak_of(call: Callable[[], Any], device: str) -> tuple[Any, int | None]:
-    """The result of `call` and the most memory, in bytes, that was held during it beyond what was held before.
+    """Call a function and measure the most memory it held, in bytes, beyond what was held before.
 
-    On a CPU by the kernel's own high-water mark of resident memory (None where there is none, as on macOS);
-    on a GPU by PyTorch's allocator.
+    On a CPU this is the operating system's high-water mark of resident memory, on a GPU the PyTorch allocator's.
+
+    Returns:
+        The function's result, and the peak; None where the system keeps no such mark, as on macOS.
     """
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
@@ -69,7 +71,7 @@ def peak_of(call: Callable[[], Any], device: str) -> tuple[Any, int | None]:
 
 
 def page_faults() -> int:
-    """How many this process has had; 0 where the system does not tell."""
+    """Return how many minor page faults this process has had; 0 where the system does not report it."""
     if sys.platform == "win32":
         return 0
     import resource
@@ -78,13 +80,13 @@ def page_faults() -> int:
 
 
 def exhausted(error: BaseException) -> bool:
-    """Whether an error says that memory ran out; PyTorch's CPU allocator raises a RuntimeError."""
+    """Return whether an error means that memory ran out; PyTorch's CPU allocator raises a RuntimeError."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(ALLOCATION_FAILED.search(str(error)))
 
 
 def return_free_memory() -> None:
-    """What the CPU kernel and the C library keep for later would hide an allocation of the same size."""
-    getattr(launch, "release_memory", lambda: None)()  # the kernels of an older revision have none
+    """Return cached memory to the system; otherwise it would hide a new allocation of the same size."""
+    getattr(launch, "release_memory", lambda: None)()  # absent from kernels of older revisions
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -1,4 +1,4 @@
-"""Clocks and throttle reasons of an NVIDIA GPU, where its management library and `nvidia-ml-py` are installed."""
+"""Read clocks and throttle reasons of an NVIDIA GPU through NVML, if `nvidia-ml-py` is installed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ REASONS = (
     "nvmlClocksThrottleReasonHwSlowdown",
     "nvmlClocksThrottleReasonHwThermalSlowdown",
     "nvmlClocksThrottleReasonHwPowerBrakeSlowdown",
-)  # the power cap is not among them: large GPUs run at it all the time, and a lower clock shows where it matters
+)  # without the power cap, which large GPUs always run at; a lower clock shows if it matters
 
 
 class Nvml:
-    """One GPU's handle."""
+    """NVML handle of one GPU."""
 
     def __init__(self, library: Any, handle: Any) -> None:
         self._library, self._handle = library, handle
@@ -25,9 +25,9 @@ class Nvml:
 
     @classmethod
     def of(cls, properties: Any) -> Nvml | None:
-        """The GPU with the UUID of those device properties; None where it cannot be asked.
+        """Return the handle of the GPU with the UUID of these device properties; None if NVML is not available.
 
-        PyTorch's numbering follows CUDA_VISIBLE_DEVICES and the library's does not, so the number will not do.
+        The device's number would not do: PyTorch's numbering follows CUDA_VISIBLE_DEVICES, and NVML's does not.
         """
         try:
             import pynvml
@@ -40,7 +40,7 @@ class Nvml:
             return None
 
     def clocks(self) -> Clocks:
-        """The SM clock, and whether heat or the power supply hold it back; nothing where the driver does not tell."""
+        """Return the SM clock, and whether heat or the power supply limits it, as far as the driver reports them."""
         library = self._library
         try:
             mhz = float(library.nvmlDeviceGetClockInfo(self._handle, library.NVML_CLOCK_SM))

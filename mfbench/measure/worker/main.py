@@ -1,6 +1,6 @@
-"""The process in which one provider runs: it prepares a case, computes outputs and times samples, as a pipe tells it.
+"""The worker process: runs one provider, and evaluates and times it on requests received over a pipe.
 
-A provider that crashes, hangs or eats all memory takes down this process only.
+A provider that crashes, hangs or exhausts memory takes down this process only.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from mfbench.correctness.audit import projection
+from mfbench.correctness.audit import probe
+from mfbench.correctness.audit.probe import Challenge, Observation, Probe
 from mfbench.errors import UsageError
 from mfbench.measure.devices import affinity, memory
-from mfbench.measure.devices.base import Device, Reading
+from mfbench.measure.devices.base import NO_HOOKS, Device, Reading
 from mfbench.measure.devices.cpu import CpuDevice, clock
 from mfbench.measure.worker import pipe
 from mfbench.measure.worker.forkserver import end_with_parent
@@ -29,58 +30,64 @@ from mfbench.problems.cases import Case
 from mfbench.problems.inputs import Fingerprints, Inputs, draw, fingerprints, moved, on_device, redraw_parameters
 from mfbench.providers import registry
 from mfbench.providers.exceptions import reason
-from mfbench.providers.outputs import WrongOutputs, flaws, tensors
+from mfbench.providers.outputs import WrongOutputs, changed_inputs, flaws, tensors
+from mfbench.results.codes import Code, Finding
 
-REST_S = 0.25  # how long to wait for a rest, at most: Intel's OpenMP spins for 0.2 s
-# as they are before a provider's code runs
-item, detach, cpu, resolve_neg, numpy = (
-    getattr(torch.Tensor, name) for name in ("item", "detach", "cpu", "resolve_neg", "numpy")
-)
-METHODS = ("prepare", "place", "sample", "samples", "project", "rest", "evaluate_anew", "changing_and_same", "release")
+REST_S = 0.25  # longest wait for threads to go to sleep; Intel's OpenMP spins for 0.2 s
+METHODS = (
+    "prepare", "place", "sample", "samples_in_a_row", "project", "rest", "evaluate_redrawn", "time_draws", "release",
+)  # fmt: skip
 
 
 class Evaluated(NamedTuple):
-    """One evaluation of a step."""
+    """Result of one evaluation."""
 
     outputs: list[np.ndarray]  # loss and gradients, float64
     seconds: float
-    flaws: list[str]  # gradients of another shape or dtype, inputs that the provider changed
+    flaws: list[Finding]  # gradients of the wrong shape or dtype, inputs that the provider changed
 
 
 class Prepared(NamedTuple):
-    """What the first evaluations of a case showed."""
+    """Result of the first two evaluations of a case."""
 
     evaluated: Evaluated  # the second
-    first_s: float  # compilation included
+    first_s: float  # includes compilation
     second_s: float
-    peak_bytes: int | None  # beyond the inputs and outputs
+    peak_bytes: int | None  # beyond inputs and outputs
 
 
 class Worker:
     """One provider on one device."""
 
     def __init__(self, provider: str, device: str, threads: int | None) -> None:
-        if threads and threads != torch.get_num_threads():  # once set, MKL no longer takes fewer for small products
+        """Load the provider.
+
+        Args:
+            provider: as `mfbench.providers.registry.load` takes it.
+            device: "cpu" or "cuda".
+            threads: for PyTorch; None leaves its default.
+        """
+        if threads and threads != torch.get_num_threads():  # once set, MKL no longer uses fewer for small products
             torch.set_num_threads(threads)
-        self.device = device
-        self.where = _open(device)
+        self.device_name = device
+        self.device = _open(device)
         self.provider = registry.load(provider)
         self.inputs: Inputs | None = None
-        self.copies: list[Inputs] = []  # the first are `inputs` themselves
-        self.steps: list[registry.Step] = []  # one on each
-        self.outputs: list[torch.Tensor] = []  # of the last sample, until they are looked at
+        self.copies: list[Inputs] = []  # the first is `inputs`
+        self.steps: list[registry.Step] = []  # one for each copy
+        self.outputs: list[torch.Tensor] = []  # of the last sample, until `rest`
 
     def prepare(self, case: Case) -> Prepared:
-        """Draw the inputs of a case, evaluate twice, and keep the step for what comes."""
+        """Draw the inputs of a case, prepare the provider's step, and evaluate it twice."""
         self.release()
         memory.limit_to_free_memory()
-        self.inputs = on_device(draw(case), self.device)
+        self.inputs = on_device(draw(case), self.device_name)
         before = fingerprints(self.inputs)
         step = self.provider.prepare(self.inputs)
         self.copies, self.steps = [self.inputs], [step]
-        (first, first_s), first_peak = memory.peak_of(lambda: self._timed(step), self.device)
-        _poison(tensors(first))
-        (second, second_s), second_peak = memory.peak_of(lambda: self._timed(step), self.device)
+        (first, first_s), first_peak = memory.peak_of(lambda: self._timed(step), self.device_name)
+        probe.poison(tensors(first))
+        (second, second_s), second_peak = memory.peak_of(lambda: self._timed(step), self.device_name)
         compiled = first_s > 0.5 + 5 * second_s
         peak = second_peak if compiled else first_peak
         outputs_bytes = sum(tensor.nbytes for tensor in tensors(second))
@@ -92,126 +99,113 @@ class Worker:
         )
 
     def place(self, case: Case, draw_number: int) -> None:
-        """Move the inputs to other memory, with the parameters of that draw, and prepare the step there.
+        """Move the inputs to new memory, write the parameters of that draw, and prepare the step there.
 
-        Pages, alignment and pointers are new; where memory has no room for two copies, the inputs stay.
+        Pages, alignment and pointers are new. Where memory has no room for two copies, the inputs stay in place.
         """
         self.copies, self.steps = [], []
         with contextlib.suppress(MemoryError, OSError, torch.OutOfMemoryError):
-            self.inputs = moved(self._present())
+            self.inputs = moved(self._prepared())
         self._write(redraw_parameters(case, draw_number))
-        memory.return_free_memory()  # so that what the step allocates is elsewhere, too
-        inputs = self._present()
-        copies = self.where.rotation(sum(value.nbytes for value in inputs if isinstance(value, torch.Tensor)))
+        memory.return_free_memory()  # so that the step's own buffers get new memory too
+        inputs = self._prepared()
+        copies = self.device.rotation(sum(value.nbytes for value in inputs if isinstance(value, torch.Tensor)))
         self.copies = [inputs, *(moved(inputs) for _ in range(copies - 1))]
         self.steps = [self.provider.prepare(inputs) for inputs in self.copies]
         for step in self.steps[:-1]:  # a sample evaluates the last one before its clock starts
             step()
 
     def sample(
-        self, biases: Sequence[float], looked_at: Sequence[int], core: int | None = None
-    ) -> tuple[Reading, list[tuple[int, float, float]]]:
-        """Time an evaluation for each of the biases, to completion.
+        self, loops: int, core: int | None = None, challenge: Challenge | None = None
+    ) -> tuple[Reading, list[Observation]]:
+        """Time `loops` evaluations, to completion.
+
+        Args:
+            loops: number of evaluations.
+            core: of the host, to start on.
+            challenge: the audit's; None for plain timing.
 
         Returns:
-            The reading; of the evaluations that were looked at, their number, loss and gradient of the bias.
+            The reading, and what the audit's probe observed.
         """
         if core is not None:
-            affinity.move_to(core)
-        writers = [_writer(copy.global_bias) for copy in self.copies]
-        watched, seen = frozenset(looked_at), []
-
-        def vary(turn: int) -> None:
-            writers[turn % len(writers)](biases[turn])
-
-        def look(turn: int, outputs: registry.Outputs) -> None:
-            if turn in watched:
-                loss, (*_, d_bias) = outputs
-                seen.append((turn, _number(loss), _number(d_bias)))
-
+            affinity.migrate_to(core)
+        hooks = Probe(challenge, [copy.global_bias for copy in self.copies]) if challenge else None
         gc.disable()
-        reading, outputs = self.where.sample(self.steps, len(biases), vary, look)
+        reading, outputs = self.device.sample(self.steps, loops, hooks or NO_HOOKS)
         gc.enable()
         self.outputs = tensors(outputs)
-        return reading._replace(core=affinity.current()), seen
+        return reading._replace(core=affinity.current()), hooks.observations if hooks else []
 
-    def samples(self, biases: Sequence[float], count: int) -> list[Reading]:
-        """So many samples, one right after the other."""
-        return [self.sample(biases, [])[0] for _ in range(count)]
+    def samples_in_a_row(self, loops: int, count: int, challenge: Challenge) -> list[Reading]:
+        """Take `count` samples with nothing between them."""
+        return [self.sample(loops, None, challenge)[0] for _ in range(count)]
 
     def project(self, bits: bytes) -> list[float]:
-        """The last sample's outputs as sums with signs, which the bits decide on."""
-        signs = projection.signs(bits)
-        return [projection.project(_array(tensor), signs) for tensor in self.outputs]
+        """Return the signed sums of the last sample's outputs."""
+        return probe.project(self.outputs, bits)
 
     def rest(self) -> None:
-        """Poison the last outputs, and wait until threads sleep that spin on after their work; others would feel them.
+        """Poison the last outputs, and wait for threads that spin after their work and would disturb other workers.
 
-        GNU's OpenMP spins for 10 ms. The core is kept awake meanwhile: the next provider's sample begins on it.
+        GNU's OpenMP spins for 10 ms. This thread keeps its core awake meanwhile, since the next provider's sample
+        starts on it.
         """
-        _poison(self.outputs)
+        probe.poison(self.outputs)
         self.outputs = []
-        until, quiet = clock() + REST_S, 0
-        while quiet < 2 and clock() < until:  # one look may meet a thread as it waits for a page
-            time.sleep(0)  # lets other threads have the interpreter
+        deadline, quiet = clock() + REST_S, 0
+        while quiet < 2 and clock() < deadline:  # a single look may find a spinning thread waiting for a page
+            time.sleep(0)  # releases the interpreter lock
             quiet = 0 if other_threads_run() else quiet + 1
 
-    def evaluate_anew(self, case: Case, draw_number: int) -> Evaluated:
-        """Evaluate once after other parameters were written into the same tensors."""
+    def evaluate_redrawn(self, case: Case, draw_number: int) -> Evaluated:
+        """Write the parameters of that draw into the same tensors, and evaluate once."""
         self._write(redraw_parameters(case, draw_number))
-        before = fingerprints(self._present())
+        before = fingerprints(self._prepared())
         outputs, seconds = self._timed(self.steps[0])
         return self._evaluated(outputs, seconds, before)
 
-    def changing_and_same(self, case: Case, draw_number: int, known: int, count: int) -> tuple[float, float]:
-        """Seconds of an evaluation on parameters that change each time, and on those of the draw `known`.
-
-        These are written again each time, too, so that only contents tell the two apart, and are left in the inputs.
-        """
-
-        def median_s(draws: Sequence[int]) -> float:
-            seconds = []
-            for number in draws:
-                self._write(redraw_parameters(case, number))
-                seconds.append(self._timed(self.steps[0])[1])
-            return float(np.median(seconds[count // 2 :]))  # a cheat may trust contents only after a while
-
-        return median_s(range(draw_number, draw_number + count)), median_s([known] * count)
+    def time_draws(self, case: Case, draws: Sequence[int]) -> list[float]:
+        """Return the seconds of one evaluation after each of these parameter draws has been written to the inputs."""
+        seconds = []
+        for number in draws:
+            self._write(redraw_parameters(case, number))
+            seconds.append(self._timed(self.steps[0])[1])
+        return seconds
 
     def release(self) -> None:
-        """Forget the case, so that its memory is free for others."""
+        """Free the memory of the case."""
         self.copies, self.steps, self.outputs, self.inputs = [], [], [], None
         gc.collect()
-        if "torch._dynamo" in sys.modules:  # whose import takes seconds that only `compile` needs
+        if "torch._dynamo" in sys.modules:  # importing it takes seconds, and only `compile` needs it
             torch.compiler.reset()
-        if self.device != "cpu":
+        if self.device_name != "cpu":
             torch.cuda.empty_cache()
 
-    def _present(self) -> Inputs:
+    def _prepared(self) -> Inputs:
         assert self.inputs is not None  # `prepare` comes first
         return self.inputs
 
     def _write(self, parameters: dict[str, torch.Tensor]) -> None:
-        inputs = self._present()
+        inputs = self._prepared()
         for name, values in parameters.items():
-            getattr(inputs, name).detach().copy_(values)  # a provider may have asked for its gradient
+            getattr(inputs, name).detach().copy_(values)  # the provider may have set requires_grad
 
     def _timed(self, step: registry.Step) -> tuple[registry.Outputs, float]:
-        self.where.synchronize()
+        self.device.synchronize()
         start = clock()
         outputs = step()
-        self.where.synchronize()
+        self.device.synchronize()
         return outputs, clock() - start
 
     def _evaluated(self, outputs: registry.Outputs, seconds: float, before: Fingerprints) -> Evaluated:
-        inputs = self._present()
-        after = fingerprints(inputs)
+        inputs = self._prepared()
+        changed = changed_inputs(inputs, before)
         values = tensors(outputs)
-        wrong = flaws(values, inputs)
-        wrong += [f"changed its input {name}" for name, old in before.items() if after[name] != old]
         numbers = [value.detach().cpu().to(torch.float64).numpy().copy() for value in values]
-        _poison(values)
-        return Evaluated(numbers, seconds, wrong)
+        found = flaws(values, inputs) + changed
+        probe.poison(values)
+        return Evaluated(numbers, seconds, found)
 
 
 def _open(device: str) -> Device:
@@ -223,57 +217,35 @@ def _open(device: str) -> Device:
 
 
 def other_threads_run() -> bool:
-    """Whether any is on a core or waits for one, where Linux tells; their CPU times would show it a tick later."""
+    """Return whether another thread of this process is runnable; False where the system does not report it.
+
+    CPU times would show it only a tick later.
+    """
     if sys.platform != "linux":
         return False
     own = Path("/proc/thread-self").resolve()
     for task in own.parent.iterdir():
-        with contextlib.suppress(OSError):  # it has ended
+        with contextlib.suppress(OSError):  # the thread has ended
             if task != own and (task / "stat").read_bytes().rpartition(b")")[2].split()[0] == b"R":
                 return True
     return False
 
 
-def _array(tensor: torch.Tensor) -> np.ndarray:
-    """The same memory where it is the CPU's; NumPy wakes no threads, which would be felt in the next sample."""
-    return numpy(resolve_neg(cpu(detach(tensor))))
-
-
-def _number(value: Any) -> float:
-    return item(value) if isinstance(value, torch.Tensor) else np.asarray(value).item()
-
-
-def _writer(bias: torch.Tensor) -> Callable[[float], Any]:
-    """Writes a number into the tensor: on a CPU so that PyTorch does not know, on a GPU as the queue comes to it."""
-    if bias.device.type == "cpu":
-        return functools.partial(bias.detach().numpy().__setitem__, 0)
-    return bias.detach().fill_
-
-
-def _poison(outputs: Sequence[torch.Tensor]) -> None:
-    """Leave NaN behind, so that memory which is used again does not hold the right answer already."""
-    for tensor in outputs:
-        if not tensor.dtype.is_floating_point:
-            continue  # wrong anyway, which is said elsewhere
-        if tensor.device.type == "cpu" and tensor.dtype != torch.bfloat16:  # which NumPy does not have
-            _array(tensor).fill(np.nan)
-        else:
-            tensor.detach().fill_(float("nan"))
-
-
 def main() -> None:
-    """Serve requests `(method, arguments)` from the pipe whose two ends are named on the command line.
+    """Serve requests `(method, arguments)` from the pipe whose two ends are given on the command line.
 
-    The first one loads the provider.
+    The first request loads the provider.
     """
     end_with_parent()
     requests, answers, provider, device, threads = sys.argv[1:6]
     receive, answer = functools.partial(pipe.receive, int(requests)), functools.partial(pipe.send, int(answers))
-    calls = {name: getattr(Worker, name) for name in METHODS}  # as they are before a provider's code runs
+    methods: dict[str, Callable[..., Any]] = {
+        name: getattr(Worker, name) for name in METHODS
+    }  # saved before user code can monkey-patch them
     token, _ = receive()
     try:
         worker = Worker(provider, device, int(threads) or None)
-        answer(token, ("ok", None))
+        answer(token, (None, None))
     except BaseException as error:
         answer(token, _failure(error))
         return
@@ -281,19 +253,21 @@ def main() -> None:
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             token, (method, arguments) = receive()
+            answered: tuple[Code | None, Any]
             try:
-                result = ("ok", calls[method](worker, *arguments))
+                answered = None, methods[method](worker, *arguments)
             except BaseException as error:
                 worker.steps = []
-                result = _failure(error)
+                answered = _failure(error)
             if os.getpid() != process:
-                os._exit(0)  # a child that the provider forked has nothing to say here
-            answer(token, result)
+                os._exit(0)  # a child that the provider forked must not answer
+            answer(token, answered)
 
 
-def _failure(error: BaseException) -> tuple[str, str]:
+def _failure(error: BaseException) -> tuple[Code, str]:
+    """Return the code and the reason of a failure."""
     if isinstance(error, WrongOutputs):
-        return "wrong", str(error)
+        return Code.BAD_OUTPUTS, str(error)
     if isinstance(error, UsageError):
-        return "error", str(error)
-    return ("oom" if memory.exhausted(error) else "error"), reason(error)
+        return Code.NOT_LOADED, error.message
+    return Code.OOM if memory.exhausted(error) else Code.EXCEPTION, reason(error)

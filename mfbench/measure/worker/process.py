@@ -1,4 +1,4 @@
-"""The harness's side of a worker process: requests with a time limit, and a name for whatever ends it."""
+"""Start worker processes, send them requests with a time limit, and classify how they fail."""
 
 from __future__ import annotations
 
@@ -11,37 +11,38 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from mfbench.correctness.audit.tokens import new_token
 from mfbench.errors import UsageError
 from mfbench.measure.worker import forkserver, pipe
-from mfbench.results.records import Status
+from mfbench.results.codes import Code, ProviderFailure
 
-START_LIMIT_S = 120.0
-DEATH_LIMIT_S = 10.0  # of a process that closed its pipe
+START_LIMIT_S = 120.0  # longest time to load a provider
+DEATH_LIMIT_S = 10.0  # longest time a process may live after it closed its pipe
 START = "sys.path[:0] = sys.argv[6:]; from mfbench.measure.worker.main import main; main()"
 START_HARNESS_FIRST = "from mfbench.measure.worker.main import main; sys.path[:0] = sys.argv[6:]; main()"
-MESSAGE_BYTES = 2000  # of what a worker wrote before it died
-
-
-class ProviderFailure(Exception):
-    """A provider did not give what was asked; `status` is the record's."""
-
-    def __init__(self, status: Status, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
+LAST_WORDS_BYTES = 2000  # end of a dead worker's output that is searched for its last line
 
 
 class WorkerProcess:
-    """One provider in a process of its own; started again after it died.
+    """A process that runs one provider, and is restarted if it dies.
 
-    What lies in `folder` is imported before anything else of the name; with `harness_first`, after the harness.
-    On a CPU the process is forked from one that has imported the libraries, where the system allows it.
+    For a provider on the CPU it is forked from a process that has imported the libraries, where the system allows it.
     """
 
     def __init__(
         self, provider: str, device: str, threads: int | None, time_limit_s: float, folder: Path | None = None,
         harness_first: bool = False,
     ) -> None:  # fmt: skip
+        """Describe the process; the first request starts it.
+
+        Args:
+            provider: as `mfbench.providers.registry.load` takes it.
+            device: "cpu" or "cuda".
+            threads: for PyTorch; None leaves its default.
+            time_limit_s: for a single answer.
+            folder: its packages take precedence over all others.
+            harness_first: packages of the harness take precedence over those in `folder`.
+        """
         self.provider, self.device, self.threads, self.time_limit_s = provider, device, threads, time_limit_s
         self.folder = folder
         self._code = forkserver.importing_alike(START_HARNESS_FIRST if harness_first else START)
@@ -50,17 +51,14 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int | None:
-        """Of the process, while there is one."""
+        """Return the id of the process; None while there is none."""
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        """Start the process without waiting for it: several workers import their libraries side by side.
-
-        The first request waits.
-        """
+        """Start the process without waiting, so that several workers import their libraries in parallel."""
         requests_read, requests_write = os.pipe()
         answers_read, answers_write = os.pipe()
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115 (closed in stop)
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 (closed in `stop`)
         arguments = [self.provider, self.device, str(self.threads or 0), *([str(self.folder)] if self.folder else [])]
         if self._forked:
             output = self._output.fileno()
@@ -72,7 +70,7 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches the harness alone, which then ends the workers
+                start_new_session=True,  # Ctrl-C goes to the harness alone, which ends the workers
             )
         os.close(requests_read)
         os.close(answers_write)
@@ -83,24 +81,24 @@ class WorkerProcess:
         """Wait until the provider is loaded.
 
         Raises:
-            UsageError: it cannot be loaded.
+            UsageError: the provider cannot be loaded.
         """
         try:
             self._load()
         except ProviderFailure as failure:
-            raise UsageError(failure.reason) from None
+            raise UsageError(failure.reason, code="provider-load-failed", argument="provider") from None
 
     def request(self, method: str, *arguments: Any) -> Any:
-        """The worker's answer.
+        """Call a method of `mfbench.measure.worker.main.Worker` in the process; return its result.
 
         Raises:
-            ProviderFailure: it raised, crashed, ran out of memory or out of time.
+            ProviderFailure: the provider raised, crashed, or ran out of memory or time.
         """
         self._load()
         return self._receive(self._send(method, *arguments), self.time_limit_s)
 
     def stop(self) -> None:
-        """End the process and everything that it started."""
+        """Kill the process and its process group."""
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -119,13 +117,13 @@ class WorkerProcess:
         try:
             self._receive(self._greeting, START_LIMIT_S)
         except ProviderFailure as failure:
-            if failure.status == "error":  # the process lived to tell, and names its file
+            if failure.code.status == "error":  # the worker answered, and its reason names the file
                 raise
-            raise ProviderFailure(failure.status, f"{self.provider} cannot be loaded: {failure.reason}") from None
+            raise ProviderFailure(failure.code, f"{self.provider} cannot be loaded: {failure.reason}") from None
         self._greeting = None
 
     def _send(self, method: str, *arguments: Any) -> bytes:
-        token = pipe.new_token()
+        token = new_token()
         with contextlib.suppress(BrokenPipeError):
             pipe.send(self._requests, token, (method, arguments))
         return token
@@ -134,19 +132,19 @@ class WorkerProcess:
         process = self._process
         assert process is not None
         try:
-            status, payload = pipe.receive_answer(self._answers, token, limit_s, lambda: process.poll() is None)
+            failure, payload = pipe.receive_answer(self._answers, token, limit_s, lambda: process.poll() is None)
         except TimeoutError:
             self.stop()
-            raise ProviderFailure("timeout", f"no answer in {limit_s:.0f} s") from None
+            raise ProviderFailure(Code.TIMEOUT, f"no answer within {limit_s:.0f} s") from None
         except pipe.GarbledPipe:
             self.stop()
-            raise ProviderFailure("wrong", "wrote into the harness's own pipe") from None
+            raise ProviderFailure(Code.GARBLED_PIPE, "wrote into the harness's pipe") from None
         except EOFError:
             raise self._death() from None
-        if status != "ok":
-            if self.device != "cpu":  # an illegal access leaves a context behind in which everything fails
+        if failure is not None:
+            if self.device != "cpu":  # after an illegal access everything fails in this CUDA context
                 self.stop()
-            raise ProviderFailure(status, payload)
+            raise ProviderFailure(failure, payload)
         return payload
 
     def _death(self) -> ProviderFailure:
@@ -155,12 +153,13 @@ class WorkerProcess:
             code = self._process.wait(timeout=DEATH_LIMIT_S)
         except subprocess.TimeoutExpired:
             self.stop()
-            return ProviderFailure("crashed", "the process closed its pipe to the harness")
+            return ProviderFailure(Code.CLOSED_PIPE, "the process closed its pipe to the harness")
         self._output.seek(0, os.SEEK_END)
-        self._output.seek(max(0, self._output.tell() - MESSAGE_BYTES))
+        self._output.seek(max(0, self._output.tell() - LAST_WORDS_BYTES))
         last_words = self._output.read().decode(errors="replace").strip().splitlines()[-1:]
         self.stop()
         if code == -signal.SIGKILL:
-            return ProviderFailure("oom", "killed from outside, as the system does when memory runs out")
-        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        return ProviderFailure("crashed", ": ".join(["the process ended " + how, *last_words]))
+            return ProviderFailure(Code.KILLED, "killed by SIGKILL, which the system sends when memory runs out")
+        if code < 0:
+            return ProviderFailure(Code.SIGNAL, ": ".join([f"died of {signal.Signals(-code).name}", *last_words]))
+        return ProviderFailure(Code.EXIT, ": ".join([f"exited with code {code}", *last_words]))

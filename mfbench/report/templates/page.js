@@ -9,7 +9,7 @@ function setTheme(theme) {
   if (theme === "system") delete root.dataset.theme;
   else root.dataset.theme = theme;
   document.getElementById("theme").textContent = `Theme: ${theme}`;
-  try { localStorage.setItem("mfbench-theme", theme); } catch { /* a page from a file may have no storage */ }
+  try { localStorage.setItem("mfbench-theme", theme); } catch { /* a page opened from a file may have no storage */ }
 }
 let stored = null;
 try { stored = localStorage.getItem("mfbench-theme"); } catch { /* as above */ }
@@ -28,7 +28,7 @@ function compareKeys(a, b) {
   return String(a).localeCompare(String(b), "en", { numeric: true });
 }
 
-// A row: its texts, the numbers it sorts by, whether its last text is a reason, and its element once it was shown.
+// A row has texts, numbers to sort by, whether its last text is a reason, and an element once it was shown.
 function rowsOf(table, { keys, rest }) {
   const laidOut = [...table.tBodies[0].rows].map((element) => ({
     element,
@@ -49,7 +49,7 @@ function elementOf(row, table) {
     const holder = i === 0 && opens ? cell.appendChild(document.createElement("button")) : cell;
     if (holder !== cell) holder.setAttribute("aria-expanded", "false");
     holder.appendChild(document.createElement("bdi")).textContent = text;
-    if (VERDICTS.includes(text)) cell.className = text;
+    if (OUTCOMES.includes(text)) cell.className = text.replace(" ", "-");
     if (row.reason && i === row.texts.length - 1) {
       cell.className = "reason";
       cell.colSpan = table.tHead.rows[0].cells.length - i;
@@ -58,8 +58,8 @@ function elementOf(row, table) {
   return (row.element = made);
 }
 
-const VERDICTS = ["faster", "slower", "same", "inconclusive", "broken", "mended"];
-const MOST_ROWS = 200; // are laid out until more are asked for
+const OUTCOMES = ["faster", "slower", "same", "inconclusive", "broken", "fixed", "still failing"];
+const MOST_ROWS = 200; // shown until more are requested
 
 function interactive(table, content) {
   const rows = rowsOf(table, content);
@@ -131,7 +131,7 @@ function chart(values, height, label) {
   let lo = Math.min(...known), hi = Math.max(...known);
   if (hi - lo < 0.02 * hi) [lo, hi] = [lo - 0.01 * hi, hi + 0.01 * hi];
   const x = (i) => LEFT + ((i + 0.5) / values.length) * (WIDTH - LEFT - RIGHT);
-  const logarithmic = hi > 3 * lo; // else an outlier would flatten all the others
+  const logarithmic = hi > 3 * lo; // otherwise an outlier flattens the rest
   const scale = logarithmic ? Math.log : (value) => value;
   const y = (value) => TOP + ((scale(hi) - scale(value)) / (scale(hi) - scale(lo))) * (height - TOP - BOTTOM);
   for (let tick = 0; tick <= 3; tick++) {
@@ -152,7 +152,7 @@ function drawSamples(item, run) {
     return note;
   }
   const values = unpack(packed);
-  const { svg, x, y } = chart(values, 190, `samples in the order taken, 1 to ${values.length}; the line is the median`);
+  const { svg, x, y } = chart(values, 190, `samples 1 to ${values.length} in the order measured; the line is the median`);
   element("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(median), y2: y(median), stroke: "var(--s1)" }, svg);
   const points = values.map((value, i) => `${x(i).toFixed(1)},${y(value).toFixed(1)}`);
   element("polyline", { points: points.join(" "), fill: "none", stroke: "var(--s0)", "stroke-opacity": 0.3 }, svg);
@@ -164,9 +164,9 @@ function drawSamples(item, run) {
 function drawHistory(item, choose) {
   const medians = item.runs.map((run) => run[1]);
   if (medians.length < 2 || medians.every((median) => median === null)) return null;
-  const { svg, x, y } = chart(medians, 150, `medians of ${medians.length} runs; a mark shows that run's samples`);
-  for (const step of item.steps) {
-    element("line", { x1: x(step - 0.5), x2: x(step - 0.5), y1: TOP, y2: 150 - BOTTOM, stroke: "var(--bad)",
+  const { svg, x, y } = chart(medians, 150, `medians of ${medians.length} runs; click a mark for its samples`);
+  for (const change of item.changes) {
+    element("line", { x1: x(change - 0.5), x2: x(change - 0.5), y1: TOP, y2: 150 - BOTTOM, stroke: "var(--bad)",
       "stroke-dasharray": "4 3" }, svg);
   }
   item.runs.forEach(([run, median, status], i) => {

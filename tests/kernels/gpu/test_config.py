@@ -1,4 +1,4 @@
-"""Launch choices: every tile is walked once, the workspace is bounded, unknown devices get a safe build."""
+"""Launch choices: every tile is visited once, the workspace is bounded, unknown devices get a safe build."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""The fused kernel in Triton's interpreter against the float64 oracle, over everything that a caller may pass."""
+"""The fused kernel in Triton's interpreter against the float64 oracle, for everything that a caller may pass."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ RANKS = (1, 2, 13, 14, 15, 16, 29, 30, 31, 62, 63, 64, 65, 100, 127, 128, 129, 3
 
 
 def assert_exact(inputs, result, tolerance=1e-11):
-    """Every output within `tolerance` of the rms of the oracle's."""
+    """Check every output to within `tolerance` times the rms of the oracle's."""
     loss, grads = result
     exact_loss, exact_grads = oracle_loss_and_grads(*inputs)
     np.testing.assert_allclose(loss.item(), exact_loss, rtol=tolerance)
@@ -33,7 +33,7 @@ def assert_exact(inputs, result, tolerance=1e-11):
 
 @given(problems(max_size=140, max_rank=40, dtypes=(torch.float64,)), st.booleans())
 def test_float64_is_exact(inputs, deterministic):
-    """The same kernel in float64: what remains is the formula, the masking and the addressing."""
+    """Without rounding of reduced precision, this tests formula, masking and addressing."""
     options = {"backend": "interpret", "deterministic": deterministic}
     assert_exact(inputs, mf_loss_and_grads(*inputs, **options))
     sse = mf_sse(*inputs[:7], **options)
@@ -71,7 +71,7 @@ def test_encoded_ratings(data, m, n, deterministic):
 
 
 def drawn(m, n, rank, dtype=torch.float32, seed=0):
-    """A plain problem without a mask: a third of the ratings is missing."""
+    """Return a plain problem without a mask, a third of its ratings missing."""
     generator = torch.Generator().manual_seed(seed)
     shapes = (m, rank), (n, rank), (m, 1), (n, 1), (1,)
     parameters = [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
@@ -107,7 +107,7 @@ def test_autograd_gives_the_same_gradients():
 
 
 def run_in_order(monkeypatch, order, *arguments, **keywords):
-    """One step with the programs of each launch executed in another order."""
+    """Run one step with the programs of each launch in a given order."""
     from triton.runtime.interpreter import interpreter_builder
 
     set_index, set_size = interpreter_builder.set_grid_idx, interpreter_builder.set_grid_dim

@@ -1,4 +1,4 @@
-"""On a GPU, by `pytest -m gpu`: not run by its authors, so a failure says which output is off and by how much."""
+"""Tests on a GPU (`pytest -m gpu`), not run by the authors: a failure says which output is off and by how much."""
 
 import contextlib
 
@@ -23,7 +23,7 @@ def on_device(inputs):
 
 
 def errors(result, expected):
-    """For each output the largest error over the rms of the exact one."""
+    """Return for each output the largest error over the rms of the exact one."""
     values = [(value.cpu().double(), exact.cpu().double()) for value, exact in zip(result, expected, strict=True)]
     return {
         name: ((value - exact).abs().max() / exact.square().mean().sqrt().clamp_min(1e-300)).item()
@@ -32,7 +32,7 @@ def errors(result, expected):
 
 
 def in_float64(inputs):
-    """The step by the backend `torch` in float64 on the CPU."""
+    """Run the step with backend `torch` in float64 on the CPU."""
     parameters = [parameter.cpu().double() for parameter in inputs[:5]]
     ratings, mask = inputs.ratings.cpu(), None if inputs.mask is None else inputs.mask.cpu()
     loss, grads = mf_loss_and_grads(*parameters, ratings, mask, inputs.reg, backend="torch")

@@ -1,4 +1,4 @@
-"""Tiles without an observed entry are left out on a GPU, and nothing else is."""
+"""The GPU kernel skips tiles without an observed entry, and nothing else."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.interpret, pytest.mark.usefixtures("poisoned")]
 
 
 def block_sparse(m, n, rank, seed, fraction=0.2):
-    """Whole ratings, observed in a fifth of the 64 x 64 tiles, of some of which only a corner."""
+    """Return integer ratings, observed in a fifth of the 64 x 64 tiles, in one of them only at a corner."""
     inputs = draw_inputs(m, n, rank, torch.float64, torch.uint8, torch.bool, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     tiles = torch.rand(-(-m // 64), -(-n // 64), generator=generator) < fraction
@@ -31,7 +31,7 @@ def block_sparse(m, n, rank, seed, fraction=0.2):
 @pytest.mark.parametrize(("m", "n", "rank"), [(300, 400, 5), (257, 641, 62), (640, 130, 130), (70, 1000, 200)])
 @pytest.mark.parametrize("encoding", ["uint8-code", "uint8-bits", "float32-nan"])
 def test_block_sparse_ratings(m, n, rank, encoding, deterministic, monkeypatch):
-    """With several programs along both sides, so that some have nothing to walk."""
+    """There are several programs along both sides, some of them without a tile."""
     monkeypatch.setattr(interpret, "TARGET", config.Target("cpu", multiprocessors=3, shared_bytes=1 << 30))
     inputs = block_sparse(m, n, rank, seed=m)
     encoded = encode_ratings(inputs.ratings, inputs.mask, encoding)
@@ -47,7 +47,7 @@ def test_block_sparse_ratings(m, n, rank, encoding, deterministic, monkeypatch):
 
 
 def test_empty_tiles_are_not_read():
-    """What an unoccupied tile holds does not matter, not even an observed rating; what an occupied one holds does."""
+    """Changing the ratings of an unoccupied tile changes nothing, unlike those of an occupied one."""
     inputs = block_sparse(256, 320, 7, seed=3)
     encoded = encode_ratings(inputs.ratings, inputs.mask, "uint8-code")
     expected = mf_loss_and_grads(*inputs[:5], encoded, backend="interpret")[0]
@@ -70,7 +70,7 @@ def test_a_matrix_without_ratings():
 
 
 def test_full_ratings_keep_no_list():
-    """Where nearly every tile holds a rating, a list would only cost."""
+    """A list does not pay if nearly every tile holds a rating."""
     inputs = draw_inputs(300, 300, 5, ratings_dtype=torch.uint8)
     assert encode_ratings(inputs.ratings, inputs.mask).occupied is None
 

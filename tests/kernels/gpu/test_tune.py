@@ -1,4 +1,4 @@
-"""Opt-in tuning with a stand-in for the clock: what is tried, what is kept, and that nothing happens unasked."""
+"""Opt-in tuning with a fake clock: which tiles are tried, which is kept, and that tuning is off by default."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ def folder(tmp_path, monkeypatch):
 
 
 class Clock:
-    """Seconds by build; counts what it is asked."""
+    """A function from builds to seconds that records its calls."""
 
     def __init__(self, seconds):
         self.seconds, self.asked = seconds, []

@@ -1,6 +1,5 @@
 """Providers that look fast without doing the work, loaded by path; `honest` is the one beside them."""
 
-import collections
 import gc
 import os
 import pickle
@@ -237,11 +236,11 @@ def patches_the_device(*arguments):
     from mfbench.measure.devices.base import Reading
     from mfbench.measure.devices.cpu import CpuDevice
 
-    def sample(self, steps, loops, vary, look):
+    def sample(self, steps, loops, hooks):
         for turn in range(loops):
-            vary(turn)
+            hooks.before(turn)
             outputs = steps[0]()
-            look(turn, outputs)
+            hooks.after(turn, outputs)
         return Reading(1e-3 * loops), outputs
 
     CpuDevice.sample = sample
@@ -290,21 +289,19 @@ def patches_the_worker(*arguments):
     from mfbench.measure.devices.base import Reading
     from mfbench.measure.worker.main import Worker
 
-    Worker.sample = lambda self, biases, looked_at, core=None: (Reading(1e-6 * len(biases)), [])
+    Worker.sample = lambda self, loops, core=None, challenge=None: (Reading(1e-6 * loops), [])
     Worker.project = lambda self, bits: [0.0] * 6
-    Worker.evaluate_anew = Worker.prepare
+    Worker.evaluate_redrawn = Worker.prepare
     return honest(*arguments)
 
 
 def patches_the_gate(*arguments):
     import mfbench.correctness.gate
     import mfbench.measure.worker.main
-    import mfbench.providers.outputs
 
     mfbench.correctness.gate.Standard.judge = lambda *_: {}
-    mfbench.correctness.gate.Standard.wrong_sums = lambda *_: []
     mfbench.measure.worker.main.flaws = lambda *_: []
-    mfbench.measure.worker.main.fingerprints = lambda *_: collections.defaultdict(int)
+    mfbench.measure.worker.main.changed_inputs = lambda *_: []
     return nothing_at_all(arguments)
 
 
@@ -322,7 +319,7 @@ def calls_the_reference(*arguments):
 
 
 def answers_for_the_harness(*arguments):
-    forged = pickle.dumps(("ok", ((1e-6, True, False, False), [0.0] * 6)))
+    forged = pickle.dumps((None, ((1e-6, True, False, False), [])))
     for descriptor in range(3, 64):
         try:
             os.set_blocking(descriptor, False)

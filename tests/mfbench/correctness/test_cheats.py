@@ -1,4 +1,4 @@
-"""Providers that look fast without doing the work are wrong; an honest one beside them is not accused."""
+"""Providers that look fast without doing the work are caught; an honest one beside them passes."""
 
 from __future__ import annotations
 
@@ -15,41 +15,44 @@ pytestmark = pytest.mark.cheats
 CHEATS = Path(__file__).with_name("cheats.py")
 
 CAUGHT = {
-    "replays_by_pointer": "while it was timed, loss was another",
-    "replays_by_id": "while it was timed, loss was another",
-    "replays_by_content": "s on new parameters and",
-    "replays_the_last_alone": "s on new parameters and",
-    "replays_what_comes_often_in_a_row": "s on new parameters and",
-    "replays_one_buffer": "is off by",
-    "replays_until_something_is_written": "while it was timed, loss was another",
-    "computes_when_it_is_unpacked": "expected a pair, (loss, (five gradients)), got a Lazy",
-    "computes_gradients_when_they_are_unpacked": "expected the gradients in a tuple or list, got a Lazy",
-    "computes_when_it_is_read": "while it was timed",
-    "takes_a_third_of_the_time": "while it was timed, loss was another",
-    "knows_the_samples_that_count": "while it was timed, loss was another",
-    "looks_at_the_loop": "while it was timed, loss was another",
-    "gives_the_right_sums": "while it was timed",
-    "has_the_loss_right": "while it was timed, user_factors was another",
-    "shortens_brief_samples": "passed unseen by its own clock",
-    "shortens_the_samples_that_count": "passed unseen by its own clock",
-    "works_ahead": "s on new parameters and",
-    "tires": "while it was timed",
-    "knows_when_it_is_timed": "while it was timed",
-    "is_called_in_a_loop": "while it was timed",
-    "looks_whether_garbage_is_collected": "while it was timed",
-    "turns_the_clock_back": "passed unseen by its own clock",
-    "halves_the_clock": "passed unseen by its own clock",
-    "patches_the_device": "passed unseen by its own clock",
-    "patches_the_gate": "is off by",
-    "patches_torch": "changed its input",
-    "answers_for_the_harness": "wrote into the harness's own pipe",
-    "lets_a_child_do_it": "is off by",
-    "gives_the_inputs_back": "changed its input user_factors",
-    "is_a_tensor_only_by_name": "expected a plain tensor, got LaterTensor",
-    "computes_when_looked_at": "Could not infer dtype",
-    "returns_before_it_is_done": "is off by",
-    "empties_the_mask": "changed its input mask",
+    "replays_by_pointer": {"wrong-while-timed"},
+    "replays_by_id": {"wrong-while-timed"},
+    "replays_by_content": {"replayed"},
+    "replays_the_last_alone": {"replayed"},
+    "replays_what_comes_often_in_a_row": {"replayed"},
+    "replays_one_buffer": {"not-finite"},
+    "replays_until_something_is_written": {"wrong-while-timed"},
+    "computes_when_it_is_unpacked": {"bad-outputs"},
+    "computes_gradients_when_they_are_unpacked": {"bad-outputs"},
+    "computes_when_it_is_read": {"wrong-while-timed"},
+    "takes_a_third_of_the_time": {"wrong-while-timed"},
+    "knows_the_samples_that_count": {"wrong-while-timed"},
+    "looks_at_the_loop": {"wrong-while-timed"},
+    "gives_the_right_sums": {"wrong-while-timed"},
+    "has_the_loss_right": {"wrong-while-timed"},
+    "shortens_brief_samples": {"clock-mismatch"},
+    "shortens_the_samples_that_count": {"clock-mismatch"},
+    "works_ahead": {"replayed"},
+    "tires": {"wrong-while-timed"},
+    "knows_when_it_is_timed": {"wrong-while-timed"},
+    "is_called_in_a_loop": {"wrong-while-timed"},
+    "looks_whether_garbage_is_collected": {"wrong-while-timed"},
+    "turns_the_clock_back": {"clock-mismatch"},
+    "halves_the_clock": {"clock-mismatch"},
+    "patches_the_device": {"clock-mismatch"},
+    "patches_the_gate": {"off-bound"},
+    "patches_torch": {"changed-input"},
+    "answers_for_the_harness": {"garbled-pipe"},
+    "lets_a_child_do_it": {"off-bound"},
+    "gives_the_inputs_back": {"changed-input"},
+    "is_a_tensor_only_by_name": {"bad-outputs"},
+    "computes_when_looked_at": {"bad-outputs"},
+    "returns_before_it_is_done": {"off-bound", "not-finite"},
+    "empties_the_mask": {"changed-input"},
 }
+CLOCKS = [name for name, codes in CAUGHT.items() if codes == {"clock-mismatch"}]
+OTHERS = [name for name in CAUGHT if name not in CLOCKS]
+TRIES = 3
 IN_VAIN = (
     "replays_what_it_has_seen_often",
     "replays_until_something_changes",
@@ -59,7 +62,7 @@ IN_VAIN = (
 )
 
 
-def run(tmp_path: Path, names: Sequence[str], size: str = "512x512", baseline: str = "honest") -> dict[str, Record]:
+def run(tmp_path: Path, names: Sequence[str], size: str = "128x256", baseline: str = "honest") -> dict[str, Record]:
     path, out = Path(shutil.copy(CHEATS, tmp_path)), tmp_path / "out.jsonl"
     providers = ",".join(f"{path}:{name}" for name in ("honest", *names))
     options = ("--size", size, "--rank", 40, "--budget", 0.5, "--threads", 1, "--baseline", f"{path}:{baseline}")
@@ -70,13 +73,21 @@ def run(tmp_path: Path, names: Sequence[str], size: str = "512x512", baseline: s
     return found
 
 
-@pytest.mark.parametrize("names", [list(CAUGHT)[i::3] for i in range(3)], ids=str)
-def test_cheats_are_caught(tmp_path: Path, names: list[str]) -> None:
-    found = run(tmp_path, names)
+@pytest.mark.parametrize(
+    ("names", "size"),
+    [*((OTHERS[i::3], "128x256") for i in range(3)), (CLOCKS, "512x512")],
+    ids=["a third", "another third", "the last third", "clocks"],
+)
+def test_cheats_are_caught(tmp_path: Path, names: list[str], size: str) -> None:
+    found = run(tmp_path, names, size)
+    for _ in range(TRIES - 1):  # on a busy machine, noise may hide a cheat from the clock; it never accuses anybody
+        if missed := [name for name in names if found[name].status == "ok"]:
+            (tmp_path / "out.jsonl").unlink()
+            found |= run(tmp_path, missed, size)
     for name in names:
         assert found[name].status == "wrong", (name, found[name].status, found[name].reason)
         assert found[name].timing is None
-        assert CAUGHT[name] in (found[name].reason or ""), (name, found[name].reason)
+        assert found[name].code in CAUGHT[name], (name, found[name].code, found[name].reason)
 
 
 def test_cheats_that_are_not_always_seen_gain_nothing(tmp_path: Path) -> None:

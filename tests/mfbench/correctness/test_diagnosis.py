@@ -10,10 +10,11 @@ import torch
 
 from mfbench.correctness import gate
 from mfbench.problems.inputs import Inputs
+from mfbench.providers.outputs import OUTPUTS
 from reference import autograd_loss_and_grads
 
 M, N, RANK = 200, 150, 12
-PLACES = {name: place for place, name in enumerate(gate.OUTPUTS)}
+PLACES = {name: place for place, name in enumerate(OUTPUTS)}
 
 
 def inputs(missing: float = 9.5) -> Inputs:
@@ -34,7 +35,7 @@ def case() -> tuple[Inputs, gate.Standard]:
 
 def outputs(drawn: Inputs) -> dict[str, np.ndarray]:
     loss, grads = autograd_loss_and_grads(*drawn)
-    return dict(zip(gate.OUTPUTS, [value.double().numpy() for value in (loss, *grads)], strict=True))
+    return dict(zip(OUTPUTS, [value.double().numpy() for value in (loss, *grads)], strict=True))
 
 
 def hints(case: tuple[Inputs, gate.Standard], spoil: Callable[[Inputs, dict], None]) -> dict[str, str]:
@@ -87,7 +88,7 @@ def data_of_P(d: Inputs, v: np.ndarray) -> np.ndarray:
     ("item_factors", part(lambda v: v[128:].fill(np.nan)),
      "is NaN only in rows 128 to 149 of 150 (264 of 1,800 entries): past the edge of a tile of 128"),
     ("user_bias", lambda d, v: v * np.nan,
-     "is NaN everywhere: was it written at all, or did an unobserved rating reach it?"),
+     "is NaN everywhere: it was never written, or an unobserved rating reached it"),
     ("item_factors", part(lambda v: v[[3, 90], [1, 2]].fill(0) or v.__setitem__(([3, 90], [1, 2]), 0)),
      "is wrong at 2 of 1,800 entries, the first at [3, 1], [90, 2]"),
     ("item_factors", lambda d, v: v.T, "has shape (12, 150), expected (150, 12)"),
@@ -106,13 +107,13 @@ def test_a_bias_missing_from_the_prediction_is_named(case, bias: str, letter: st
             values[bias] = values[bias] + 2 * drawn.reg * getattr(drawn, bias).double().numpy()
 
     found = hints(case, spoil)
-    assert set(found) == set(gate.OUTPUTS)
-    assert list(found.values()) == [f"lacks {letter} in the prediction", *["does so too"] * 5]
+    assert set(found) == set(OUTPUTS)
+    assert list(found.values()) == [f"lacks {letter} in the prediction", *["has the same error"] * 5]
 
 
 def test_a_mask_that_is_not_looked_at_is_named(case) -> None:
     found = hints(case, lambda d, values: values.update(outputs(d._replace(mask=torch.ones_like(d.mask)))))
-    assert list(found.values()) == ["counts the unobserved places too", *["does so too"] * 5]
+    assert list(found.values()) == ["includes the unobserved ratings", *["has the same error"] * 5]
 
 
 def test_unobserved_ratings_that_count_as_zeros_are_named(case) -> None:
@@ -120,7 +121,7 @@ def test_unobserved_ratings_that_count_as_zeros_are_named(case) -> None:
         zeros = drawn.ratings * drawn.mask
         values.update(outputs(drawn._replace(ratings=zeros, mask=torch.ones_like(drawn.mask))))
 
-    assert list(hints(case, spoil).values()) == ["takes unobserved ratings for zeros", *["does so too"] * 5]
+    assert list(hints(case, spoil).values()) == ["treats unobserved ratings as zeros", *["has the same error"] * 5]
 
 
 def test_nothing_is_explained_away(case) -> None:

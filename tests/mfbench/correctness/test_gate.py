@@ -10,6 +10,7 @@ from kernels import mf_loss_and_grads
 from mfbench.correctness import gate
 from mfbench.problems.cases import Case
 from mfbench.problems.inputs import Inputs, draw
+from mfbench.providers.outputs import OUTPUTS
 from reference import autograd_loss_and_grads, oracle_loss_and_grads
 
 SCALES = [1e-8, 1e-3, 1.0, 1e8]
@@ -67,7 +68,7 @@ def test_faults_in_one_output_fail_there(scale: float, output: int, fault: str) 
     else:
         value = value.reshape(-1, 1, 1)
     outputs[output] = value
-    assert wrong(standard, outputs) == [gate.OUTPUTS[output]]
+    assert wrong(standard, outputs) == [OUTPUTS[output]]
 
 
 def planted(inputs: Inputs, fault: str) -> list[np.ndarray]:

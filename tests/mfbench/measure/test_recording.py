@@ -1,4 +1,4 @@
-"""From rounds to a record: verdicts that hold together, and what is told of how the rounds came about."""
+"""From rounds to a record: joint verdicts, and what the table says about how the rounds were measured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from mfbench.measure import recording, roofline
-from mfbench.measure.rounds import Timing
+from mfbench.measure.rounds import CaseTiming, ProviderTiming
 from mfbench.problems.cases import Case
 from mfbench.report import terminal
 from mfbench.results import comparison
@@ -21,16 +21,17 @@ CASE = Case(suite="t", m=300, n=200, rank=8, density=0.5, ratings_dtype="float32
 CEILINGS = roofline.Ceilings(9e10, 1e11, 1e10)
 
 
-def rounds(ratio: float = 1.03, noise: float = 0.01, scale: float = 1.0, **changes) -> Timing:
+def rounds(
+    ratio: float = 1.03, noise: float = 0.01, scale: float = 1.0, gaps: bool = False, cold: bool = False, **changes
+) -> CaseTiming:
     rng = np.random.default_rng(3)
     base, new = (scale * 1e-3 * np.exp(rng.normal(0, noise, 60)) for _ in range(2))
-    fields = {"samples": {"base": base, "new": new / ratio}, "loops": {"base": 2, "new": 3},
-              "cold": {"base": False, "new": False}, "gaps": {"base": False, "new": True}, "pilot_rounds": 6,
-              "placements": 20, "throttled": 0, "dropped": 0, "foreign": np.zeros(20)}  # fmt: skip
-    return Timing(**(fields | changes))
+    providers = {"base": ProviderTiming(base, 2, cold, False), "new": ProviderTiming(new / ratio, 3, cold, gaps)}
+    fields = {"pilot_rounds": 6, "placements": 20, "throttled": 0, "dropped": 0, "background_cores": np.zeros(20)}
+    return CaseTiming(providers, **(fields | changes))
 
 
-def record(found: Timing, family: int = 1, device: str = "cpu") -> Record:
+def record(found: CaseTiming, family: int = 1, device: str = "cpu") -> Record:
     origin = recording.Origin("r", CASE, device)
     parts = recording.timed(origin, "new", found, "base", 0.02, family, CEILINGS, CASE.m * CASE.n)
     return Record(run_id="r", time="", case=CASE, provider="new", device=device, status="ok", env=ENV,
@@ -43,17 +44,20 @@ def test_the_verdicts_of_a_larger_family_take_more_evidence() -> None:
     assert among_many.speedup.verdict == "inconclusive"
     assert alone.speedup.ci95 == among_many.speedup.ci95  # which is of the ratio alone
     assert among_many.speedup.family == 10_000
-    assert "all 10000 hold together" in terminal.legend([among_many])
-    assert "hold together" not in terminal.legend([alone])
+    assert "all 10000 hold jointly" in terminal.legend([among_many])
+    assert "hold jointly" not in terminal.legend([alone])
 
 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"foreign": np.repeat([0.0, 0.9], [10, 10])}, "Other programs kept the machine busy in 50% of the rounds."),
-        ({"foreign": np.repeat([0.0, 0.9], [10, 10])}, "only a factor of 2 is a verdict"),
-        ({"throttled": 7}, "7 rounds were timed again"),
-        ({"dropped": 12}, "12 rounds were dropped"),
+        (
+            {"background_cores": np.repeat([0.0, 0.9], [10, 10])},
+            "Other programs kept the machine busy in 50% of the rounds.",
+        ),
+        ({"background_cores": np.repeat([0.0, 0.9], [10, 10])}, "only a factor of 2 is a verdict"),
+        ({"throttled": 7}, "7 rounds were measured again"),
+        ({"dropped": 12}, "12 rounds were replaced"),
         ({"scale": 1e-3}, "a ceiling was measured too low"),
     ],
 )
@@ -69,8 +73,8 @@ def test_ratios_are_explained_where_there_are_any() -> None:
     assert "within each round" not in terminal.legend([alone])
 
 
-def test_the_legend_tells_what_the_vectors_can_do() -> None:
-    assert "(90 GFLOP/s, measured, of 100 that the vectors can do)" in terminal.legend([record(rounds())])
+def test_the_legend_names_the_peak_of_the_vector_units() -> None:
+    assert "(90 GFLOP/s, measured, of 100 that the vector units can do)" in terminal.legend([record(rounds())])
 
 
 def test_a_fraction_beyond_the_ceiling_is_marked_in_the_table() -> None:
@@ -100,11 +104,11 @@ def _correct():
 
 
 def test_the_record_says_how_the_samples_came_about() -> None:
-    timing = record(rounds(foreign=np.repeat([0.0, 0.9], [15, 5]), throttled=2)).timing
+    timing = record(rounds(background_cores=np.repeat([0.0, 0.9], [15, 5]), throttled=2)).timing
     assert (timing.placements, timing.rounds, timing.throttled, timing.disturbed) == (20, 60, 2, 15)
     assert timing.foreign_cores == pytest.approx(0.225)
     assert timing.method.startswith("perf_counter")
-    on_gpu = record(rounds(cold={"base": True, "new": True}), device="cuda").timing
+    on_gpu = record(rounds(cold=True, gaps=True), device="cuda").timing
     assert on_gpu.cold_cache
     assert on_gpu.method.startswith("device events, launch gaps included")
 
@@ -115,7 +119,7 @@ def test_the_record_says_how_the_samples_came_about() -> None:
 )
 def test_on_a_busy_machine_only_what_sharing_a_core_cannot_do_is_a_verdict(ratio: float, calm: str, busy: str) -> None:
     among_others = np.repeat([0.0, 0.9], [10, 10])
-    found = [record(rounds(ratio, noise=0.001, foreign=load)) for load in (np.zeros(20), among_others)]
+    found = [record(rounds(ratio, noise=0.001, background_cores=load)) for load in (np.zeros(20), among_others)]
     assert [r.speedup.verdict for r in found] == [calm, busy]
     assert found[0].speedup.ci95 == found[1].speedup.ci95
     assert [comparison.measurement(r).busy for r in found] == [False, True]

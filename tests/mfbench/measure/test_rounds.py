@@ -29,19 +29,19 @@ class Machine:
 
         return sample
 
-    def hands(self, samples: dict[str, rounds.Sample]) -> rounds.Hands:
-        return rounds.Hands(samples, lambda: self.calls.append(("place", 0)), clock=lambda: self.now)
+    def hooks(self, samplers: dict[str, rounds.Sampler]) -> rounds.TimingHooks:
+        return rounds.TimingHooks(samplers, lambda: self.calls.append(("place", 0)), clock=lambda: self.now)
 
 
-def run(machine: Machine, seconds: dict[str, float], budget: float = 5.0) -> rounds.Timing:
+def run(machine: Machine, seconds: dict[str, float], budget: float = 5.0) -> rounds.CaseTiming:
     providers = {name: machine.provider(name, value) for name, value in seconds.items()}
     estimates = {name: max(value, 1e-3) for name, value in seconds.items()}
-    return rounds.time_in_rounds(machine.hands(providers), next(iter(seconds)), budget, 1, estimates)
+    return rounds.time_in_rounds(machine.hooks(providers), next(iter(seconds)), budget, 1, estimates)
 
 
 def test_finds_the_ratio_on_a_machine_that_drifts() -> None:
     result = run(Machine(), {"base": 3e-3, "new": 1e-3})
-    ratio = intervals.ratio_interval(result.samples["base"], result.samples["new"])
+    ratio = intervals.ratio_interval(result.providers["base"].samples, result.providers["new"].samples)
     assert ratio.low <= 3.0 <= ratio.high
     assert ratio.high / ratio.low < 1.02
 
@@ -65,7 +65,7 @@ def test_data_is_placed_anew_before_every_block_of_rounds() -> None:
     tail = machine.calls[-result.placements * size :]
     blocks = [tail[i : i + size] for i in range(0, len(tail), size)]
     assert all([call[0] == "place" for call in block] == [True] + [False] * (size - 1) for block in blocks)
-    assert len(result.samples["a"]) == intervals.BLOCK_ROUNDS * result.placements
+    assert len(result.providers["a"].samples) == intervals.BLOCK_ROUNDS * result.placements
 
 
 def test_everyone_in_a_round_begins_where_the_first_one_ran() -> None:
@@ -76,7 +76,7 @@ def test_everyone_in_a_round_begins_where_the_first_one_ran() -> None:
         machine.now += 5e-3
         return Reading(5e-3, core=next(cores) if core is None else core)
 
-    rounds.time_in_rounds(machine.hands({"a": provider, "b": provider}), "b", 1.0, 1, {"a": 5e-3, "b": 5e-3})
+    rounds.time_in_rounds(machine.hooks({"a": provider, "b": provider}), "b", 1.0, 1, {"a": 5e-3, "b": 5e-3})
     pairs = [asked[at : at + 2] for at in range(len(asked) - 40, len(asked), 2)]
     assert all(first is None and second is not None for first, second in pairs)
     assert len({second for _, second in pairs}) == len(pairs)
@@ -98,11 +98,11 @@ def test_a_round_in_which_the_device_was_held_back_is_timed_again() -> None:
         machine.now += 5e-3
         return Reading(8e-3 if throttled else 5e-3, throttled=throttled)
 
-    result = rounds.time_in_rounds(machine.hands({"a": hot, "b": machine.provider("b", 5e-3)}), "b", 5.0, 1,
+    result = rounds.time_in_rounds(machine.hooks({"a": hot, "b": machine.provider("b", 5e-3)}), "b", 5.0, 1,
                                    {"a": 5e-3, "b": 5e-3})  # fmt: skip
-    assert result.samples["a"].max() == 5e-3
+    assert result.providers["a"].samples.max() == 5e-3
     assert result.throttled >= 3
-    assert len(result.samples["a"]) == intervals.BLOCK_ROUNDS * result.placements
+    assert len(result.providers["a"].samples) == intervals.BLOCK_ROUNDS * result.placements
 
 
 def test_a_device_that_is_always_held_back_is_timed_all_the_same() -> None:
@@ -112,7 +112,7 @@ def test_a_device_that_is_always_held_back_is_timed_all_the_same() -> None:
         machine.now += 5e-3
         return Reading(5e-3, throttled=True)
 
-    result = rounds.time_in_rounds(machine.hands({"a": hot, "b": machine.provider("b", 5e-3)}), "b", 5.0, 1,
+    result = rounds.time_in_rounds(machine.hooks({"a": hot, "b": machine.provider("b", 5e-3)}), "b", 5.0, 1,
                                    {"a": 5e-3, "b": 5e-3})  # fmt: skip
     assert result.placements >= rounds.PLACEMENTS[0]
     assert result.throttled == intervals.BLOCK_ROUNDS * result.placements
@@ -121,15 +121,19 @@ def test_a_device_that_is_always_held_back_is_timed_all_the_same() -> None:
 def test_rounds_that_other_programs_disturbed_are_counted() -> None:
     machine = Machine(jitter=0.001)
     busy = itertools.cycle([0.0, 1.5, 0.0, 0.1])  # read before and after each placement
-    hands = machine.hands({"a": machine.provider("a", 5e-3), "b": machine.provider("b", 5e-3)})
-    result = rounds.time_in_rounds(hands._replace(foreign=lambda: next(busy)), "b", 5.0, 1, {"a": 5e-3, "b": 5e-3})
+    hooks = machine.hooks({"a": machine.provider("a", 5e-3), "b": machine.provider("b", 5e-3)})
+    result = rounds.time_in_rounds(
+        hooks._replace(background_cores=lambda: next(busy)), "b", 5.0, 1, {"a": 5e-3, "b": 5e-3}
+    )
     assert result.disturbed == intervals.BLOCK_ROUNDS * result.placements / 2
 
 
-def disturbed_by(busy: Iterator[float]) -> rounds.Timing:
+def disturbed_by(busy: Iterator[float]) -> rounds.CaseTiming:
     machine = Machine(jitter=0.02)
-    hands = machine.hands({"a": machine.provider("a", 5e-3), "b": machine.provider("b", 5e-3)})
-    return rounds.time_in_rounds(hands._replace(foreign=lambda: next(busy)), "b", 5.0, 1, {"a": 5e-3, "b": 5e-3})
+    hooks = machine.hooks({"a": machine.provider("a", 5e-3), "b": machine.provider("b", 5e-3)})
+    return rounds.time_in_rounds(
+        hooks._replace(background_cores=lambda: next(busy)), "b", 5.0, 1, {"a": 5e-3, "b": 5e-3}
+    )
 
 
 def test_a_few_disturbed_placements_are_taken_again_and_dropped() -> None:
@@ -138,21 +142,25 @@ def test_a_few_disturbed_placements_are_taken_again_and_dropped() -> None:
     assert result.disturbed == 0
     assert result.dropped >= intervals.BLOCK_ROUNDS * calm.placements / 5
     assert result.placements >= 0.9 * calm.placements
-    assert result.placements * intervals.BLOCK_ROUNDS == len(result.samples["a"]) == len(result.samples["b"])
+    assert (
+        result.placements * intervals.BLOCK_ROUNDS
+        == len(result.providers["a"].samples)
+        == len(result.providers["b"].samples)
+    )
 
 
 def test_samples_of_a_fast_provider_last_long_enough() -> None:
     machine = Machine()
     result = run(machine, {"slow": 5e-3, "fast": 2e-6})
-    assert result.loops["slow"] <= 2
-    assert result.loops["fast"] * 2e-6 >= 0.8 * rounds.SAMPLE_S
+    assert result.providers["slow"].loops <= 2
+    assert result.providers["fast"].loops * 2e-6 >= 0.8 * rounds.SAMPLE_S
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_providers_about_as_fast_as_the_baseline_get_as_many_evaluations_a_sample(seed: int) -> None:
     result = run(Machine(seed, jitter=0.2), {"base": 2e-4, "like": 2e-4, "near": 1.6e-4, "far": 4e-5}, budget=1.0)
-    assert result.loops["base"] == result.loops["like"] == result.loops["near"]
-    assert result.loops["far"] > 2 * result.loops["base"]
+    assert result.providers["base"].loops == result.providers["like"].loops == result.providers["near"].loops
+    assert result.providers["far"].loops > 2 * result.providers["base"].loops
 
 
 def test_noise_asks_for_rounds_and_the_budget_limits_them() -> None:
@@ -173,9 +181,9 @@ def test_a_machine_that_warms_up_is_waited_for() -> None:
         return Reading(elapsed)
 
     providers = {"a": cold_start, "b": machine.provider("b", 5e-3)}
-    result = rounds.time_in_rounds(machine.hands(providers), "b", 5.0, 1, {"a": 5e-3, "b": 5e-3})
+    result = rounds.time_in_rounds(machine.hooks(providers), "b", 5.0, 1, {"a": 5e-3, "b": 5e-3})
     assert result.pilot_rounds >= 9
-    assert result.samples["a"].max() < 6e-3
+    assert result.providers["a"].samples.max() < 6e-3
 
 
 @pytest.mark.parametrize("seconds", [1.0, 5.0])

@@ -1,4 +1,4 @@
-"""`mfbench run --against REV`, in a repository of its own whose revisions have planted differences."""
+"""`mfbench run --against REV`, in a temporary repository whose revisions differ by planted changes."""
 
 from __future__ import annotations
 

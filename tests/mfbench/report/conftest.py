@@ -14,10 +14,10 @@ for package in ("jinja2", "matplotlib"):
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The text of the report of some files."""
+    """Return a function that writes the report of some files and returns its text."""
 
-    def make(*paths: Path, name: str = "report.html", options: tuple[object, ...] = ()) -> str:
-        assert mfbench_here(monkeypatch, "report", *paths, "--out", tmp_path / name, *options) == 0
+    def make(*paths: Path, name: str = "report.html", options: tuple[object, ...] = (), code: int = 0) -> str:
+        assert mfbench_here(monkeypatch, "report", *paths, "--out", tmp_path / name, *options) == code
         return (tmp_path / name).read_text(encoding="utf-8")
 
     return make

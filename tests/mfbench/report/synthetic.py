@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mfbench.correctness.gate import OUTPUTS
 from mfbench.problems.cases import Case
+from mfbench.providers.outputs import OUTPUTS
 from mfbench.results.records import Record, Writer
 from mfbench.stats import intervals
 

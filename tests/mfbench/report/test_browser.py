@@ -169,7 +169,7 @@ def test_paper_has_headings_and_no_controls(browser, report) -> None:
     controls = visit.page.locator("header button, th button, input, [data-more] button")
     assert controls.count() > 10
     assert not any(control.is_visible() for control in controls.all())
-    assert visit.page.get_by_text("More rows are in the page than on paper").is_visible()
+    assert visit.page.get_by_text("The page has more rows than this print").is_visible()
     assert visit.page.evaluate("document.documentElement.scrollWidth") <= PAPER["width"]
 
 

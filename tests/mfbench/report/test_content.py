@@ -1,4 +1,4 @@
-"""What the page and its short form say, of records whose truth is known."""
+"""Contents of the page and its summary for records with known properties."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BUILD = {"target": "sm_90", "rank": 32, "precision": "ieee", "encoding": "float3
 
 
 def text(page: str) -> str:
-    """What a reader sees, without markup, script and style."""
+    """Return what a reader sees, without markup, script and style."""
     body = re.sub(r"<(script|style|svg)\b.*?</\1>", "", page.partition("<body>")[2], flags=re.DOTALL)
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", body))
 
@@ -103,21 +103,21 @@ def test_two_files_are_compared(made, tmp_path: Path) -> None:
     assert len(re.findall(r"\| slower \|", short)) == 4
 
 
-def test_another_environment_is_told(made, tmp_path: Path) -> None:
+def test_different_environments_are_named(made, tmp_path: Path) -> None:
     base = write(tmp_path / "base.jsonl", suite(0))
     other = [record.model_copy(update={"env": {**record.env, "cpu": "Other 1"}}) for record in suite(1)]
     page = text(made(base, write(tmp_path / "new.jsonl", other)))
-    assert "Measured in another environment: cpu is Other 1, was Testium 9000" in page
+    assert "Measured in different environments: cpu is Other 1, was Testium 9000" in page
 
 
-def test_a_history_marks_its_step(made, tmp_path: Path) -> None:
+def test_a_history_marks_its_change(made, tmp_path: Path) -> None:
     page = made(write(tmp_path / "r.jsonl", history(runs=24, cases=2, step_at=12, ratio=1.3)))
     assert re.search(r"50×60 .*? · fused: 1\.\d+ times as long from 2026-01-04 00:00 on \(run 13\)", text(page))
-    assert [item["steps"] for item in data(page)["items"]] == [[12], []]
+    assert [item["changes"] for item in data(page)["items"]] == [[12], []]
     assert [len(item["runs"]) for item in data(page)["items"]] == [24, 24]
 
 
-def test_what_is_left_out_is_told(made, tmp_path: Path) -> None:
+def test_what_is_left_out_is_named(made, tmp_path: Path) -> None:
     path = write(tmp_path / "r.jsonl", [*suite(), *(failed(case(0), s, f"why {s}", f"{s}.py:f") for s in STATUSES)])
     line = ok(case(9)).model_dump_json(exclude_none=True)
     with path.open("a") as file:
@@ -127,7 +127,7 @@ def test_what_is_left_out_is_told(made, tmp_path: Path) -> None:
         assert f"{status} {status}.py:f on 64×64" in page
         assert f": why {status}" in page
     assert "2 records of schema 7 left out (the first is line 15)" in page
-    assert "line 17 is no record" in page
+    assert "line 17 is not a record" in page
     assert "the last line is torn" in page
     assert "5 of 13 results failed" in page
 
@@ -135,10 +135,10 @@ def test_what_is_left_out_is_told(made, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", ["", "\n\n", "null", "[1, 2]", '{"schema":"mfbench-inspect/1"}', '{"benchmarks":3}']
 )
-def test_a_file_with_nothing_in_it_still_makes_a_page(made, tmp_path: Path, content: str) -> None:
+def test_a_file_with_nothing_in_it_still_makes_a_page_but_fails(made, tmp_path: Path, content: str) -> None:
     path = tmp_path / "r.json"
     path.write_text(content)
-    page = text(made(path))
+    page = text(made(path, code=4))
     assert "Nothing was measured in these files." in page
     assert "Left out" in page
 
@@ -207,9 +207,9 @@ def test_usage_errors_have_code_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert mfbench_here(monkeypatch, "report", good, "--out", tmp_path / "no" / "x.html") == 2
     assert mfbench_here(monkeypatch, "report", good) == 2
     assert mfbench_here(monkeypatch, "report", good, "--out", tmp_path / "x.pdf") == 2
-    told = capsys.readouterr().err
-    assert "cannot be read" in told
-    assert "--out: expected a name that ends in .html or .md, or --format, got " in told
+    err = capsys.readouterr().err
+    assert "cannot be read" in err
+    assert "--out: expected a name that ends in .html, .md or .csv, or a format, got " in err
     assert not (tmp_path / "x.pdf").exists()
     before = good.read_bytes()
     assert mfbench_here(monkeypatch, "report", good, "--out", good, "--format", "md") == 2
@@ -218,9 +218,9 @@ def test_usage_errors_have_code_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    from mfbench.commands import report
+    from mfbench.report import requirements
 
-    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None)
     good = rewrite(tmp_path / "r.jsonl", suite())
     assert mfbench_here(monkeypatch, "report", good, "--out", tmp_path / "x.html") == 2
     assert "pip install 'mfbench[report]'" in capsys.readouterr().err

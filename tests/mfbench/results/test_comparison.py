@@ -1,4 +1,4 @@
-"""Comparisons of simulated runs whose truth is known: coverage, false alarms, power, changes of status."""
+"""Comparisons of simulated runs with known ratios: coverage, false alarms, power, changes of status."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def seconds(
     rng: np.random.Generator, rounds: int, median: float = 1e-3, noise: float = 0.01, correlation: float = 0.0,
     tails: str = "normal", drift: float = 0.0,
 ) -> np.ndarray:  # fmt: skip
-    """Samples of a run: an AR(1) series of log times that wanders by `drift` in the course of the run."""
+    """Return the samples of a run: an AR(1) series of log times that drifts by `drift` during the run."""
     shocks = SHOCKS[tails](rng, rounds + 50)
     series = scipy.signal.lfilter([1], [1, -correlation], shocks * np.sqrt(1 - correlation**2))[50:]
     return median * np.exp(noise * series + drift * np.sin(np.linspace(0, 2 * np.pi, rounds, endpoint=False)))
@@ -53,7 +53,7 @@ def test_intervals_of_two_runs_cover_the_truth(rounds: tuple[int, int], correlat
         new = seconds(rng, rounds[1], 1e-3, 0.02, correlation, tails)
         ratio = intervals.unpaired_ratio_interval(base, new)
         covered += ratio.low <= 3 <= ratio.high
-    least = 0.9 if correlation and rounds[0] != rounds[1] else 0.92  # all hangs on ten blocks
+    least = 0.9 if correlation and rounds[0] != rounds[1] else 0.92  # the shorter side has ten blocks
     assert covered >= least * 300
 
 
@@ -67,9 +67,9 @@ def test_intervals_of_two_runs_cover_the_truth(rounds: tuple[int, int], correlat
     ],
 )
 def test_identical_code_is_not_accused(tails: str, drift: float) -> None:
-    """200 suites of 8 cases, noise of 2 % and runs of unequal length; drift is within the runs, the same in both."""
+    """Compare 200 suites of 8 cases with 2 % noise, runs of unequal length and the same drift within each run."""
     rng = np.random.default_rng(11)
-    accused = {0.0: 0, 0.02: 0}  # by margin; without one, all that protects is the family's confidence
+    accused = {0.0: 0, 0.02: 0}  # by margin; without one only the joint confidence protects
     for _ in range(200):
         runs = [
             [seconds(rng, rounds, noise=0.02, correlation=0.5, tails=tails, drift=drift) for _ in range(8)]
@@ -77,7 +77,7 @@ def test_identical_code_is_not_accused(tails: str, drift: float) -> None:
         ]
         for margin in accused:
             accused[margin] += bool({"faster", "slower"}.intersection(outcomes(*runs, margin)))
-    assert accused[0.0] <= 0.14 * 200  # 5 % in the limit of many rounds; 6 blocks of skewed, correlated noise: 10 %
+    assert accused[0.0] <= 0.14 * 200  # 5 % for many rounds; 10 % for 6 blocks of skewed, correlated noise
     assert accused[0.02] <= 0.01 * 200
 
 
@@ -138,7 +138,7 @@ def test_few_samples_on_one_side(counts: tuple[int, int]) -> None:
         ("ok", "crashed", "broken", 1),
         ("ok", "timeout", "broken", 1),
         ("ok", "oom", "broken", 1),
-        ("crashed", "ok", "mended", 0),
+        ("crashed", "ok", "fixed", 0),
         ("wrong", "wrong", "failing", 4),
         ("ok", "skipped", None, 4),
         ("skipped", "ok", None, 4),

@@ -1,9 +1,11 @@
-"""Record files: what was written is read, torn tails are told and mended, a full disk loses nothing."""
+"""Record files: what was written is read, a torn tail is noted and cut off, a full disk loses nothing."""
 
 from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,8 +35,8 @@ def test_round_trip(tmp_path: Path) -> None:
     assert b'"schema":1' in path.read_bytes()
 
 
-@pytest.mark.parametrize("cut", [1, 20, 100])
-def test_torn_last_line_is_told_and_mended(tmp_path: Path, cut: int) -> None:
+@pytest.mark.parametrize("cut", [2, 20, 100])
+def test_a_torn_last_line_is_noted_and_cut_off(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "r.jsonl"
     writer = Writer(path)
     writer.append([record(0), record(1)])
@@ -47,6 +49,41 @@ def test_torn_last_line_is_told_and_mended(tmp_path: Path, cut: int) -> None:
     writer.append([record(2)])
     writer.close()
     assert read(path) == ([record(0), record(2)], [])
+
+
+@pytest.mark.parametrize("whole", [1, 2, 3])
+def test_a_last_line_without_a_newline_is_whole(tmp_path: Path, whole: int) -> None:
+    path = tmp_path / "r.jsonl"
+    written = [record(number) for number in range(whole)]
+    writer = Writer(path)
+    writer.append(written)
+    writer.close()
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))
+    assert read(path) == (written, [])
+    writer = Writer(path)
+    writer.append([record(9)])
+    writer.close()
+    assert read(path) == ([*written, record(9)], [])
+
+
+@pytest.mark.parametrize(
+    ("encoding", "newline"), [("utf-8-sig", "\n"), ("utf-8-sig", "\r\n"), ("utf-16", "\n"), ("utf-16", "\r\n")]
+)
+def test_a_byte_order_mark_loses_no_record(tmp_path: Path, encoding: str, newline: str) -> None:
+    path = tmp_path / "r.jsonl"
+    written = [record(0), record(1)]
+    lines = (one.model_dump_json(exclude_none=True) + newline for one in written)
+    path.write_bytes("".join(lines).encode(encoding))
+    assert read(path) == (written, [])
+
+
+def test_records_are_appended_behind_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_bytes((record(0).model_dump_json(exclude_none=True) + "\n").encode("utf-8-sig"))
+    writer = Writer(path)
+    writer.append([record(1)])
+    writer.close()
+    assert read(path) == ([record(0), record(1)], [])
 
 
 def test_lines_that_are_no_records_are_named(tmp_path: Path) -> None:
@@ -64,7 +101,7 @@ def test_lines_that_are_no_records_are_named(tmp_path: Path) -> None:
 def test_a_file_of_something_else_is_not_touched(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "mine.txt"
     path.write_bytes(content)
-    with pytest.raises(UsageError, match=r"--out: expected a file of records, got .*, which holds something else"):
+    with pytest.raises(UsageError, match=r"out: expected a file of records, got .*, which holds something else"):
         Writer(path)
     assert path.read_bytes() == content
 
@@ -85,7 +122,7 @@ def test_a_device_can_be_written_to() -> None:
 
 
 def test_unwritable_and_missing_files(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--out: cannot write .*: Is a directory"):
+    with pytest.raises(UsageError, match=r"out: cannot write .*: Is a directory"):
         Writer(tmp_path)
     with pytest.raises(UsageError, match="cannot be read: No such file"):
         read(tmp_path / "none.jsonl")
@@ -109,3 +146,13 @@ def test_full_disk_keeps_what_was_finished(tmp_path: Path, monkeypatch) -> None:
         writer.append([record(1)])
     writer.close()
     assert read(path) == ([record(0)], [])
+
+
+def test_the_page_on_records_is_current() -> None:
+    root = Path(__file__).parents[3]
+    settings = os.environ | {"PYTHONPATH": str(root)}
+    script = root / "docs" / "records.py"
+    written = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, env=settings).stdout
+    assert (root / "docs" / "records.md").read_text() == written, "run: python docs/records.py > docs/records.md"
+    for name in ("placements", "throttled", "disturbed", "dropped", "foreign_cores", "family", "code"):
+        assert f"| `{name}` |" in written

@@ -1,60 +1,22 @@
-"""Training: the notebook's run with any provider, real ratings with a held-out part, learning rates that hold."""
+"""Training: the notebook's run with any provider, real ratings with a held-out part, divergence, the target."""
 
-import json
 import math
 import re
 
-import numpy as np
 import pytest
 import torch
 
 from kernels import mf_loss_and_grads
-from mfbench.commands.train import train_and_log
 from mfbench.errors import UsageError
 from mfbench.problems.datasets import Ratings
 from mfbench.providers import registry
-from mfbench.train.loop import Diverged, TrainingRun, descend, train
-from mfbench.train.options import TrainOptions
-from mfbench.train.rates import curvature
+from mfbench.train.loop import Diverged, descend, train
 from mfbench.train.task import notebook_task, rating_task
-from reference import oracle_loss_and_grads
 from reference.autograd import notebook_loss
-from tests.mfbench.cli_runner import mfbench_here
+from tests.mfbench.train.runs import run_training
 
 LOSS_RANGES = {0: (1.6e6, 2.4e6), 1000: (89_000, 93_000), 2000: (80_500, 83_500), 3000: (77_000, 80_000)}
 FUSED = registry.load("fused")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Steps this short lose more than they gain by threads that wait for each other on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def run_training(data: str = "seed", *, log=lambda _: None, **options) -> TrainingRun:
-    return train_and_log(TrainOptions(data=data, **options), log)
-
-
-@pytest.fixture
-def rating_file(tmp_path):
-    """Ratings with structure: a mean, biases and two factors, so that there is something to learn."""
-    return write_ratings(tmp_path / "ratings.npy", 60, 45)
-
-
-def write_ratings(path, m, n, observed=0.6):
-    rng = np.random.default_rng(3)
-    biases = 0.5 * rng.standard_normal((m, 1)) + 0.5 * rng.standard_normal((1, n))
-    ratings = 3.5 + biases + 0.6 * rng.standard_normal((m, 2)) @ rng.standard_normal((2, n))
-    ratings += 0.2 * rng.standard_normal((m, n))
-    ratings[rng.random((m, n)) > observed] = np.nan
-    np.save(path, ratings)
-    return str(path)
-
-
-# The notebook's run
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -129,29 +91,6 @@ def test_seconds_only_grow_and_do_not_count_the_time_between_entries():
     assert 0 < seconds[-1] <= passed - 0.2 * 5
 
 
-# Real ratings
-
-
-@pytest.mark.parametrize(("holdout", "count"), [(0.1, 100), (0.25, 250), (0.0, 0)])
-def test_the_split(holdout, count):
-    generator = torch.Generator().manual_seed(1)
-    mask = torch.zeros(50 * 40, dtype=torch.uint8)
-    mask[torch.randperm(2000, generator=generator)[:1000]] = 1
-    values = torch.rand(2000, generator=generator) * mask
-    ratings = Ratings(values.reshape(50, 40), mask.reshape(50, 40), "x")
-    before = ratings.values.clone(), ratings.mask.clone()
-    task, again, other = (rating_task(ratings, 4, seed, holdout=holdout) for seed in (7, 7, 8))
-
-    assert int(task.held_out.sum()) == count
-    assert torch.equal(task.held_out + task.inputs.mask, ratings.mask)  # each observed rating in one of the two
-    assert torch.equal(task.held_out, again.held_out)
-    assert count == 0 or not torch.equal(task.held_out, other.held_out)
-    trained_on = ratings.values[task.inputs.mask == 1]
-    assert float(task.inputs.global_bias) == pytest.approx(float(trained_on.mean()), rel=1e-5)
-    assert torch.equal(ratings.values, before[0])
-    assert torch.equal(ratings.mask, before[1])
-
-
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
 def test_ratings_are_learnt_at_the_default_rate(rating_file, optimizer):
     lines = []
@@ -221,33 +160,6 @@ def test_real_ratings_from_the_package():
     assert 1.1 < run.best.held_out_rmse < 1.35
 
 
-# Learning rates
-
-
-@pytest.mark.parametrize(("m", "n", "rank"), [(7, 5, 2), (12, 3, 1), (4, 9, 3)])
-def test_curvature_is_the_largest_eigenvalue(m, n, rank):
-    task = notebook_task((m, n), rank, seed=m)
-    parameters = [parameter.double() for parameter in task.inputs[:5]]
-    inputs = task.inputs._replace(**dict(zip(task.inputs._fields[:5], parameters, strict=True)))
-    step, before = FUSED.prepare(inputs), [parameter.clone() for parameter in parameters]
-    found = curvature(step, parameters, iterations=200)
-    for parameter, at in zip(parameters, before, strict=True):
-        assert torch.equal(parameter, at)
-
-    sizes, shapes = [p.numel() for p in parameters], [p.shape for p in parameters]
-
-    def slope(flat):
-        split = [part.reshape(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
-        grads = oracle_loss_and_grads(*split, inputs.ratings, inputs.mask)[1]
-        return torch.cat([torch.from_numpy(np.asarray(grad)).flatten() for grad in grads])
-
-    at = torch.cat([parameter.flatten() for parameter in parameters])
-    nudges = torch.eye(len(at), dtype=torch.float64) * 1e-5
-    hessian = torch.stack([(slope(at + nudge) - slope(at - nudge)) / 2e-5 for nudge in nudges])
-    expected = torch.linalg.eigvalsh((hessian + hessian.T) / 2).abs().max()
-    assert found == pytest.approx(float(expected), rel=0.02)
-
-
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
 @pytest.mark.parametrize("data", ["seed", "ratings"])
 def test_a_diverging_run_names_a_rate_that_works(rating_file, data, optimizer):
@@ -262,52 +174,10 @@ def test_a_diverging_run_names_a_rate_that_works(rating_file, data, optimizer):
     assert run.entries[-1].loss < run.entries[0].loss
 
 
-def test_a_rate_just_over_the_limit_diverges_and_one_just_under_does_not():
-    def run(factor):
-        task = notebook_task()
-        step = FUSED.prepare(task.inputs)
-        return train(task, FUSED, 1500, lr=factor * 2 / curvature(step, task.inputs[:5]))
-
-    with pytest.raises(Diverged):
-        run(1.1)
-    assert run(0.9).entries[-1].loss < 100_000
-
-
-def test_a_larger_notebook_trains_at_a_smaller_default_rate():
-    run = train(notebook_task((300, 500), rank=5), FUSED, epochs=300)
-    assert 1e-6 < run.learning_rate < 1e-5
-    assert run.entries[-1].loss < run.entries[0].loss / 3
-
-
 def test_a_run_that_starts_perfect_has_not_diverged():
     ratings = Ratings(torch.full((5, 4), 2.0), torch.ones(5, 4, dtype=torch.uint8), "constant")
     run = train(rating_task(ratings, rank=0), FUSED, epochs=200, every=100)
     assert run.entries[-1].loss < 1e-9
-
-
-# What does not fit
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "argument"),
-    [
-        ({"optimizer": "lbfgs"}, "bad-optimizer", "optimizer"),
-        ({"epochs": 0}, "bad-number", "epochs"),
-        ({"every": -5}, "bad-number", "every"),
-        ({"lr": 0.0}, "bad-number", "lr"),
-        ({"lr": math.nan}, "bad-number", "lr"),
-        ({"target_rmse": -1.0}, "bad-number", "target_rmse"),
-        ({"holdout": 1.0}, "bad-number", "holdout"),
-        ({"rank": None}, "bad-number", "rank"),
-        ({"provider": "fusde"}, "no-such-provider", "provider"),
-        ({"data": "movilens"}, "no-such-data", "data"),
-        ({"data": "bfi", "size": (3, 4)}, "bad-size", "size"),
-    ],
-)
-def test_arguments_that_do_not_fit(arguments, code, argument):
-    with pytest.raises(UsageError) as raised:
-        run_training(**arguments)
-    assert (raised.value.code, raised.value.argument) == (code, argument)
 
 
 def test_a_providers_gradient_of_another_shape_is_named():
@@ -329,45 +199,3 @@ def test_a_loss_that_is_not_finite_from_the_beginning_is_not_blamed_on_the_rate(
     with pytest.raises(UsageError, match="the loss is inf before the first update") as raised:
         list(descend(task, step, lambda grads: None, 5, 1))
     assert not isinstance(raised.value, Diverged)
-
-
-# The command
-
-
-def test_the_command_prints_the_log(monkeypatch, capsys):
-    assert mfbench_here(monkeypatch, "train", "--data", "seed", "--provider", "fused", "--epochs", 1001) == 0
-    printed = capsys.readouterr()
-    assert re.match(r"epoch 0 loss \d+\.\d+\nepoch 1000 loss \d+\.\d+\nheld-out squared error \d+", printed.out)
-    assert printed.err == ""
-
-
-def test_the_command_gives_json_and_says_what_it_left_out(monkeypatch, capsys, tmp_path):
-    path = tmp_path / "u.data"
-    path.write_text("".join(f"{i % 7}\t{i % 5}\t{1 + i % 3}\n" for i in range(35)) + "1\t2\toops\n")
-    assert mfbench_here(monkeypatch, "train", "--data", path, "--epochs", 10, "--every", 5, "--json") == 0
-    printed = capsys.readouterr()
-    run = json.loads(printed.out)
-    assert (run["trained_on"], run["held_out"]) == (31, 4)
-    assert [entry["epoch"] for entry in run["entries"]] == [0, 5, 10]
-    assert run["best"] in run["entries"]
-    assert printed.err.startswith(f"mfbench: {path}: 1 line left out")
-    assert printed.err.count("epoch 5 loss") == 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["--lr", 1, "--epochs", 200], "[diverged]"),
-        (["--provider", "fused,autograd"], "--provider: expected one, got fused, autograd; run train again"),
-        (["--size", "3x4", "--size", "5x6"], "[too-many]"),
-        (["--device", "all"], "[bad-value]"),
-        (["--data", "absent.csv"], "[no-such-data]"),
-        (["--epochs", 0], "[bad-value]"),
-    ],
-)
-def test_the_command_stops_with_one_line(monkeypatch, capsys, arguments, expected):
-    assert mfbench_here(monkeypatch, "train", *arguments) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert said.startswith("mfbench: ")
-    assert expected in said

@@ -1,4 +1,4 @@
-"""What is right while the bias moves: every output, exactly, and which wrong ones are seen."""
+"""Expected outputs at any bias: they match the oracle, honest outputs pass and wrong ones are detected."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from mfbench.correctness import gate
-from mfbench.correctness.audit.expected import Moving
+from mfbench.correctness.audit.expected import ExpectedOutputs
 from mfbench.correctness.audit.projection import PERIOD, folded, new_bits, project, signs
-from mfbench.correctness.gate import OUTPUTS
-from mfbench.correctness.near_misses import flat
+from mfbench.correctness.near_misses import to_arrays
 from mfbench.problems.cases import Case
 from mfbench.problems.inputs import Inputs, draw
+from mfbench.providers.outputs import OUTPUTS
 from reference import autograd_loss_and_grads, oracle_loss_and_grads
 
 SIGNS = signs(new_bits())
@@ -41,13 +41,13 @@ def projected(outputs: list[np.ndarray], with_signs: np.ndarray) -> list[float]:
 @pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
 def test_the_oracle_is_met_at_every_bias(scale: float, mask: str) -> None:
     inputs = inputs_of(scale=scale, mask=mask)
-    moving = Moving.of(gate.standard(inputs))
-    biases = moving.biases(20)
+    expected = ExpectedOutputs.of(gate.standard(inputs))
+    biases = expected.biases(20)
     assert len(set(biases)) == 20
-    assert np.ptp(biases) > 0.5 * (moving.high - moving.low)
+    assert np.ptp(biases) > 0.5 * (expected.high - expected.low)
     for bias in biases[:5]:
-        exact = flat(oracle_loss_and_grads(*at(inputs, bias)))
-        strict = moving._replace(standard=moving.standard._replace(bounds=[1e-9] * 6))
+        exact = to_arrays(oracle_loss_and_grads(*at(inputs, bias)))
+        strict = expected._replace(standard=expected.standard._replace(bounds=[1e-9] * 6))
         assert strict.wrong_numbers(bias, exact[0].item(), exact[-1].item()) == []
         for bits in (new_bits() for _ in range(3)):
             assert strict.wrong_projections(bias, signs(bits), projected(exact, signs(bits))) == []
@@ -56,15 +56,15 @@ def test_the_oracle_is_met_at_every_bias(scale: float, mask: str) -> None:
 @pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
 def test_honest_outputs_are_right_and_those_of_another_bias_are_not(scale: float) -> None:
     inputs = inputs_of(scale=scale)
-    moving = Moving.of(gate.standard(inputs))
-    bias, other = (float(np.float32(end)) for end in (moving.low, moving.high))
+    expected = ExpectedOutputs.of(gate.standard(inputs))
+    bias, other = (float(np.float32(end)) for end in (expected.low, expected.high))
     honest = [value.numpy() for value in _tensors(at(inputs, bias))]
-    assert moving.wrong_numbers(bias, honest[0].item(), honest[-1].item()) == []
-    assert moving.wrong_projections(bias, SIGNS, projected(honest, SIGNS)) == []
+    assert expected.wrong_numbers(bias, honest[0].item(), honest[-1].item()) == []
+    assert expected.wrong_projections(bias, SIGNS, projected(honest, SIGNS)) == []
     stale = [value.numpy() for value in _tensors(at(inputs, other))]
     small = scale < 1  # then the regulariser is nearly all of the loss and of the factors' gradients
-    assert "global_bias" in moving.wrong_numbers(bias, stale[0].item(), stale[-1].item())
-    wrong = moving.wrong_projections(bias, SIGNS, projected(stale, SIGNS))
+    assert "global_bias" in expected.wrong_numbers(bias, stale[0].item(), stale[-1].item())
+    wrong = expected.wrong_projections(bias, SIGNS, projected(stale, SIGNS))
     assert "global_bias" in wrong if small else wrong == list(OUTPUTS)
 
 
@@ -72,8 +72,8 @@ def test_honest_outputs_are_right_and_those_of_another_bias_are_not(scale: float
 @pytest.mark.parametrize("fault", ["constant", "reversed", "two rows swapped", "NaN"])
 def test_entries_with_the_right_sum_are_seen_by_their_signs(output: int, fault: str) -> None:
     inputs = inputs_of()
-    moving = Moving.of(gate.standard(inputs))
-    (bias,) = moving.biases(1)
+    expected = ExpectedOutputs.of(gate.standard(inputs))
+    (bias,) = expected.biases(1)
     values = [value.numpy().copy() for value in _tensors(at(inputs, bias))]
     honest = values[output].copy()
     values[output] = {
@@ -83,7 +83,7 @@ def test_entries_with_the_right_sum_are_seen_by_their_signs(output: int, fault: 
         "NaN": np.where(np.arange(honest.size).reshape(honest.shape) == 5, np.nan, honest),
     }[fault]
     drawn = [signs(new_bits()) for _ in range(20)]
-    found = [moving.wrong_projections(bias, other, projected(values, other)) for other in drawn]
+    found = [expected.wrong_projections(bias, other, projected(values, other)) for other in drawn]
     assert all(wrong in ([], [OUTPUTS[output]]) for wrong in found)
     assert sum(bool(wrong) for wrong in found) >= (5 if fault == "two rows swapped" else 18)  # a row may be one number
 
@@ -91,20 +91,20 @@ def test_entries_with_the_right_sum_are_seen_by_their_signs(output: int, fault: 
 @pytest.mark.parametrize("density", [0.0, 1.0])
 def test_nothing_and_everything_observed(density: float) -> None:
     inputs = inputs_of(density)
-    moving = Moving.of(gate.standard(inputs))
-    (bias,) = moving.biases(1)
+    expected = ExpectedOutputs.of(gate.standard(inputs))
+    (bias,) = expected.biases(1)
     honest = [value.numpy() for value in _tensors(at(inputs, bias))]
-    assert moving.wrong_projections(bias, SIGNS, projected(honest, SIGNS)) == []
+    assert expected.wrong_projections(bias, SIGNS, projected(honest, SIGNS)) == []
 
 
 def test_what_is_not_finite_in_the_oracle_is_not_held_against_anyone() -> None:
     inputs = inputs_of()
     inputs.ratings[5, 7], inputs.mask[5, 7] = float("nan"), 1
-    moving = Moving.of(gate.standard(inputs))
-    (bias,) = moving.biases(1)
+    expected = ExpectedOutputs.of(gate.standard(inputs))
+    (bias,) = expected.biases(1)
     values = [value.numpy() for value in _tensors(at(inputs, bias))]
-    assert moving.wrong_numbers(bias, values[0].item(), values[-1].item()) == []
-    assert moving.wrong_projections(bias, SIGNS, projected(values, SIGNS)) == []
+    assert expected.wrong_numbers(bias, values[0].item(), values[-1].item()) == []
+    assert expected.wrong_projections(bias, SIGNS, projected(values, SIGNS)) == []
 
 
 @pytest.mark.parametrize("size", [0, 1, PERIOD - 1, PERIOD, 3 * PERIOD + 5])

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mfbench.measure.devices.base import Clocks, Look, Reading, Step, Vary, nothing
-from mfbench.measure.devices.stream import Sampler
-from mfbench.measure.rounds import Hands, Sample
+from mfbench.measure.devices.base import NO_HOOKS, Clocks, Hooks, Reading, Step
+from mfbench.measure.devices.stream import StreamSampler
+from mfbench.measure.rounds import Sampler, TimingHooks
 
 BOOST_MHZ = 1980.0
 
@@ -69,7 +69,7 @@ class SimulatedDevice:
         self._placement = 0.0
         self._cached = False
         self._factor = 1.0
-        self._sampler = Sampler(self)
+        self._sampler = StreamSampler(self)
         self.was_cold: list[bool] = []  # of each step since the sample began, the first is not timed
         self.span = (0.0, 0.0)
 
@@ -86,12 +86,10 @@ class SimulatedDevice:
         if self.step_waits:
             self.synchronize()
 
-    def sample(
-        self, steps: Sequence[Step], loops: int, vary: Vary = nothing, look: Look = nothing
-    ) -> tuple[Reading, Any]:
+    def sample(self, steps: Sequence[Step], loops: int, hooks: Hooks = NO_HOOKS) -> tuple[Reading, Any]:
         self._factor = np.exp(self._jitter() + self._placement)
         self.was_cold, start = [], self.machine.now
-        reading, outputs = self._sampler.sample(steps, loops, vary)
+        reading, outputs = self._sampler.sample(steps, loops, hooks)
         self.span = start, self.machine.now
         return reading, outputs
 
@@ -141,14 +139,14 @@ class SimulatedDevice:
         return self._log_noise + spike
 
 
-def hands(
+def timing_hooks(
     machine: Machine,
     devices: dict[str, SimulatedDevice],
     see: Callable[[SimulatedDevice, Reading], None] = lambda *_: None,
-) -> Hands:
+) -> TimingHooks:
     """Timing's view of the devices; `see` is shown every reading."""
 
-    def sampler(device: SimulatedDevice) -> Sample:
+    def sampler(device: SimulatedDevice) -> Sampler:
         def sample(loops: int, core: int | None = None) -> Reading:
             reading, _ = device.sample([device.step], loops)
             see(device, reading)
@@ -160,4 +158,4 @@ def hands(
         for device in devices.values():
             device.place()
 
-    return Hands({name: sampler(device) for name, device in devices.items()}, place, clock=lambda: machine.now)
+    return TimingHooks({name: sampler(device) for name, device in devices.items()}, place, clock=lambda: machine.now)

@@ -21,7 +21,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells whe
 def test_a_thread_moves_and_stays_free() -> None:
     allowed = os.sched_getaffinity(0)
     for core in sorted(allowed):
-        affinity.move_to(core)
+        affinity.migrate_to(core)
         assert os.sched_getaffinity(0) == allowed
         assert affinity.current() in allowed
 
@@ -33,14 +33,14 @@ def test_it_is_on_that_core_right_after(monkeypatch) -> None:
     bind = os.sched_setaffinity
     monkeypatch.setattr(os, "sched_setaffinity", lambda pid, to: (seen.append(affinity.current()), bind(pid, to)))
     for core in sorted(allowed):
-        affinity.move_to(core)
+        affinity.migrate_to(core)
     assert seen[1::2] == sorted(allowed)
 
 
 @linux
 def test_a_core_that_is_not_allowed_is_ignored() -> None:
     allowed = os.sched_getaffinity(0)
-    affinity.move_to(max(allowed) + 1000)
+    affinity.migrate_to(max(allowed) + 1000)
     assert os.sched_getaffinity(0) == allowed
 
 
@@ -50,12 +50,12 @@ def test_a_sandbox_that_forbids_it_is_no_failure(monkeypatch) -> None:
         raise PermissionError
 
     monkeypatch.setattr(os, "sched_setaffinity", forbidden)
-    affinity.move_to(min(os.sched_getaffinity(0)))
+    affinity.migrate_to(min(os.sched_getaffinity(0)))
 
 
 def test_where_the_system_does_not_tell_nothing_happens(monkeypatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    affinity.move_to(0)
+    affinity.migrate_to(0)
     assert affinity.current() is None
 
 

@@ -25,7 +25,7 @@ def test_a_sample_is_of_the_loops_alone(monkeypatch, seconds: float, loops: int,
     calls = 0
     reading, outputs = device.sample([step], loops)
     assert reading.seconds == pytest.approx(loops * seconds)
-    assert reading.before == pytest.approx((evaluations - loops) * seconds)
+    assert reading.warm_up_s == pytest.approx((evaluations - loops) * seconds)
     assert (calls, outputs) == (evaluations, evaluations)
     assert (reading.cold, reading.gaps, reading.throttled) == (False, False, False)
 
@@ -42,9 +42,9 @@ def test_the_evaluations_before_go_on_while_pages_are_new(monkeypatch, faulty: i
     monkeypatch.setattr(cpu, "page_faults", lambda: min(calls, faulty))
     device = cpu.CpuDevice()
     reading, _ = device.sample([step], 2)
-    assert reading.before == pytest.approx(evaluations * 1e-3, abs=1.1e-3)
+    assert reading.warm_up_s == pytest.approx(evaluations * 1e-3, abs=1.1e-3)
     again, _ = device.sample([step], 2)  # what always faults is waited for once
-    assert again.before == pytest.approx(cpu.WARM_S, abs=1.1e-3)
+    assert again.warm_up_s == pytest.approx(cpu.WARM_S, abs=1.1e-3)
 
 
 def test_a_cpu_does_not_claim_to_clear_its_cache() -> None:

@@ -1,4 +1,4 @@
-"""Foreign load: other programs' CPU time is seen, that of the harness and its workers is not."""
+"""Background load counts other programs' CPU time, and not that of the harness and its workers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mfbench.measure.devices.load import ForeignLoad
+from mfbench.measure.devices.load import BackgroundLoad
 
 BUSY_S = 1.5
 
@@ -24,8 +24,8 @@ def busy() -> Iterator[subprocess.Popen[bytes]]:
     process.communicate()
 
 
-def test_a_program_is_foreign_unless_it_is_a_worker(busy: subprocess.Popen[bytes]) -> None:
-    with_worker, without = ForeignLoad([busy.pid]), ForeignLoad([])
+def test_a_program_counts_unless_it_is_a_worker(busy: subprocess.Popen[bytes]) -> None:
+    with_worker, without = BackgroundLoad([busy.pid]), BackgroundLoad([])
     time.sleep(BUSY_S)
     assert without.cores() > 0
     start = with_worker.cores()
@@ -39,9 +39,9 @@ def test_a_program_is_foreign_unless_it_is_a_worker(busy: subprocess.Popen[bytes
 
 
 def test_a_worker_that_is_gone_is_no_trouble(busy: subprocess.Popen[bytes]) -> None:
-    load = ForeignLoad([busy.pid])
+    load = BackgroundLoad([busy.pid])
     busy.kill()
     busy.wait()
     time.sleep(0.05)
     assert load.cores() >= 0
-    assert ForeignLoad([busy.pid]).cores() >= 0
+    assert BackgroundLoad([busy.pid]).cores() >= 0

@@ -15,9 +15,9 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="the high-water mark 
 STEP = """
 import torch
 from kernels import mf_loss_and_grads
+from mfbench.measure.devices.memory import peak_of
 from mfbench.problems.cases import Case
 from mfbench.problems.inputs import draw
-from mfbench.measure.devices.memory import peak_of
 
 def inputs(size):
     return draw(Case(suite="t", m=size, n=size, rank=32, density=0.8, ratings_dtype="float32", mask="uint8",
@@ -50,7 +50,7 @@ def test_fused_step_at_8192_stays_under_64_mib_and_buffers_that_it_keeps_count_e
 @linux
 def test_allocations_beyond_free_memory_fail_instead_of_waking_the_killer() -> None:
     code = (
-        "import torch\nfrom mfbench import memory\nmemory.limit_to_free_memory()\n"
+        "import torch\nfrom mfbench.measure.devices import memory\nmemory.limit_to_free_memory()\n"
         "torch.ones(1 << 20)\n"
         "try:\n    torch.empty(1 << 40)\nexcept RuntimeError as error:\n    print('refused', error)\n"
     )

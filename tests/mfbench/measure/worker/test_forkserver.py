@@ -1,4 +1,4 @@
-"""Workers that are forked end, fail and see the world as those do that are started anew."""
+"""Forked workers end, fail and see their environment as freshly started ones do."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mfbench.errors import UsageError
 from mfbench.measure.worker import forkserver
-from mfbench.measure.worker.process import ProviderFailure, WorkerProcess
+from mfbench.measure.worker.process import WorkerProcess
+from mfbench.results.codes import Code, ProviderFailure
 
 pytestmark = pytest.mark.skipif(not forkserver.AVAILABLE, reason="workers are forked on Linux alone")
 
@@ -39,7 +39,7 @@ def load(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     def loaded(source: str) -> WorkerProcess:
         Path("provider.py").write_text(source)
         workers.append(WorkerProcess("provider.py:step", "cpu", None, 20.0))
-        workers[-1].ready()
+        workers[-1].request("rest")
         return workers[-1]
 
     yield loaded
@@ -53,17 +53,19 @@ def server_of(worker: WorkerProcess) -> psutil.Process:
 
 
 @pytest.mark.parametrize(
-    ("code", "reason"),
+    ("source", "code", "reason"),
     [
-        ("import os; print('last words', flush=True); os._exit(7)", "exit code 7: last words"),
-        ("import os; os.kill(os.getpid(), 11)", "by SIGSEGV"),
-        ("import os, sys; print('not caught', file=sys.stderr, flush=True); os.abort()", "by SIGABRT: not caught"),
-        ("import os; os.kill(os.getpid(), 9)", "killed from outside"),
+        ("import os; print('last words', flush=True); os._exit(7)", Code.EXIT, "code 7: last words"),
+        ("import os; os.kill(os.getpid(), 11)", Code.SIGNAL, "SIGSEGV"),
+        ("import os, sys; print('not caught', file=sys.stderr, flush=True); os.abort()",
+         Code.SIGNAL, "SIGABRT: not caught"),
+        ("import os; os.kill(os.getpid(), 9)", Code.KILLED, "SIGKILL"),
     ],
-)
-def test_how_a_worker_ended_is_told(load, code: str, reason: str) -> None:
-    with pytest.raises(UsageError, match=reason):
-        load(code)
+)  # fmt: skip
+def test_how_a_worker_died_is_reported(load, source: str, code: Code, reason: str) -> None:
+    with pytest.raises(ProviderFailure, match=reason) as failure:
+        load(source)
+    assert failure.value.code is code
 
 
 def test_both_see_the_same_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load) -> None:
@@ -74,6 +76,22 @@ def test_both_see_the_same_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "threads": 1, "folder": str(tmp_path), "variable": "set", "python_threads": 1, "stdin": "",
         "group": True, "sigchld": str(signal.SIG_DFL),
     }  # fmt: skip
+
+
+def test_only_variables_that_libraries_read_as_they_load_take_another_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = forkserver._server()
+    monkeypatch.setenv("A_VARIABLE", "set")
+    assert forkserver._server() is first
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    assert forkserver._server() is not first
+
+
+def test_a_variable_that_was_removed_is_not_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load) -> None:
+    monkeypatch.setenv("A_VARIABLE", "set")
+    forkserver.warm_up()
+    monkeypatch.delenv("A_VARIABLE")
+    load(TELLS)
+    assert json.loads((tmp_path / "told.json").read_text())["variable"] is None
 
 
 def test_packages_of_the_current_folder_do_not_stand_in_front(tmp_path: Path, load) -> None:
@@ -110,8 +128,9 @@ def test_a_server_that_was_killed_takes_its_workers_along_and_is_replaced() -> N
     first = server_of(worker)
     first.kill()
     time.sleep(0.5)
-    with pytest.raises(ProviderFailure, match="killed from outside"):
+    with pytest.raises(ProviderFailure) as failure:
         worker.request("rest")
+    assert failure.value.code is Code.KILLED
     worker.ready()
     assert server_of(worker) != first
     worker.request("rest")

@@ -7,6 +7,7 @@ import errno
 import pytest
 import torch
 
+from mfbench.correctness.audit.probe import Challenge
 from mfbench.correctness.audit.projection import new_bits
 from mfbench.measure.worker import main
 from mfbench.measure.worker.main import Worker
@@ -54,17 +55,22 @@ def test_offsets_within_a_page_differ() -> None:
 def test_a_placement_moves_and_redraws_and_the_step_follows() -> None:
     one = Worker("closed-form", "cpu", 1)
     one.prepare(case())
-    before = pointers(one._present())
+    before = pointers(one._prepared())
     one.place(case(), 77)
-    inputs = one._present()
+    inputs = one._prepared()
     assert not set(before) & set(pointers(inputs))
     for name, values in redraw_parameters(case(), 77).items():
         assert torch.equal(getattr(inputs, name), values)
     expected = Worker("autograd", "cpu", 1)
     expected.prepare(case())
     expected.place(case(), 77)
+    observed = []
     for each in (one, expected):
-        each.sample([0.1, 0.2], [1])
+        reading, (seen,) = each.sample(2, None, Challenge([0.1, 0.2], frozenset([1])))
+        assert reading.seconds > 0
+        assert seen.turn == 1
+        observed.append(seen)
+    assert observed[0] == pytest.approx(observed[1], rel=1e-3)
     bits = new_bits()
     assert one.project(bits) == pytest.approx(expected.project(bits), rel=1e-3)
 
@@ -72,12 +78,12 @@ def test_a_placement_moves_and_redraws_and_the_step_follows() -> None:
 def test_where_memory_has_no_room_for_a_copy_the_inputs_stay(monkeypatch) -> None:
     one = Worker("closed-form", "cpu", 1)
     one.prepare(case())
-    before = pointers(one._present())
+    before = pointers(one._prepared())
 
     def fail(inputs: Inputs) -> Inputs:
         raise OSError(errno.ENOMEM, "no memory")
 
     monkeypatch.setattr(main, "moved", fail)
     one.place(case(), 5)
-    assert pointers(one._present()) == before
-    assert one.sample([0.5], [])[0].seconds > 0
+    assert pointers(one._prepared()) == before
+    assert one.sample(1)[0].seconds > 0

@@ -1,0 +1,73 @@
+"""`mfbench inspect`: table, JSON, comparison, interruption and errors."""
+
+import json
+import signal
+import subprocess
+import time
+
+import psutil
+import pytest
+
+from tests.mfbench.cli_runner import command, mfbench, mfbench_here
+
+pytest.importorskip("triton", reason="Triton is not installed")
+from kernels.gpu.tiles import Tile
+from tests.mfbench.inspect.configurations import with_tile
+
+
+@pytest.mark.slow
+def test_command(tmp_path):
+    """The table, the document, and a comparison of the document with a changed one."""
+    options = ["inspect", "--target", "sm_80", "--precision", "tf32,ieee", "--jobs", "1"]
+    printed = mfbench(*options, cwd=tmp_path)
+    assert printed.returncode == 0, printed.stderr
+    assert "2 builds are clean, 0 are not" in printed.stdout
+    assert "Modelled" in printed.stdout
+    assert all(len(line) <= 80 for line in printed.stdout.splitlines())
+    document = json.loads(mfbench(*options, "--json", cwd=tmp_path).stdout)
+    before = document["builds"][0]
+    before["registers"] += 7
+    other = tmp_path / "before.json"
+    other.write_text(json.dumps(document))
+    compared = mfbench(*options, "--compare", other, cwd=tmp_path)
+    assert compared.returncode == 0
+    assert "1 of 2 builds changed" in compared.stdout
+    assert f"registers {before['registers']} → {before['registers'] - 7}\n" in compared.stdout
+
+
+def test_ctrl_c_ends_what_compiles(tmp_path):
+    options = ["inspect", "--target", "sm_80,sm_90", "--rank", "8,256", "--jobs", "2"]
+    process = subprocess.Popen(command(*options), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end, compiling = time.monotonic() + 60, []
+    while len(compiling) < 3:  # two processes, and one that watches over what they share
+        assert time.monotonic() < end
+        time.sleep(0.1)
+        compiling = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    _, left = psutil.wait_procs(compiling, timeout=10)
+    assert left == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--target", "sm_75"], "--target: expected names of sm_80, "),
+        (["--rank", "0"], "--rank: expected whole numbers from 1 to 1048576, got '0'"),
+        (["--compare", "missing.json"], "missing.json: No such file"),
+        (["--compare", __file__], "expected the output of `mfbench inspect --json`"),
+    ],
+)
+def test_usage_errors(options, message, monkeypatch, capsys):
+    assert mfbench_here(monkeypatch, "inspect", *options) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_shipped_build_that_fails_is_exit_code_1(monkeypatch, capsys):
+    from mfbench.commands import inspect
+
+    with_tile(monkeypatch, "sm_80", "ieee", Tile(128, 64, 4))
+    chosen = {"target": ["sm_80"], "rank": None, "precision": ["ieee"], "encoding": None, "mode": None}
+    assert inspect.command(chosen, False, 1, None, as_json=False) == 1
+    assert "failed: sm_80 30 ieee float32+uint8 fast: fused_step spills" in capsys.readouterr().out

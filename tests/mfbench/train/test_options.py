@@ -1,0 +1,38 @@
+"""Options of a training run: values that do not fit are refused by name, defaults depend on the data."""
+
+import math
+
+import pytest
+
+from mfbench.errors import UsageError
+from mfbench.train.options import TrainOptions
+from tests.mfbench.train.runs import run_training
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "argument"),
+    [
+        ({"optimizer": "lbfgs"}, "bad-optimizer", "optimizer"),
+        ({"epochs": 0}, "bad-number", "epochs"),
+        ({"every": -5}, "bad-number", "every"),
+        ({"lr": 0.0}, "bad-number", "lr"),
+        ({"lr": math.nan}, "bad-number", "lr"),
+        ({"target_rmse": -1.0}, "bad-number", "target_rmse"),
+        ({"holdout": 1.0}, "bad-number", "holdout"),
+        ({"rank": None}, "bad-number", "rank"),
+        ({"provider": "fusde"}, "no-such-provider", "provider"),
+        ({"data": "movilens"}, "no-such-data", "data"),
+        ({"data": "bfi", "size": (3, 4)}, "bad-size", "size"),
+    ],
+)
+def test_arguments_that_do_not_fit(arguments, code, argument):
+    with pytest.raises(UsageError) as raised:
+        run_training(**arguments)
+    assert (raised.value.code, raised.value.argument) == (code, argument)
+
+
+def test_the_notebook_is_trained_and_logged_as_in_the_notebook():
+    assert (TrainOptions().updates, TrainOptions().log_every) == (28001, 1000)
+    assert (TrainOptions(data="bfi").updates, TrainOptions(data="bfi").log_every) == (500, 50)
+    given = TrainOptions(data="bfi", epochs=7, every=3)
+    assert (given.updates, given.log_every) == (7, 3)

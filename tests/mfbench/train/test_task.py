@@ -1,0 +1,35 @@
+"""What to train: ratings are split once, reproducibly, and training starts at the mean of its own part."""
+
+import pytest
+import torch
+
+from mfbench.problems.datasets import Ratings
+from mfbench.train.task import notebook_task, rating_task
+
+
+@pytest.mark.parametrize(("holdout", "count"), [(0.1, 100), (0.25, 250), (0.0, 0)])
+def test_the_split(holdout, count):
+    generator = torch.Generator().manual_seed(1)
+    mask = torch.zeros(50 * 40, dtype=torch.uint8)
+    mask[torch.randperm(2000, generator=generator)[:1000]] = 1
+    values = torch.rand(2000, generator=generator) * mask
+    ratings = Ratings(values.reshape(50, 40), mask.reshape(50, 40), "x")
+    before = ratings.values.clone(), ratings.mask.clone()
+    task, again, other = (rating_task(ratings, 4, seed, holdout=holdout) for seed in (7, 7, 8))
+
+    assert int(task.held_out.sum()) == count
+    assert torch.equal(task.held_out + task.inputs.mask, ratings.mask)  # each observed rating in one of the two
+    assert torch.equal(task.held_out, again.held_out)
+    assert count == 0 or not torch.equal(task.held_out, other.held_out)
+    trained_on = ratings.values[task.inputs.mask == 1]
+    assert float(task.inputs.global_bias) == pytest.approx(float(trained_on.mean()), rel=1e-5)
+    assert torch.equal(ratings.values, before[0])
+    assert torch.equal(ratings.mask, before[1])
+
+
+def test_the_notebook_is_judged_by_its_unobserved_entries():
+    task = notebook_task((21, 34), rank=3, density=0.6, seed=9, reg=0.5)
+    assert torch.equal(task.held_out == 1, task.inputs.mask == 0)
+    assert 0.5 < task.inputs.mask.double().mean() < 0.7
+    assert task.inputs.reg == 0.5
+    assert [parameter.shape for parameter in task.inputs[:2]] == [(21, 3), (34, 3)]
