@@ -16,10 +16,10 @@ from mfbench import log
 from mfbench.report import terminal
 from mfbench.report.labels import WIDEST, seconds, short
 from mfbench.report.terminal import Block, Fitted, Output
-from mfbench.results.comparison import OUTCOMES, Comparison, Measurement, Outcome, Pair
+from mfbench.results.comparison import OUTCOMES, Comparison, Measurement, Pair
 from mfbench.results.judging import judged, read
 
-STYLE: dict[Outcome, str] = {**terminal.STYLE, "broken": "red", "fixed": "green", "failing": "dim"}  # type: ignore[dict-item]
+STYLE = {**terminal.STYLE, "broken": "red", "fixed": "green", "failing": "dim"}
 MOST_LISTED = 20  # missing or new cases below the table; --json has all of them
 
 
