@@ -319,10 +319,13 @@ def test_dtype_numbers_are_those_of_the_header():
     kinds = re.search(r"enum RatingKind { (.*) };", header("dtypes.h"))[1].lower().split(", ")
     numbers = {str(dtype).removeprefix("torch."): kind for dtype, kind in launch.RATING_KINDS.items()}
     assert {**numbers, "codes": launch.CODES} == {name: kind for kind, name in enumerate(kinds)}
-    mask_kinds = dict(re.findall(r"(\w+) = (\d+)", re.search(r"enum MaskKind { (.*) };", header("dtypes.h"))[1]))
-    assert int(mask_kinds["BITS"]) == launch.BITS
+    names = re.search(r"enum MaskKind {\s*(.*?)\s*};", header("dtypes.h"), re.DOTALL)[1]
+    no_mask, bits, *weights = re.split(r",\s*", names)
+    assert (no_mask, bits) == ("NO_MASK = 0", f"BITS = {launch.BITS}")
+    numbered = {name: launch.BITS + 1 + place for place, name in enumerate(weights)}
     for dtype, kind in launch.MASK_KINDS.items():
-        assert kind == dtype.itemsize + (int(mask_kinds["SIGNED_ZERO"]) if dtype.is_floating_point else 0)
+        name = str(dtype).removeprefix("torch.").upper().removesuffix("FN") + "_WEIGHTS"
+        assert kind == (numbered[name] if dtype.is_floating_point else dtype.itemsize)
 
 
 def header(name: str) -> str:
