@@ -69,7 +69,7 @@ def test_an_installed_provider_is_found(file: Path, monkeypatch: pytest.MonkeyPa
         ("{folder}/mine.py", "no-such-function", "expected a function of "),
         ("{folder}/mine.py:stp", "no-such-function", "did you mean 'step'"),
         ("{folder}/mine.py:value", "no-such-function", "has no function 'value'"),
-        ("{folder}/broken.py:step", "provider-import-failed", "ZeroDivisionError"),
+        ("{folder}/broken.py:step", "provider-load-failed", "ZeroDivisionError"),
     ],
 )
 def test_what_cannot_be_loaded_is_named(file: Path, name: str, code: str, message: str) -> None:
