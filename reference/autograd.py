@@ -24,7 +24,9 @@ def notebook_loss(p: Tensor, q: Tensor, bu: Tensor, bi: Tensor, u: Tensor,
     )
 
 
-def notebook_operands(ratings: Tensor, mask: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def notebook_operands(
+    ratings: Tensor, mask: Tensor | None, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
     """Return ratings and mask in the form that the notebook's expressions need.
 
     The notebook multiplies by the mask, so a bool or integer mask must be 0 or 1 in a dtype that PyTorch promotes; and
@@ -32,7 +34,7 @@ def notebook_operands(ratings: Tensor, mask: Tensor | None, dtype: torch.dtype) 
     dtype, or their products with the ratings would be rounded to fewer bits. Suitable operands are returned unchanged.
 
     Args:
-        dtype: of the parameters.
+        dtype: of the parameters; only weights depend on it.
     """
     observed = ~torch.isnan(ratings) if mask is None else mask.bool()
     operand = observed

@@ -143,6 +143,8 @@ def content(path: Path) -> bytes:
         found = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}", code="unreadable-file") from None
+    except MemoryError:
+        raise UsageError(f"{path}: cannot be read: it does not fit into memory", code="out-of-memory") from None
     if found.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # what `>` writes in Windows PowerShell
         return found.decode("utf-16", errors="replace").encode()
     return found.removeprefix(codecs.BOM_UTF8)
@@ -194,6 +196,20 @@ def other_schemas(content: bytes) -> dict[int, Any]:
         if schema != SCHEMA:
             found[number] = schema
     return found
+
+
+def check_name(name: str, argument: str) -> None:
+    """Check that a record can hold a name; a file's name may be any bytes, and JSON holds Unicode text.
+
+    Raises:
+        UsageError: it is not valid UTF-8.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        shown = name.encode("ascii", "backslashreplace").decode()
+        message = f"{shown} is not valid UTF-8, so no record can name it; rename the file"
+        raise UsageError(message, code="bad-name", argument=argument) from None
 
 
 def _may_be_records(lines: bytes) -> bool:

@@ -19,7 +19,7 @@ FLAT = 14  # most files in mfbench/ itself
 FLOORS = (
     ("kernels", "reference"),
     ("mfbench.errors", "mfbench.log", "mfbench.installation"),
-    ("mfbench.stats",),
+    ("mfbench.git", "mfbench.stats"),
     ("mfbench.problems",),
     ("mfbench.results", "mfbench.inspect"),
     ("mfbench.providers",),

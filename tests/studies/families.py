@@ -51,9 +51,18 @@ def decided(p: Array, method: str) -> npt.NDArray[np.bool_]:
 
 
 def simulate(count: int, shared: float, families: int, seed: int) -> dict[str, tuple[float, float]]:
-    """Return, by method, the fraction of comparisons off the margin that get the right verdict, and of families with
-    a wrong one.
-    """  # fmt: skip
+    """Simulate families of `count` comparisons.
+
+    Args:
+        count: comparisons per family.
+        shared: fraction of the noise's variance that is common to a family.
+        families: how many to simulate.
+        seed: of the noise.
+
+    Returns:
+        By method, the fraction of the comparisons off the margin that get the right verdict, and the fraction of the
+        families with a wrong verdict.
+    """
     rng = np.random.default_rng(seed)
     truth = np.tile(np.resize([0.0, MARGIN, np.log(1.03)], count), (families, 1))
     own, common = rng.standard_normal((families, count)), rng.standard_normal((families, 1))

@@ -1,1 +1,1 @@
-"""Audit of timed samples: detect providers that game the benchmark."""
+"""Detect providers that game the benchmark: `auditor` is the harness's side of the audit, `probe` the worker's."""

@@ -269,5 +269,5 @@ def _failure(error: BaseException) -> tuple[Code, str]:
     if isinstance(error, WrongOutputs):
         return Code.BAD_OUTPUTS, str(error)
     if isinstance(error, UsageError):
-        return Code.NOT_LOADED, error.message
+        return Code.PROVIDER_LOAD_FAILED, error.message
     return Code.OOM if memory.exhausted(error) else Code.EXCEPTION, reason(error)

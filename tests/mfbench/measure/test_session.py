@@ -112,7 +112,7 @@ def test_an_oracle_that_does_not_fit_is_out_of_memory(measured, monkeypatch: pyt
 
 
 def test_a_provider_that_cannot_be_loaded_ends_the_run_and_stops_all_workers(measured, monkeypatch) -> None:
-    monkeypatch.setattr(Worker, "error", UsageError("no", code="provider-import-failed"))
+    monkeypatch.setattr(Worker, "error", UsageError("no", code="provider-load-failed"))
     with pytest.raises(UsageError):
         run(session(spec()))
     assert all(worker.calls[-1] == "stop" for worker in Worker.made)

@@ -32,7 +32,7 @@ def test_a_file_that_cannot_be_loaded_again_is_the_providers_failure(tmp_path: P
     path.write_text("saved halfway(")
     with pytest.raises(ProviderFailure, match=r"mine\.py cannot be imported: SyntaxError") as failure:
         worker.request("rest")
-    assert failure.value.code is Code.NOT_LOADED
+    assert failure.value.code is Code.PROVIDER_LOAD_FAILED
     worker.stop()
 
 
