@@ -76,7 +76,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print how many tests of each tier had which outcome, and the seconds of their calls over all processes."""
     for tier in TIERS:
         reports = {  # a report of a collection has no keywords
-            outcome: [report for report in terminalreporter.getreports(outcome) if tier in getattr(report, "keywords", ())]
+            outcome: [
+                report for report in terminalreporter.getreports(outcome) if tier in getattr(report, "keywords", ())
+            ]
             for outcome in ("passed", "failed", "error", "skipped")
         }
         if any(reports.values()):

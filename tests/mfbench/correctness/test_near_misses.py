@@ -33,8 +33,8 @@ def by_autograd(inputs: Inputs, error: Callable[[torch.Tensor, torch.Tensor], to
 
 
 FORMULAS = {
-    "counts the unobserved places too": lambda P, Q, bu, bi, mu, R, mask: P @ Q.T + bu + bi.T + mu - R,
-    "takes unobserved ratings for zeros": lambda P, Q, bu, bi, mu, R, mask: P @ Q.T + bu + bi.T + mu - R * (mask != 0),
+    "includes the unobserved ratings": lambda P, Q, bu, bi, mu, R, mask: P @ Q.T + bu + bi.T + mu - R,
+    "treats unobserved ratings as zeros": lambda P, Q, bu, bi, mu, R, mask: P @ Q.T + bu + bi.T + mu - R * (mask != 0),
 }
 
 
