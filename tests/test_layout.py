@@ -35,10 +35,6 @@ ELSEWHERE = {
         "mfbench/problems/ratings/test_text.py",
         "steps from a file to its ratings, tested by the format of the file",
     ),
-    "mfbench/providers/user_code.py": (
-        "mfbench/providers/test_registry.py",
-        "how the registry loads a user's function",
-    ),
     "mfbench/report/*.py": ("mfbench/report/test_page.py", "parts of one page, which is read as a whole"),
     "mfbench/results/foreign/*.py": ("mfbench/results/test_foreign.py", "one file of each tool"),
     "reference/*.py": ("reference/test_reference.py", "two implementations of one formula, side by side"),

@@ -1,4 +1,4 @@
-"""Git answers for the folder that it is given, in English, whatever the environment says."""
+"""Git on a given folder, also from within a hook of another repository."""
 
 from __future__ import annotations
 
@@ -10,37 +10,41 @@ import pytest
 
 from mfbench.git import LOCATION, git
 
-pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
 
 @pytest.fixture
-def repositories(tmp_path: Path) -> tuple[Path, Path]:
-    """Two empty repositories."""
-    folders = tmp_path / "asked", tmp_path / "other"
-    for folder in folders:
-        subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
-    return folders
+def repository(tmp_path: Path) -> Path:
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    return folder
 
 
-@pytest.mark.parametrize(
-    ("variable", "place"), [("GIT_DIR", ".git"), ("GIT_WORK_TREE", ""), ("GIT_COMMON_DIR", ".git")]
-)
-def test_a_hooks_environment_names_no_other_repository(
-    repositories: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, variable: str, place: str
+def test_the_folder_decides_and_not_the_environment_of_a_hook(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, other = repositories
-    monkeypatch.setenv(variable, str(other / place))
-    assert git(asked, "rev-parse", "--show-toplevel").stdout.decode().strip() == str(asked.resolve())
+    for name in LOCATION:
+        monkeypatch.setenv(name, str(tmp_path / "elsewhere"))
+    done = git(repository, "rev-parse", "--show-toplevel")
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.decode().strip()).samefile(repository)
 
 
-def test_all_variables_of_a_repositorys_location_are_dropped(repositories: tuple[Path, Path]) -> None:
-    listed = git(repositories[0], "rev-parse", "--local-env-vars").stdout.decode().split()
-    kept = {"GIT_CONFIG", "GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT"}  # settings of the user's
-    assert set(listed) - kept <= set(LOCATION) | {"GIT_INTERNAL_SUPER_PREFIX", "GIT_REF_PARANOIA"}
+def test_the_variables_are_those_that_git_lists() -> None:
+    listed = subprocess.run(["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True, check=True)
+    missing = set(listed.stdout.split()) - set(LOCATION)
+    assert all(name.startswith("GIT_CONFIG") or name == "GIT_INTERNAL_SUPER_PREFIX" for name in missing)
 
 
-def test_messages_are_english(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_are_in_english(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
-    done = git(tmp_path, "rev-parse", "HEAD")
-    assert done.returncode != 0
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    done = git(tmp_path, "status")
+    assert done.returncode == 128
     assert b"not a git repository" in done.stderr
+
+
+def test_a_time_limit_ends_it(repository: Path) -> None:
+    with pytest.raises(subprocess.TimeoutExpired):
+        git(repository, "-c", "alias.wait=!sleep 30", "wait", timeout_s=0.3)
