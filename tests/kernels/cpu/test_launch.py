@@ -222,7 +222,7 @@ def test_every_float8_weight_is_decoded(mask_dtype):
 
 @pytest.mark.parametrize("transposed", [False, True])
 def test_weights_that_float32_cannot_hold_are_observed(transposed):
-    P, Q, bu, bi, mu, ratings, _ = random_problem(40, 50, 5, torch.float32, torch.float32, torch.bool)
+    P, Q, bu, bi, mu, *_ = random_problem(40, 50, 5, torch.float32, torch.float32, torch.bool)
     weights = torch.full((40, 50), 1e-300, dtype=torch.float64)
     weights = weights.T.contiguous().T if transposed else weights
     loss, _ = mf_loss_and_grads(P, Q, bu, bi, mu, torch.rand(40, 50), weights, reg=0.0, backend="native")
@@ -234,7 +234,7 @@ def test_weights_that_float32_cannot_hold_are_observed(transposed):
 @pytest.mark.parametrize("weight", [float("nan"), float("inf")])
 def test_a_weight_that_is_not_finite_reaches_exactly_its_own_outputs(weight):
     arguments = random_problem(120, 140, 7, torch.float32, torch.float32, torch.float32, density=1.0)
-    *parameters, ratings, mask = arguments
+    *_, ratings, mask = arguments
     ratings[31, 77], mask[31, 77] = 1, weight
     loss, grads = mf_loss_and_grads(*arguments, backend="native")
     assert not loss.isfinite()
