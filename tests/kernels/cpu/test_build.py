@@ -319,13 +319,12 @@ def test_dtype_numbers_are_those_of_the_header():
     kinds = re.search(r"enum RatingKind { (.*) };", header("dtypes.h"))[1].lower().split(", ")
     numbers = {str(dtype).removeprefix("torch."): kind for dtype, kind in launch.RATING_KINDS.items()}
     assert {**numbers, "codes": launch.CODES} == {name: kind for kind, name in enumerate(kinds)}
-    names = re.search(r"enum MaskKind {\s*(.*?)\s*};", header("dtypes.h"), re.DOTALL)[1]
-    no_mask, bits, *weights = re.split(r",\s*", names)
-    assert (no_mask, bits) == ("NO_MASK = 0", f"BITS = {launch.BITS}")
-    numbered = {name: launch.BITS + 1 + place for place, name in enumerate(weights)}
-    for dtype, kind in launch.MASK_KINDS.items():
-        name = str(dtype).removeprefix("torch.").upper().removesuffix("FN") + "_WEIGHTS"
-        assert kind == (numbered[name] if dtype.is_floating_point else dtype.itemsize)
+    _, bits, *weights = re.search(r"enum MaskKind {\s+(.*?)\s+};", header("dtypes.h"), re.DOTALL)[1].split(",")
+    assert bits.split() == ["BITS", "=", str(launch.BITS)]
+    named = {name.strip().removesuffix("_WEIGHTS").lower(): kind for kind, name in enumerate(weights, launch.BITS + 1)}
+    floats = {dtype: kind for dtype, kind in launch.MASK_KINDS.items() if dtype.is_floating_point}
+    assert {str(dtype).removeprefix("torch."): kind for dtype, kind in floats.items()} == named
+    assert all(kind == dtype.itemsize for dtype, kind in launch.MASK_KINDS.items() if dtype not in floats)
 
 
 def header(name: str) -> str:
