@@ -33,7 +33,7 @@ class Finite(click.FloatRange):
         return "" if self.min is None and self.max is None else super()._describe_range()
 
 
-def number(bounds: Bounds) -> click.ParamType:
+def number(bounds: Bounds) -> click.IntRange | Finite:
     """Return the type of an option whose value lies in the bounds."""
     high = None if bounds.high == math.inf else bounds.high
     if bounds.whole:

@@ -75,7 +75,7 @@ def load(location: Location) -> Callable[..., Any]:
         hint = f"; {rename(folder)}" if foreign_beside(folder) else ""
         message = f"{module} cannot be imported: {reason(error)}{hint}"
         raise UsageError(message, code="provider-load-failed", argument="provider") from error
-    found = getattr(loaded, function, None)
+    found: object = getattr(loaded, function, None)
     if not callable(found):
         functions = [name for name, value in vars(loaded).items() if callable(value) and name[0] != "_"]
         message = f"{module} has no function {function!r}{nearest(function, functions)}"

@@ -12,9 +12,8 @@ import torch
 from mfbench.correctness.audit import projection
 
 # Saved before user code can monkey-patch them
-item, detach, cpu, resolve_neg, numpy = (
-    getattr(torch.Tensor, name) for name in ("item", "detach", "cpu", "resolve_neg", "numpy")
-)
+item, detach, cpu = torch.Tensor.item, torch.Tensor.detach, torch.Tensor.cpu
+resolve_neg, numpy = torch.Tensor.resolve_neg, torch.Tensor.numpy
 
 
 class Challenge(NamedTuple):
@@ -78,7 +77,8 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
 
 
 def _number(value: Any) -> float:
-    return item(value) if isinstance(value, torch.Tensor) else np.asarray(value).item()
+    number: float = item(value) if isinstance(value, torch.Tensor) else np.asarray(value).item()
+    return number
 
 
 def _writer(bias: torch.Tensor) -> Callable[[float], Any]:

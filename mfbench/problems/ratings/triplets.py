@@ -137,7 +137,8 @@ def _ranked(pieces: list[Coded]) -> tuple[list[Any], np.ndarray]:
 def _plain(distinct: Any, pa: Any) -> list[Any]:
     """Return identifiers as Python has them: integers, or text that is UTF-8 or else Latin-1 in the whole column."""
     if not pa.types.is_binary(distinct.type):
-        return distinct.to_pylist()
+        numbers: list[int] = distinct.to_pylist()
+        return numbers
     try:
         text = distinct.cast(pa.string())
     except pa.ArrowInvalid:
@@ -145,7 +146,8 @@ def _plain(distinct: Any, pa: Any) -> list[Any]:
     text = pa.compute.utf8_trim(text, TRIMMED)
     if pa.compute.all(pa.compute.match_substring_regex(text, WHOLE_NUMBER)).as_py():
         return [int(identifier) for identifier in text.to_pylist()]
-    return text.to_pylist()
+    names: list[str] = text.to_pylist()
+    return names
 
 
 def encoded(column: Any) -> tuple[Any, np.ndarray | None]:
