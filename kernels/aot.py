@@ -16,7 +16,8 @@ from torch import Tensor
 
 from kernels.encoding import check_exact, observations_of
 from kernels.gpu import config
-from kernels.loss import mf_loss_and_grads, resolve_precision
+from kernels.loss import mf_loss_and_grads
+from kernels.precision import resolve_precision
 from kernels.problem import Grads, check_problem
 
 

@@ -1,34 +1,23 @@
-"""The public functions, and the differentiable operator behind `mf_loss`."""
+"""The public functions, and the path that a call takes to the step."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
-from kernels import tiled
-from kernels.backends import choose
-from kernels.encoding import EncodedRatings, check_exact, observations_of
-from kernels.problem import Grads, Observations, Parameters, check_problem
+from kernels.admission import admit, cast_for_autocast
+from kernels.call import Call, bundle, with_arguments
+from kernels.encoding import EncodedRatings
+from kernels.interception import is_intercepted, is_ordinary, is_transformed
+from kernels.operators import loss_op, step_op
+from kernels.problem import Grads
+from kernels.step import EagerStep, StepResult, evaluate, loss_and_grads
+from kernels.transforms import transformed_loss, transformed_step
 
-PRECISIONS = ("ieee", "tf32x3", "bf16x3", "tf32")
-_PRECISION_OF_TORCH = {"highest": "ieee", "high": "bf16x3", "medium": "tf32"}
 
-
-def mf_loss_and_grads(
-    user_factors: Tensor,
-    item_factors: Tensor,
-    user_bias: Tensor,
-    item_bias: Tensor,
-    global_bias: Tensor,
-    ratings: Tensor | EncodedRatings,
-    mask: Tensor | None = None,
-    reg: float = 0.1,
-    backend: str = "auto",
-    precision: str | None = None,
-    deterministic: bool = False,
-) -> tuple[Tensor, Grads]:
+@with_arguments(bundle)
+def mf_loss_and_grads(call: Call) -> tuple[Tensor, Grads]:
     """Return loss and gradients of one full-batch step, from one pass over the ratings.
 
         pred = P Q' + bu + bi' + mu;  E = W * (pred - R) where observed, else 0
@@ -57,25 +46,12 @@ def mf_loss_and_grads(
         TypeError, ValueError: an argument's type, dtype, shape, device or value is wrong; the message names it.
         RuntimeError: the requested backend cannot run here.
     """
-    parameters = (user_factors, item_factors, user_bias, item_bias, global_bias)
-    call = Call(parameters, observations_of(ratings, mask), reg, backend, precision, deterministic)
-    loss, *grads = step_op(*_detached(call)) if torch.compiler.is_compiling() else _loss_and_grads(call)
+    loss, *grads = _step(call)
     return loss, Grads(*grads)
 
 
-def mf_loss(
-    user_factors: Tensor,
-    item_factors: Tensor,
-    user_bias: Tensor,
-    item_bias: Tensor,
-    global_bias: Tensor,
-    ratings: Tensor | EncodedRatings,
-    mask: Tensor | None = None,
-    reg: float = 0.1,
-    backend: str = "auto",
-    precision: str | None = None,
-    deterministic: bool = False,
-) -> Tensor:
+@with_arguments(bundle)
+def mf_loss(call: Call) -> Tensor:
     """Return the loss as a differentiable scalar. Arguments and errors are those of `mf_loss_and_grads`.
 
     If a gradient is required, forward computes all of them in the same pass, and backward scales them.
@@ -86,15 +62,7 @@ def mf_loss(
     Raises:
         RuntimeError: also for a second derivative, in the backward pass.
     """
-    parameters = (user_factors, item_factors, user_bias, item_bias, global_bias)
-    call = Call(parameters, observations_of(ratings, mask), reg, backend, precision, deterministic)
-    if _requires_grad(call.observations.ratings):
-        raise ValueError("ratings: expected no requires_grad, since the loss is differentiated in the parameters only")
-    if not torch.is_grad_enabled() or not any(map(_requires_grad, parameters)):
-        return _loss_alone(call)
-    loss: Tensor
-    loss, *_ = step_op(*_flat(call)) if torch.compiler.is_compiling() else EagerStep.apply(*parameters, call)
-    return loss
+    return _loss(call, differentiable=True)
 
 
 def mf_sse(
@@ -113,143 +81,66 @@ def mf_sse(
 
     Arguments and errors are those of `mf_loss_and_grads`.
     """
-    parameters = (user_factors, item_factors, user_bias, item_bias, global_bias)
-    return _loss_alone(Call(parameters, observations_of(ratings, mask), 0.0, backend, precision, deterministic))
+    call = bundle(
+        user_factors, item_factors, user_bias, item_bias, global_bias, ratings, mask, 0.0,
+        backend, precision, deterministic,
+    )  # fmt: skip
+    return _loss(call, differentiable=False)
 
 
-class Call(NamedTuple):
-    """The arguments of a public function."""
-
-    parameters: Parameters
-    observations: Observations
-    reg: float
-    backend: str
-    precision: str | None
-    deterministic: bool
-
-
-def resolve_precision(precision: str | None) -> str:
-    """Return the requested precision, or the one that torch is set to if it is None.
-
-    Raises:
-        ValueError: no precision has that name.
-    """
-    if precision is None:
-        return _PRECISION_OF_TORCH[torch.get_float32_matmul_precision()]
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision: expected None or one of {', '.join(PRECISIONS)}, got {precision!r}")
-    return precision
+def _step(call: Call) -> StepResult:
+    if is_dynamo_compiling():
+        return _operator_step(cast_for_autocast(call))
+    if is_ordinary(call):
+        return loss_and_grads(call)
+    call = admit(call)
+    if is_transformed():
+        return transformed_step(call)
+    return _operator_step(call) if is_intercepted(call) else loss_and_grads(call)
 
 
-def _requires_grad(argument: Any) -> bool:
-    return getattr(argument, "requires_grad", False)  # anything but a tensor is refused later, by name
+def _loss(call: Call, differentiable: bool) -> Tensor:
+    if is_dynamo_compiling():
+        return _operator_loss(cast_for_autocast(call), differentiable)
+    if is_ordinary(call):
+        return _eager_loss(call, differentiable)
+    call = admit(call)
+    if is_transformed():
+        return transformed_loss(call)
+    return (_operator_loss if is_intercepted(call) else _eager_loss)(call, differentiable)
 
 
-def _evaluate(call: Call, gradients: bool) -> tuple[Tensor, Grads | None]:
-    problem = check_problem(call.parameters, call.observations, call.reg)
-    precision = resolve_precision(call.precision)
-    deterministic = call.deterministic or torch.are_deterministic_algorithms_enabled()
-    module = choose(call.backend, problem, precision, deterministic)
-    check_exact(problem.observations, problem.dtype)
-    if 0 in problem.observations.ratings.shape or 0 in problem.parameters[0].shape:
-        module = tiled  # nothing to fuse: no kernel has to handle empty sizes
-    result: tuple[Tensor, Grads | None] = module.step(problem, precision, deterministic, gradients)
-    return result
-
-
-def _loss_and_grads(call: Call) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    loss, grads = _evaluate(call, gradients=True)
-    assert grads is not None  # they were requested
-    return loss, *grads
-
-
-def _loss_alone(call: Call) -> Tensor:
-    loss: Tensor = loss_op(*_detached(call)) if torch.compiler.is_compiling() else _evaluate(call, gradients=False)[0]
+def _eager_loss(call: Call, differentiable: bool) -> Tensor:
+    loss: Tensor
+    if differentiable and _wants_gradient(call):
+        loss, *_ = EagerStep.apply(*call.parameters, call)
+    else:
+        loss, _ = evaluate(call, gradients=False)
     return loss
 
 
-# ---------------------------------------------------------------- the operators, whose arguments cannot be bundles
+def _operator_step(call: Call) -> StepResult:
+    result: StepResult = step_op(*call.map_tensors(Tensor.detach).flat)
+    return result
 
 
-def _flat(call: Call) -> tuple[Any, ...]:
-    """Return the operators' arguments."""
-    parameters, observations, *options = call
-    return *parameters, *observations, *options
+def _operator_loss(call: Call, differentiable: bool) -> Tensor:
+    loss: Tensor
+    if differentiable and _wants_gradient(call):
+        loss, *_ = step_op(*call.flat)
+    else:
+        loss = loss_op(*call.map_tensors(Tensor.detach).flat)
+    return loss
 
 
-def _detached(call: Call) -> tuple[Any, ...]:
-    return tuple(value.detach() if isinstance(value, Tensor) else value for value in _flat(call))
+def _wants_gradient(call: Call) -> bool:
+    """Return whether a gradient is required.
 
-
-def _bundled(arguments: tuple[Any, ...]) -> Call:
-    """Return the call that `_flat` flattened."""
-    parameters, observations, options = arguments[:5], arguments[5:10], arguments[10:]
-    return Call(parameters, Observations(*observations), *options)
-
-
-def _step(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return _loss_and_grads(_bundled(arguments))
-
-
-def _loss(*arguments: Any) -> Tensor:
-    return _evaluate(_bundled(arguments), gradients=False)[0]
-
-
-def _fake_step(*arguments: Any) -> tuple[Tensor, ...]:
-    parameters, observations, reg, *_ = _bundled(arguments)
-    problem = check_problem(parameters, observations, reg)
-    loss = problem.parameters[0].new_empty((), dtype=torch.float64)
-    return loss, *(parameter.new_empty(parameter.shape) for parameter in problem.parameters)
-
-
-def _fake_loss(*arguments: Any) -> Tensor:
-    return _fake_step(*arguments)[0]
-
-
-def _save_grads(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, *grads = output
-    ctx.save_for_backward(*grads)
-    ctx.mark_non_differentiable(*grads)
-    ctx.set_materialize_grads(False)
-    ctx.other_inputs = len(inputs) - len(grads)
-
-
-def _scale_grads(ctx: Any, d_loss: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-    if torch.is_grad_enabled():
-        raise RuntimeError("mf_loss has first derivatives only: create_graph=True asks for a second derivative")
-    grads = ctx.saved_tensors
-    undifferentiated = (None,) * ctx.other_inputs
-    if d_loss is None:
-        return *(None for _ in grads), *undifferentiated
-    scale = d_loss.to(grads[0].dtype)
-    return *(grad * scale for grad in grads), *undifferentiated
-
-
-_ARGUMENTS = ", ".join([
-    *(f"Tensor {name}" for name in Grads._fields),
-    "Tensor ratings, Tensor? mask, Tensor? levels, bool packed, Tensor? occupied",
-    "float reg, str backend, str? precision, bool deterministic",
-])  # fmt: skip
-
-step_op = torch.library.custom_op(
-    "mfbench::step", _step, mutates_args=(),
-    schema=f"({_ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-)  # fmt: skip
-step_op.register_fake(_fake_step)
-step_op.register_autograd(_scale_grads, setup_context=_save_grads)
-
-loss_op = torch.library.custom_op("mfbench::loss", _loss, mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor")
-loss_op.register_fake(_fake_loss)
-
-
-class EagerStep(torch.autograd.Function):
-    """The step without the dispatcher, whose Python path would add some 200 us to an eager call."""
-
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
-        """Evaluate the call that follows the parameters; autograd sees only these."""
-        output = _loss_and_grads(arguments[-1])
-        _save_grads(ctx, arguments, output)
-        return output
-
-    backward = staticmethod(_scale_grads)
+    Raises:
+        ValueError: one of the ratings or the mask is.
+    """
+    ratings, mask, *_ = call.observations
+    if ratings.requires_grad or (mask is not None and mask.requires_grad):
+        name = "ratings" if ratings.requires_grad else "mask"
+        raise ValueError(f"{name}: expected no requires_grad, since the loss is differentiated in the parameters only")
+    return torch.is_grad_enabled() and any([parameter.requires_grad for parameter in call.parameters])

@@ -94,8 +94,8 @@ def check_problem(parameters: Parameters, observations: Observations, reg: float
     """
     user_factors, item_factors, user_bias, item_bias, global_bias = parameters
     ratings, mask, levels, packed, occupied = observations
-    _check_tensor("user_factors", user_factors)
-    _check_tensor("item_factors", item_factors)
+    check_tensor("user_factors", user_factors)
+    check_tensor("item_factors", item_factors)
     check_ratings(ratings, mask)
     dtype, device = user_factors.dtype, user_factors.device
     if dtype not in PARAMETER_DTYPES:
@@ -108,7 +108,7 @@ def check_problem(parameters: Parameters, observations: Observations, reg: float
         ("item_bias", item_bias, ((n,), (n, 1))),
         ("global_bias", global_bias, ((), (1,))),
     ):
-        _check_tensor(name, parameter)
+        check_tensor(name, parameter)
         if parameter.dtype is not dtype:
             raise TypeError(f"{name}: expected {dtype} as user_factors, got {parameter.dtype}")
         _check_shape_and_device(name, parameter, shapes, device)
@@ -134,17 +134,18 @@ def packed_words(n: int) -> int:
 
 def check_ratings(ratings: Tensor, mask: Tensor | None) -> None:
     """Raise TypeError where ratings or mask are not dense tensors of a dtype that the step accepts."""
-    _check_tensor("ratings", ratings)
+    check_tensor("ratings", ratings)
     if ratings.dtype not in RATING_DTYPES:
         expected = ", ".join(str(dtype).removeprefix("torch.") for dtype in RATING_DTYPES)
         raise TypeError(f"ratings: expected one of {expected}, got {ratings.dtype}")
     if mask is not None:
-        _check_tensor("mask", mask)
+        check_tensor("mask", mask)
         if mask.dtype.is_complex:
             raise TypeError(f"mask: expected bool, an integer or a float dtype, got {mask.dtype}")
 
 
-def _check_tensor(name: str, value: Tensor) -> None:
+def check_tensor(name: str, value: Tensor) -> None:
+    """Raise TypeError where a value is not a dense tensor."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
     if value.layout is not torch.strided or value.is_neg():

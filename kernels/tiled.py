@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kernels.encoding import decode, tile_of_weights
+from kernels.precision import full_float32
 from kernels.problem import Grads, Problem, squared_norms
 
 TILE_ELEMENTS = 1 << 18  # errors of one tile: 1 MiB in float32, which stays in cache
@@ -22,7 +23,7 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
 
     Errors may all have one sign, so their sums over tiles are accumulated in float64.
     """
-    with torch.autocast(problem.device.type, enabled=False):  # the precision is that of the parameters
+    with torch.autocast(problem.device.type, enabled=False), full_float32("cpu"):  # the parameters' precision
         return _step(problem, gradients)
 
 

@@ -27,7 +27,6 @@ ELSEWHERE = {
     "mfbench/commands/against.py": ("mfbench/providers/test_revision.py", "options and text"),
     "mfbench/commands/doctor.py": ("mfbench/test_cli.py", "text"),
     "mfbench/commands/options.py": ("mfbench/test_shell.py", "declarations"),
-    "mfbench/commands/report.py": ("mfbench/report/test_content.py", "options and text"),
     "mfbench/inspect/devices.py": ("mfbench/inspect/test_model.py", "a table"),
     "mfbench/inspect/difference.py": ("mfbench/commands/test_inspect.py", "text of a comparison"),
     "mfbench/inspect/document.py": ("mfbench/inspect/test_builds.py", "a schema"),
@@ -36,7 +35,7 @@ ELSEWHERE = {
         "mfbench/problems/ratings/test_text.py",
         "steps from a file to its ratings, tested by the format of the file",
     ),
-    "mfbench/report/*.py": ("mfbench/report/test_content.py", "parts of one page, which is read as a whole"),
+    "mfbench/report/*.py": ("mfbench/report/test_page.py", "parts of one page, which is read as a whole"),
     "mfbench/results/foreign/*.py": ("mfbench/results/test_foreign.py", "one file of each tool"),
     "reference/*.py": ("reference/test_reference.py", "two implementations of one formula, side by side"),
 }

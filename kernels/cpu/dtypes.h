@@ -25,13 +25,13 @@ constexpr std::uint8_t MISSING_CODE = 255;
 // bit per element in 32-bit words along the items; or the type of the weights, 0 where unobserved.
 enum MaskKind {
     NO_MASK = 0, BITS = 16, FLOAT64_WEIGHTS, FLOAT32_WEIGHTS, BFLOAT16_WEIGHTS, FLOAT16_WEIGHTS, FLOAT8_E5M2_WEIGHTS,
-    FLOAT8_E4M3_WEIGHTS
+    FLOAT8_E4M3FN_WEIGHTS
 };
 
 struct BFloat16Bits { std::uint16_t bits; };
 struct Float16Bits { std::uint16_t bits; };
 struct Float8E5M2Bits { std::uint8_t bits; };  // the upper half of a Float16Bits
-struct Float8E4M3Bits { std::uint8_t bits; };  // no infinity
+struct Float8E4M3FNBits { std::uint8_t bits; };  // no infinity
 
 inline float as_float(std::uint32_t bits) { return __builtin_bit_cast(float, bits); }
 
@@ -46,7 +46,7 @@ template <class T> inline T convert(Float16Bits value) {
 template <class T> inline T convert(Float8E5M2Bits value) {
     return convert<T>(Float16Bits{std::uint16_t(value.bits << 8)});
 }
-template <class T> inline T convert(Float8E4M3Bits value) {
+template <class T> inline T convert(Float8E4M3FNBits value) {
     const std::uint32_t sign = std::uint32_t(value.bits & 0x80) << 24, magnitude = value.bits & 0x7f;
     const float finite = as_float(magnitude << 20) * 0x1p120f;
     return T(as_float((magnitude < 0x7f ? __builtin_bit_cast(std::uint32_t, finite) : 0x7fc00000) | sign));

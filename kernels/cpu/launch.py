@@ -42,7 +42,11 @@ MASK_KINDS = {
 # Layout of `Call` in call.h: two `Parameters` of 8 fields, two `Matrix` of 4, 4 integers, 3 pointers, 3 doubles.
 CALL = struct.Struct("=16q 8q 4q 3q 3d")
 
-_FLOAT64 = torch.empty((), dtype=torch.float64)  # template for `empty_like`, which costs half of `empty`
+
+@cache
+def _template() -> Tensor:
+    """Return a template of the loss for `empty_like`, which costs half of `empty`."""
+    return torch.empty((), dtype=torch.float64, device="cpu")
 
 
 @cache
@@ -97,7 +101,7 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     ratings, mask, levels, packed, _ = problem.observations
     m, rank = P.shape
     n = Q.shape[0]
-    loss = torch.empty_like(_FLOAT64)
+    loss = torch.empty_like(_template())
     grads = None
     d_pointers: tuple[int, ...] = (0, 0, 0, 0, 0)
     if gradients:

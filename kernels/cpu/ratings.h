@@ -92,7 +92,7 @@ template <class T, int ITEMS> class Ratings {
     static typename Reader::Decode weight_decoder(int64_t kind) {
         static constexpr typename Reader::Decode decoders[] = {
             decode_weights<T, double>,      decode_weights<T, float>,          decode_weights<T, BFloat16Bits>,
-            decode_weights<T, Float16Bits>, decode_weights<T, Float8E5M2Bits>, decode_weights<T, Float8E4M3Bits>};
+            decode_weights<T, Float16Bits>, decode_weights<T, Float8E5M2Bits>, decode_weights<T, Float8E4M3FNBits>};
         return decoders[kind - FLOAT64_WEIGHTS];
     }
 

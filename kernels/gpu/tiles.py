@@ -48,8 +48,15 @@ class Row:
     unaligned: Tile | None = None  # ratings are loaded one by one, not in vectors; None: half of the tile else used
     packed: Tile | None = None  # the mask is packed in bits; None: as fast or exclusive
 
-    def tile(self, exclusive: bool, aligned: bool, packed: bool) -> Tile:
-        """Return the tile for a launch. Unaligned ones use that for exclusive dB, which takes fewer registers."""
+    def tile(self, exclusive: bool, aligned: bool, packed: bool, weighted: bool = False) -> Tile:
+        """Return the tile for a launch. Unaligned ones use that for exclusive dB, which takes fewer registers.
+
+        Weights take registers as addresses of single ratings do: they use the tile for these, and half of it if they
+        are unaligned themselves.
+        """
+        if weighted:
+            tile = self.tile(True, False, False)
+            return tile if aligned or tile == SPILLS else tile.halved()
         if not aligned and self.unaligned is not None:
             return self.unaligned
         tile = (self.exclusive if exclusive or not aligned else None) or self.fast

@@ -74,7 +74,7 @@ def load(location: Location) -> Callable[..., Any]:
         folder = Path(module).resolve().parent if location.is_file else Path.cwd()
         hint = f"; {rename(folder)}" if foreign_beside(folder) else ""
         message = f"{module} cannot be imported: {reason(error)}{hint}"
-        raise UsageError(message, code="provider-import-failed", argument="provider") from error
+        raise UsageError(message, code="provider-load-failed", argument="provider") from error
     found: object = getattr(loaded, function, None)
     if not callable(found):
         functions = [name for name, value in vars(loaded).items() if callable(value) and name[0] != "_"]

@@ -19,7 +19,8 @@ from kernels import Backend, Grads, backends, encode_ratings, mf_loss, mf_loss_a
 from kernels.aot import plan_step
 from kernels.backends import MODULES
 from kernels.encoding import observations_of
-from kernels.loss import PRECISIONS, loss_op, step_op
+from kernels.operators import loss_op, step_op
+from kernels.precision import PRECISIONS
 from kernels.problem import Observations
 from reference import autograd_loss_and_grads, oracle_loss_and_grads
 from tests.problems import LAYOUTS, assert_right, draw_inputs
@@ -282,7 +283,7 @@ def options(monkeypatch):
         seen.append((precision, deterministic, gradients))
         return importlib.import_module(MODULES["torch"]).step(problem, precision, deterministic, gradients)
 
-    monkeypatch.setattr("kernels.loss.choose", lambda name, problem, *_: SimpleNamespace(step=step))
+    monkeypatch.setattr("kernels.step.choose", lambda name, problem, *_: SimpleNamespace(step=step))
     return seen
 
 

@@ -319,10 +319,12 @@ def test_dtype_numbers_are_those_of_the_header():
     kinds = re.search(r"enum RatingKind { (.*) };", header("dtypes.h"))[1].lower().split(", ")
     numbers = {str(dtype).removeprefix("torch."): kind for dtype, kind in launch.RATING_KINDS.items()}
     assert {**numbers, "codes": launch.CODES} == {name: kind for kind, name in enumerate(kinds)}
-    mask_kinds = dict(re.findall(r"(\w+) = (\d+)", re.search(r"enum MaskKind { (.*) };", header("dtypes.h"))[1]))
-    assert int(mask_kinds["BITS"]) == launch.BITS
-    for dtype, kind in launch.MASK_KINDS.items():
-        assert kind == dtype.itemsize + (int(mask_kinds["SIGNED_ZERO"]) if dtype.is_floating_point else 0)
+    _, bits, *weights = re.search(r"enum MaskKind {\s+(.*?)\s+};", header("dtypes.h"), re.DOTALL)[1].split(",")
+    assert bits.split() == ["BITS", "=", str(launch.BITS)]
+    named = {name.strip().removesuffix("_WEIGHTS").lower(): kind for kind, name in enumerate(weights, launch.BITS + 1)}
+    floats = {dtype: kind for dtype, kind in launch.MASK_KINDS.items() if dtype.is_floating_point}
+    assert {str(dtype).removeprefix("torch."): kind for dtype, kind in floats.items()} == named
+    assert all(kind == dtype.itemsize for dtype, kind in launch.MASK_KINDS.items() if dtype not in floats)
 
 
 def header(name: str) -> str:

@@ -222,7 +222,7 @@ def test_every_float8_weight_is_decoded(mask_dtype):
 
 @pytest.mark.parametrize("transposed", [False, True])
 def test_weights_that_float32_cannot_hold_are_observed(transposed):
-    P, Q, bu, bi, mu, _, _ = random_problem(40, 50, 5, torch.float32, torch.float32, torch.bool)
+    P, Q, bu, bi, mu, *_ = random_problem(40, 50, 5, torch.float32, torch.float32, torch.bool)
     weights = torch.full((40, 50), 1e-300, dtype=torch.float64)
     weights = weights.T.contiguous().T if transposed else weights
     loss, _ = mf_loss_and_grads(P, Q, bu, bi, mu, torch.rand(40, 50), weights, reg=0.0, backend="native")

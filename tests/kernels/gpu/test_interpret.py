@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels import encode_ratings, mf_loss, mf_loss_and_grads, mf_sse
-from kernels.loss import PRECISIONS
+from kernels.precision import PRECISIONS
 from reference import oracle_loss_and_grads
 from tests.problems import assert_right, draw_inputs, problems
 

@@ -175,7 +175,7 @@ def test_a_function_in_a_package_is_loaded_with_relative_imports(package: Path, 
     ("name", "code"),
     [
         ("no_such_package.module:step", "no-such-provider"),
-        ("theirs_pkg.none:step", "provider-import-failed"),
+        ("theirs_pkg.none:step", "provider-load-failed"),
         ("theirs_pkg.beside:stp", "no-such-function"),
     ],
 )

@@ -1,0 +1,84 @@
+"""Which tensors a step accepts: a kernel reads pointers, and many of PyTorch's tensors have no memory to point to."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
+from torch.nn import Parameter
+
+from kernels.call import Call
+from kernels.problem import PARAMETER_DTYPES, Grads, check_tensor
+
+PLAIN = frozenset({Tensor, Parameter, type(None)})  # types of tensors with memory, or of an optional one
+SYMBOLIC = (FakeTensor, FunctionalTensor)  # an operator's fake implementation stands in for these
+REQUIRED = (*Grads._fields, "ratings")
+NAMES = dict(enumerate(REQUIRED)) | {6: "mask", 7: "ratings.levels", 9: "ratings.occupied"}  # by place in `Call.flat`
+
+
+def has_plain_types(call: Call) -> bool:
+    """Return whether every tensor is of a plain type."""
+    ratings, mask, levels, _, occupied = call.observations
+    return PLAIN.issuperset(map(type, (*call.parameters, ratings, mask, levels, occupied)))
+
+
+def admit(call: Call) -> Call:
+    """Return the call with tensors that a kernel or an operator can read.
+
+    Subclasses without a dispatch rule become plain tensors; half-precision parameters under autocast become float32, as
+    by `torch.amp.custom_fwd(cast_inputs=torch.float32)`.
+
+    Raises:
+        TypeError: an argument is not a tensor, or is of a subclass that the step does not know.
+    """
+    flat = list(call.flat)
+    for place, name in NAMES.items():
+        if flat[place] is not None or name in REQUIRED:
+            flat[place] = _admitted(name, flat[place])
+    return cast_for_autocast(Call.of_flat(tuple(flat)))
+
+
+def cast_for_autocast(call: Call) -> Call:
+    """Return the call with half-precision parameters as float32, if autocast is on for their device."""
+    return call._replace(parameters=tuple(map(_cast, call.parameters)))  # type: ignore[arg-type]
+
+
+def check_plain(call: Call) -> None:
+    """Raise TypeError where a tensor is not plain, and so may have no memory."""
+    if not has_plain_types(call):
+        flat = call.flat
+        raise next(_unknown(name, flat[place]) for place, name in NAMES.items() if type(flat[place]) not in PLAIN)
+
+
+def _admitted(name: str, value: Tensor) -> Tensor:
+    check_tensor(name, value)
+    if type(value) in PLAIN or isinstance(value, (*SYMBOLIC, *_collective_results())):
+        return value
+    if type(value).__torch_dispatch__ is Tensor.__torch_dispatch__:
+        return value.as_subclass(Tensor)
+    raise _unknown(name, value)
+
+
+def _unknown(name: str, value: Tensor) -> TypeError:
+    return TypeError(f"{name}: expected a plain torch.Tensor, got {type(value).__name__}, a subclass of unknown layout")
+
+
+def _collective_results() -> tuple[Any, ...]:
+    """Return the type of the results of functional collectives: their dispatch rule waits for the plain tensor."""
+    module = sys.modules.get("torch.distributed._functional_collectives")
+    return () if module is None else (module.AsyncCollectiveTensor,)
+
+
+def _cast(parameter: Any) -> Any:
+    if (
+        isinstance(parameter, Tensor)
+        and parameter.is_floating_point()
+        and parameter.dtype not in PARAMETER_DTYPES
+        and torch.is_autocast_enabled(parameter.device.type)
+    ):
+        return parameter.float()
+    return parameter
