@@ -44,7 +44,7 @@ def admit(call: Call) -> Call:
 
 def cast_for_autocast(call: Call) -> Call:
     """Return the call with half-precision parameters as float32, if autocast is on for their device."""
-    return call._replace(parameters=tuple(map(_cast, call.parameters)))  # type: ignore[arg-type]
+    return call._replace(parameters=tuple(map(_cast, call.parameters)))
 
 
 def check_plain(call: Call) -> None:
