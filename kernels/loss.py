@@ -11,6 +11,7 @@ from kernels.call import Call, bundle, with_arguments
 from kernels.encoding import EncodedRatings
 from kernels.interception import is_intercepted, is_ordinary, is_transformed
 from kernels.operators import loss_op, step_op
+from kernels.precision import PRECISIONS as PRECISIONS  # the harness finds it here in every revision
 from kernels.problem import Grads
 from kernels.step import EagerStep, StepResult, evaluate, loss_and_grads
 from kernels.transforms import transformed_loss, transformed_step

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kernels import encode_ratings, mf_loss_and_grads
-from kernels.precision import PRECISIONS
+from kernels.loss import PRECISIONS
 from mfbench.errors import UsageError
 from mfbench.problems.cases import nearest
 from mfbench.problems.inputs import Inputs

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from kernels import backends, encode_ratings, mf_loss_and_grads
-from kernels.precision import PRECISIONS
+from kernels.loss import PRECISIONS
 from mfbench.correctness import gate
 from mfbench.problems.inputs import Inputs, fingerprints, on_device
 from mfbench.providers import registry
