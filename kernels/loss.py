@@ -90,6 +90,8 @@ def mf_loss(
     call = Call(parameters, observations_of(ratings, mask), reg, backend, precision, deterministic)
     if _requires_grad(call.observations.ratings):
         raise ValueError("ratings: expected no requires_grad, since the loss is differentiated in the parameters only")
+    if call.observations.mask is not None and _requires_grad(call.observations.mask):
+        raise ValueError("mask: expected no requires_grad, since the loss is differentiated in the parameters only")
     if not torch.is_grad_enabled() or not any(map(_requires_grad, parameters)):
         return _loss_alone(call)
     if torch.compiler.is_compiling():
