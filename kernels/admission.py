@@ -14,7 +14,8 @@ from torch.nn import Parameter
 from kernels.call import Call
 from kernels.problem import PARAMETER_DTYPES, Grads, check_tensor
 
-PLAIN = frozenset({Tensor, Parameter, type(None)})  # types of tensors with memory, or of an optional one
+PLAIN = frozenset({Tensor, Parameter})  # types of tensors with memory
+OPTIONAL = PLAIN | {type(None)}
 SYMBOLIC = (FakeTensor, FunctionalTensor)  # an operator's fake implementation stands in for these
 REQUIRED = (*Grads._fields, "ratings")
 NAMES = dict(enumerate(REQUIRED)) | {6: "mask", 7: "ratings.levels", 9: "ratings.occupied"}  # by place in `Call.flat`
@@ -23,7 +24,10 @@ NAMES = dict(enumerate(REQUIRED)) | {6: "mask", 7: "ratings.levels", 9: "ratings
 def has_plain_types(call: Call) -> bool:
     """Return whether every tensor is of a plain type."""
     ratings, mask, levels, _, occupied = call.observations
-    return PLAIN.issuperset(map(type, (*call.parameters, ratings, mask, levels, occupied)))
+    if mask is None:
+        mask = ratings
+    plain = PLAIN.issuperset(map(type, (*call.parameters, ratings, mask)))
+    return plain and ((levels is None and occupied is None) or OPTIONAL.issuperset(map(type, (levels, occupied))))
 
 
 def admit(call: Call) -> Call:
@@ -51,7 +55,7 @@ def check_plain(call: Call) -> None:
     """Raise TypeError where a tensor is not plain, and so may have no memory."""
     if not has_plain_types(call):
         flat = call.flat
-        raise next(_unknown(name, flat[place]) for place, name in NAMES.items() if type(flat[place]) not in PLAIN)
+        raise next(_unknown(name, flat[place]) for place, name in NAMES.items() if type(flat[place]) not in OPTIONAL)
 
 
 def _admitted(name: str, value: Tensor) -> Tensor:

@@ -38,10 +38,6 @@ class Call(NamedTuple):
         parameters, observations, options = arguments[:5], arguments[5:10], arguments[10:]
         return cls(parameters, Observations(*observations), *options)
 
-    def map_tensors(self, function: Callable[[Tensor], Tensor]) -> Call:
-        """Return the call with the function applied to every tensor."""
-        return Call.of_flat(tuple(function(value) if isinstance(value, Tensor) else value for value in self.flat))
-
 
 def bundle(
     user_factors: Tensor,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torch._C import _get_tracing_state, _is_any_autocast_enabled, _len_torch_dispatch_stack
-from torch._C._functorch import peek_interpreter_stack
+from torch._C._functorch import CInterpreter, peek_interpreter_stack
 from torch.autograd import forward_ad
 
 from kernels import flops
@@ -24,7 +24,8 @@ def is_ordinary(call: Call) -> bool:
 
 def is_transformed() -> bool:
     """Return whether a transform of `torch.func`, or forward-mode differentiation, is in progress."""
-    return peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+    transform = peek_interpreter_stack()  # torch.compile knows its type alone
+    return isinstance(transform, CInterpreter) or forward_ad._current_level >= 0
 
 
 def is_intercepted(call: Call) -> bool:

@@ -10,7 +10,7 @@ from kernels.admission import admit, cast_for_autocast
 from kernels.call import Call, bundle, with_arguments
 from kernels.encoding import EncodedRatings
 from kernels.interception import is_intercepted, is_ordinary, is_transformed
-from kernels.operators import loss_op, step_op
+from kernels.operators import arguments_of, detached_arguments_of, loss_op, step_op
 from kernels.precision import PRECISIONS as PRECISIONS  # the harness finds it here in every revision
 from kernels.problem import Grads
 from kernels.step import EagerStep, StepResult, evaluate, loss_and_grads
@@ -91,7 +91,8 @@ def mf_sse(
 
 def _step(call: Call) -> StepResult:
     if is_dynamo_compiling():
-        return _operator_step(cast_for_autocast(call))
+        call = cast_for_autocast(call)
+        return transformed_step(call) if is_transformed() else _operator_step(call)
     if is_ordinary(call):
         return loss_and_grads(call)
     call = admit(call)
@@ -102,7 +103,8 @@ def _step(call: Call) -> StepResult:
 
 def _loss(call: Call, differentiable: bool) -> Tensor:
     if is_dynamo_compiling():
-        return _operator_loss(cast_for_autocast(call), differentiable)
+        call = cast_for_autocast(call)
+        return transformed_loss(call) if is_transformed() else _operator_loss(call, differentiable)
     if is_ordinary(call):
         return _eager_loss(call, differentiable)
     call = admit(call)
@@ -121,16 +123,16 @@ def _eager_loss(call: Call, differentiable: bool) -> Tensor:
 
 
 def _operator_step(call: Call) -> StepResult:
-    result: StepResult = step_op(*call.map_tensors(Tensor.detach).flat)
+    result: StepResult = step_op(*detached_arguments_of(call))
     return result
 
 
 def _operator_loss(call: Call, differentiable: bool) -> Tensor:
     loss: Tensor
     if differentiable and _wants_gradient(call):
-        loss, *_ = step_op(*call.flat)
+        loss, *_ = step_op(*arguments_of(call))
     else:
-        loss = loss_op(*call.map_tensors(Tensor.detach).flat)
+        loss = loss_op(*detached_arguments_of(call))
     return loss
 
 

@@ -9,31 +9,49 @@ from torch import Tensor
 
 from kernels.admission import check_plain
 from kernels.call import Call
-from kernels.problem import Grads, check_problem
+from kernels.problem import Grads, check_number, check_problem
 from kernels.step import StepResult, evaluate, loss_and_grads, save_grads, scale_grads
 
 _ARGUMENTS = ", ".join([
     *(f"Tensor {name}" for name in Grads._fields),
     "Tensor ratings, Tensor? mask, Tensor? levels, bool packed, Tensor? occupied",
-    "float reg, str backend, str? precision, bool deterministic",
+    "Tensor reg, str backend, str? precision, bool deterministic",
 ])  # fmt: skip
 
 
-def _step(*arguments: Any) -> StepResult:
+def arguments_of(call: Call) -> tuple[Any, ...]:
+    """Return the operators' arguments. `reg` is a 0-d tensor: a compiler would compile anew for every number.
+
+    Raises:
+        TypeError: `reg` is not a number.
+    """
+    check_number("reg", call.reg)
+    return call._replace(reg=torch.zeros((), dtype=torch.float64, device="cpu") + call.reg).flat
+
+
+def detached_arguments_of(call: Call) -> tuple[Any, ...]:
+    """Return the operators' arguments without what autograd knows of them."""
+    return tuple(value.detach() if isinstance(value, Tensor) else value for value in arguments_of(call))
+
+
+def _call_of(arguments: tuple[Any, ...]) -> Call:
+    """Return the call that the arguments came from, on plain tensors."""
     call = Call.of_flat(arguments)
     check_plain(call)
-    return loss_and_grads(call)
+    return call._replace(reg=call.reg.item())
+
+
+def _step(*arguments: Any) -> StepResult:
+    return loss_and_grads(_call_of(arguments))
 
 
 def _loss(*arguments: Any) -> Tensor:
-    call = Call.of_flat(arguments)
-    check_plain(call)
-    return evaluate(call, gradients=False)[0]
+    return evaluate(_call_of(arguments), gradients=False)[0]
 
 
 def _fake_step(*arguments: Any) -> tuple[Tensor, ...]:
-    parameters, observations, reg, *_ = Call.of_flat(arguments)
-    problem = check_problem(parameters, observations, reg)
+    parameters, observations, *_ = Call.of_flat(arguments)
+    problem = check_problem(parameters, observations, reg=0.0)  # its value is not known yet
     loss = problem.parameters[0].new_empty((), dtype=torch.float64)
     return loss, *(parameter.new_empty(parameter.shape) for parameter in problem.parameters)
 

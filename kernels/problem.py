@@ -120,11 +120,16 @@ def check_problem(parameters: Parameters, observations: Observations, reg: float
     if occupied is not None:
         blocks = (-(-m // OCCUPIED_BLOCK), -(-n // OCCUPIED_BLOCK))
         _check_shape_and_device("ratings.occupied", occupied, (blocks,), device)
-    if not isinstance(reg, (float, Real, torch.SymFloat, torch.SymInt)):
-        raise TypeError(f"reg: expected a finite number, got {reg!r}")
+    check_number("reg", reg)
     if not -LARGEST <= reg <= LARGEST:  # NaN, infinite, or an integer beyond float64
         raise ValueError(f"reg: expected a finite number, got {reg!r}")
     return Problem(parameters, observations, reg)
+
+
+def check_number(name: str, value: float) -> None:
+    """Raise TypeError where a value is not a real number."""
+    if not isinstance(value, (float, Real)):
+        raise TypeError(f"{name}: expected a finite number, got {value!r}")
 
 
 def packed_words(n: int) -> int:

@@ -10,21 +10,25 @@ from torch import Tensor
 
 from kernels.admission import NAMES
 from kernels.call import Call
-from kernels.operators import step_op, vmap_by_loop
+from kernels.operators import arguments_of, step_op, vmap_by_loop
 from kernels.problem import Grads
 from kernels.step import StepResult
 
+REASON = "torch.compile does not trace mf_loss under torch.func or forward-mode differentiation; it runs eagerly"
 
+
+@torch.compiler.disable(reason=REASON)
 def transformed_step(call: Call) -> StepResult:
     """Return the loss and the gradients of one step, of which only the loss has derivatives, in either mode."""
-    loss, *grads = Step.apply(*call.flat)
+    loss, *grads = Step.apply(*arguments_of(call))
     return loss, *FirstDerivatives.apply(*grads)
 
 
+@torch.compiler.disable(reason=REASON)
 def transformed_loss(call: Call) -> Tensor:
     """Return the loss, which has first derivatives in either mode."""
     loss: Tensor
-    loss, *_ = Step.apply(*call.flat)
+    loss, *_ = Step.apply(*arguments_of(call))
     return loss
 
 

@@ -26,6 +26,7 @@ from reference import autograd_loss_and_grads, oracle_loss_and_grads
 from tests.problems import LAYOUTS, assert_right, draw_inputs
 
 ROOT = Path(__file__).parents[2]
+REG = torch.tensor(0.1, dtype=torch.float64)  # as the operators take it
 CPU_BACKENDS = [name for name in ("native", "torch", "interpret") if backends()[name].available]
 QUICK_BACKENDS = [name for name in CPU_BACKENDS if name != "interpret"]
 EACH = pytest.mark.parametrize("backend", CPU_BACKENDS)
@@ -166,7 +167,7 @@ def test_opcheck(backend, op, requires_grad, layout):
     if requires_grad and op is step_op:  # `loss` has no derivatives: callers hand it detached parameters
         inputs = with_grad(inputs)
     observations = observations_of(inputs.ratings, inputs.mask)
-    torch.library.opcheck(op, (*inputs[:5], *observations, inputs.reg, backend, None, False))
+    torch.library.opcheck(op, (*inputs[:5], *observations, REG, backend, None, False))
 
 
 @pytest.mark.parametrize("op", [step_op, loss_op], ids=["step", "loss"])
@@ -176,7 +177,7 @@ def test_opcheck_with_encoded_ratings(op, encoding):
     if op is step_op:
         inputs = with_grad(inputs)
     observations = observations_of(encode_ratings(inputs.ratings, inputs.mask, encoding), None)
-    torch.library.opcheck(op, (*inputs[:5], *observations, 0.1, "auto", None, False))
+    torch.library.opcheck(op, (*inputs[:5], *observations, REG, "auto", None, False))
 
 
 @pytest.fixture
@@ -239,12 +240,12 @@ def test_beyond_2_to_the_31_ratings_on_meta_tensors():
     assert m * n > 2**31
     P, Q, bu, bi, mu = (torch.empty(shape, device="meta") for shape in ((m, 8), (n, 8), (m,), (n, 1), ()))
     ratings = torch.empty(m, n, dtype=torch.float16, device="meta")
-    loss, *grads = step_op(P, Q, bu, bi, mu, *Observations(ratings), 0.1, "auto", None, False)
+    loss, *grads = step_op(P, Q, bu, bi, mu, *Observations(ratings), REG, "auto", None, False)
     assert (loss.shape, loss.dtype, loss.is_meta) == ((), torch.float64, True)
     for grad, parameter in zip(grads, (P, Q, bu, bi, mu), strict=True):
         assert (grad.shape, grad.dtype, grad.is_meta) == (parameter.shape, parameter.dtype, True)
     with pytest.raises(ValueError, match=r"^ratings: expected shape \(131072, 32768\), got \(32768, 131072\)"):
-        step_op(P, Q, bu, bi, mu, *Observations(ratings.T), 0.1, "auto", None, False)
+        step_op(P, Q, bu, bi, mu, *Observations(ratings.T), REG, "auto", None, False)
 
 
 # ------------------------------------------------------------------ sizes of 0
@@ -443,19 +444,23 @@ def test_the_signatures_are_those_of_the_step():
 
 
 def test_the_arguments_are_listed_in_four_places():
-    """Three public functions and the reference's Problem; the harness has its own list, whatever it measures."""
+    """The public functions', once without `reg`; the reference's Problem; and the harness's, whatever it measures."""
     listed = []
-    for path in (file for folder in ("kernels", "reference") for file in (ROOT / folder).rglob("*.py")):
+    folders = ("kernels", "reference", "mfbench", "docs", "examples")
+    for path in (file for folder in folders for file in (ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef):
+            if isinstance(node, (ast.FunctionDef, ast.Lambda)):
                 names = {argument.arg for argument in node.args.args}
             elif isinstance(node, ast.ClassDef):
                 names = {field.target.id for field in node.body if isinstance(field, ast.AnnAssign)}
             else:
                 continue
             if names >= {*Grads._fields, "ratings", "mask"}:
-                listed.append(node.name)
-    assert sorted(listed) == ["Problem", "mf_loss", "mf_loss_and_grads", "mf_sse"]
+                listed.append(f"{path.relative_to(ROOT)}:{node.name}")
+    assert sorted(listed) == [
+        "kernels/call.py:bundle", "kernels/loss.py:mf_sse", "mfbench/problems/inputs.py:Inputs",
+        "reference/problem.py:Problem",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("function", [mf_loss, mf_loss_and_grads, mf_sse, plan_step])
