@@ -18,7 +18,7 @@ import numpy.typing as npt
 from mfbench.correctness.audit.projection import folded
 from mfbench.correctness.gate import Standard
 from mfbench.correctness.near_misses import to_arrays
-from mfbench.problems.inputs import Inputs
+from mfbench.problems.inputs import Inputs, row_blocks
 from mfbench.providers.outputs import OUTPUTS
 from reference import oracle_loss_and_grads
 
@@ -92,7 +92,7 @@ class ExpectedOutputs(NamedTuple):
 def _sum_of_squared_weights(inputs: Inputs) -> float:
     if inputs.mask is None or not inputs.weighted:
         return inputs.observed
-    return float(inputs.mask.double().square().sum())
+    return sum(float(block.double().square().sum()) for block in row_blocks(inputs.mask))
 
 
 def _off(value: float, exact: float, tolerance: float) -> bool:
