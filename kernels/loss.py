@@ -146,4 +146,4 @@ def _wants_gradient(call: Call) -> bool:
     if ratings.requires_grad or (mask is not None and mask.requires_grad):
         name = "ratings" if ratings.requires_grad else "mask"
         raise ValueError(f"{name}: expected no requires_grad, since the loss is differentiated in the parameters only")
-    return torch.is_grad_enabled() and any([parameter.requires_grad for parameter in call.parameters])
+    return torch.is_grad_enabled() and any(parameter.requires_grad for parameter in call.parameters)

@@ -26,7 +26,8 @@ def arguments_of(call: Call) -> tuple[Any, ...]:
         TypeError: `reg` is not a number.
     """
     check_number("reg", call.reg)
-    return call._replace(reg=torch.zeros((), dtype=torch.float64, device="cpu") + call.reg).flat
+    parameters, observations, reg, *options = call
+    return *parameters, *observations, torch.zeros((), dtype=torch.float64, device="cpu") + reg, *options
 
 
 def detached_arguments_of(call: Call) -> tuple[Any, ...]:
@@ -38,7 +39,7 @@ def _call_of(arguments: tuple[Any, ...]) -> Call:
     """Return the call that the arguments came from, on plain tensors."""
     call = Call.of_flat(arguments)
     check_plain(call)
-    return call._replace(reg=call.reg.item())
+    return call._replace(reg=float(call.reg))
 
 
 def _step(*arguments: Any) -> StepResult:
