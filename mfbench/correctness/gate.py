@@ -140,7 +140,8 @@ def _scales(inputs: Inputs, exact: list[np.ndarray]) -> list[np.ndarray]:
     )
     loss, dP, dQ, dbu, dbi, dmu = penalties(magnitudes)
     dmu = np.zeros_like(dmu)  # the global bias is not regularised
-    for users in block_slices(*inputs.ratings.shape, BLOCK_ELEMENTS):
+    m, n = inputs.ratings.shape
+    for users in block_slices(m, n, BLOCK_ELEMENTS):
         block = magnitudes.of_users(users)
         block = block._replace(ratings=-block.ratings.double().abs(), mask=_magnitude(block.mask), reg=0.0)
         block_loss, (block_dP, block_dQ, block_dbu, block_dbi, block_dmu) = oracle_loss_and_grads(*block)
