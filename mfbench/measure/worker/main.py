@@ -237,6 +237,7 @@ def main() -> None:
     The first request loads the provider.
     """
     end_with_parent()
+    memory.prefer_to_be_killed()
     requests, answers, provider, device, threads = sys.argv[1:6]
     receive, answer = functools.partial(pipe.receive, int(requests)), functools.partial(pipe.send, int(answers))
     methods: dict[str, Callable[..., Any]] = {
