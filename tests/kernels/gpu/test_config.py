@@ -133,6 +133,7 @@ def test_a_build_or_a_reason(name, precision, deterministic):
         ({"unaligned": Tile(16, 32, 4), "packed": Tile(32, 64, 4)}, {"packed": True, "aligned": False}, (16, 32, 4)),
         ({}, {"weighted": True}, (64, 16, 4)),
         ({}, {"weighted": True, "aligned": False}, (32, 16, 4)),
+        ({"unaligned": Tile(32, 16, 4)}, {"weighted": True, "aligned": False}, (32, 16, 4)),
         ({"exclusive": Tile(32, 32, 8), "unaligned": Tile(16, 32, 4)}, {"weighted": True}, (16, 32, 4)),
     ],
 )
