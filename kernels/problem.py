@@ -175,6 +175,14 @@ def _rows_and_columns(name: str, factors: Tensor) -> tuple[int, int]:
     return rows, columns
 
 
+def check_memory(problem: Problem) -> None:
+    """Raise ValueError where a tensor has elements but no memory, such as a parameter whose storage was freed."""
+    names = (*Grads._fields, *Observations._fields)
+    for name, value in zip(names, (*problem.parameters, *problem.observations), strict=True):
+        if isinstance(value, Tensor) and value.numel() and not (value.data_ptr() and value.untyped_storage().nbytes()):
+            raise ValueError(f"{name}: expected a tensor with memory, got one with an empty storage")
+
+
 def squared_norms(problem: Problem) -> Tensor:
     """Return the sum of the squares of the four regularised parameters, 0-d float64."""
     return torch.stack([p.detach().double().square().sum() for p in problem.parameters[:4]]).sum()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kernels.encoding import decode, tile_of_weights
 from kernels.precision import full_float32
-from kernels.problem import Grads, Problem, squared_norms
+from kernels.problem import Grads, Problem, check_memory, squared_norms
 
 TILE_ELEMENTS = 1 << 18  # errors of one tile: 1 MiB in float32, which stays in cache
 TILE_ITEMS = 1 << 13
@@ -23,6 +23,7 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
 
     Errors may all have one sign, so their sums over tiles are accumulated in float64.
     """
+    check_memory(problem)
     with torch.autocast(problem.device.type, enabled=False), full_float32("cpu"):  # the parameters' precision
         return _step(problem, gradients)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kernels.cpu.build import BuildError, load_kernel
-from kernels.problem import Grads, Problem
+from kernels.problem import Grads, Problem, check_memory
 
 # Values of `RatingKind` and `MaskKind` in dtypes.h. An integer mask's kind is the bytes of an element.
 CODES, BITS = 6, 16
@@ -41,6 +41,8 @@ MASK_KINDS = {
 }
 # Layout of `Call` in call.h: two `Parameters` of 8 fields, two `Matrix` of 4, 4 integers, 3 pointers, 3 doubles.
 CALL = struct.Struct("=16q 8q 4q 3q 3d")
+
+LOWEST_ADDRESS = 1 << 16  # Linux maps nothing below; a view of a freed storage points to its offset
 
 
 @cache
@@ -101,6 +103,10 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     ratings, mask, levels, packed, _ = problem.observations
     m, rank = P.shape
     n = Q.shape[0]
+    pointers = (P.data_ptr(), Q.data_ptr(), bu.data_ptr(), bi.data_ptr(), mu.data_ptr(), ratings.data_ptr())
+    mask_pointer = pointers[0] if mask is None else mask.data_ptr()
+    if min(*pointers, mask_pointer) < LOWEST_ADDRESS:
+        check_memory(problem)
     loss = torch.empty_like(_template())
     grads = None
     d_pointers: tuple[int, ...] = (0, 0, 0, 0, 0)
@@ -111,15 +117,15 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     rating_kind = RATING_KINDS[ratings.dtype] if levels is None else CODES
     mask_part: tuple[int, ...] = (0, 0, 0, 0)
     if mask is not None:
-        mask_part = (mask.data_ptr(), *mask.stride(), BITS if packed else MASK_KINDS[mask.dtype])
+        mask_part = (mask_pointer, *mask.stride(), BITS if packed else MASK_KINDS[mask.dtype])
     scale, offset = (0.0, 0.0) if levels is None else levels.tolist()
     arguments = CALL.pack(
-        *(m, P.data_ptr(), *P.stride(), bu.data_ptr(), bu.stride(0), dP, dbu),
-        *(n, Q.data_ptr(), *Q.stride(), bi.data_ptr(), bi.stride(0), dQ, dbi),
-        *(ratings.data_ptr(), *ratings.stride(), rating_kind),
+        *(m, pointers[0], *P.stride(), pointers[2], bu.stride(0), dP, dbu),
+        *(n, pointers[1], *Q.stride(), pointers[3], bi.stride(0), dQ, dbi),
+        *(pointers[5], *ratings.stride(), rating_kind),
         *mask_part,
         *(rank, P.dtype is torch.float64, _threads(), gradients),
-        *(mu.data_ptr(), dmu, loss.data_ptr()),
+        *(pointers[4], dmu, loss.data_ptr()),
         *(problem.reg, scale, offset),
     )
     if load_kernel().mf_step(arguments):

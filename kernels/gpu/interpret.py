@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from kernels.gpu import config
-from kernels.problem import Grads, Problem
+from kernels.problem import Grads, Problem, check_memory
 
 TARGET = config.Target("cpu", multiprocessors=1, shared_bytes=1 << 30)
 _patching = threading.Lock()  # the interpreter replaces parts of triton.language while it runs
@@ -36,6 +36,7 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     """
     from kernels.gpu.plan import plan_launches
 
+    check_memory(problem)
     precision = "tf32x3" if precision in ("tf32x3", "bf16x3") else "ieee"
     plan = plan_launches(problem, TARGET, precision, deterministic, gradients)
     for call in plan.calls:

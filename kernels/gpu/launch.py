@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kernels.gpu import config
-from kernels.problem import Grads, Problem
+from kernels.problem import Grads, Problem, check_memory
 
 DEVICES = ("cuda", "xpu")  # PyTorch calls ROCm devices cuda
 
@@ -51,6 +51,7 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     from kernels.gpu import tune
     from kernels.gpu.plan import plan_launches
 
+    check_memory(problem)
     device = problem.device
     target = target_of(device)
     select = {}

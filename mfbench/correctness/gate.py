@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kernels.precision import full_float32
 from mfbench.correctness import diagnosis
 from mfbench.correctness.near_misses import near_misses, penalties, to_arrays
 from mfbench.problems.inputs import Inputs, block_slices
@@ -180,12 +181,17 @@ def _code(output: np.ndarray, exact: np.ndarray) -> Code:
 
 
 def _eager(inputs: Inputs) -> list[np.ndarray]:
-    """Evaluate with eager PyTorch, in blocks of users if the matrix is large, to bound the memory of temporaries."""
+    """Evaluate with eager PyTorch in full precision, in blocks of users if the matrix is large, to bound memory."""
+    with full_float32("cpu", "cuda"):
+        return _eager_in_blocks(inputs)
+
+
+def _eager_in_blocks(inputs: Inputs) -> list[np.ndarray]:
     m, n = inputs.ratings.shape
     blocks = list(block_slices(m, n, EAGER_ELEMENTS))
     if len(blocks) <= 1:
         return to_arrays(_on_cpu(autograd_loss_and_grads(*inputs)))
-    loss = torch.zeros((), dtype=torch.float64)
+    loss = torch.zeros((), dtype=torch.float64, device="cpu")
     user_grads: list[tuple[Tensor, Tensor]] = []
     item_grads = [torch.zeros_like(p) for p in (inputs.item_factors, inputs.item_bias, inputs.global_bias)]
     for users in blocks:

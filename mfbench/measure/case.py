@@ -67,6 +67,7 @@ def measure_case(
             name, prepared = competitor.name, competitor.prepared
             records[name] = origin.success(
                 name,
+                {"product_precisions": prepared.product_precisions},
                 correctness=recording.correctness(competitor.checks),
                 compile_s=max(0.0, prepared.first_s - prepared.second_s),
                 peak_bytes=prepared.peak_bytes,

@@ -29,9 +29,13 @@ class Origin(NamedTuple):
     device: str
     sources: Mapping[str, str | None] = MappingProxyType({})  # digest of each provider's file when it was loaded
 
-    def success(self, provider: str, **parts: Any) -> Record:
-        """Return the record of a provider that passed and was timed."""
-        return self._record(provider, status="ok", **parts)
+    def success(self, provider: str, ran_with: Mapping[str, Any] = MappingProxyType({}), **parts: Any) -> Record:
+        """Return the record of a provider that passed and was timed.
+
+        Args:
+            ran_with: settings of the provider's own process, for the record's `env`.
+        """
+        return self._record(provider, ran_with, status="ok", **parts)
 
     def failure(
         self, provider: str, code: Code, reason: str, correctness: dict[str, Correctness] | None = None
@@ -41,14 +45,14 @@ class Origin(NamedTuple):
             provider, status=code.status, code=code.value, reason=_printable(reason), correctness=correctness
         )
 
-    def _record(self, provider: str, **fields: Any) -> Record:
+    def _record(self, provider: str, ran_with: Mapping[str, Any] = MappingProxyType({}), **fields: Any) -> Record:
         return Record(
             run_id=self.run_id,
             time=datetime.datetime.now(datetime.timezone.utc).isoformat(),
             case=self.case,
             provider=provider,
             device=self.device,
-            env=environment.describe(self.device) | {"source": self.sources.get(provider)},
+            env=environment.describe(self.device) | {"source": self.sources.get(provider)} | ran_with,
             **fields,
         )
 

@@ -163,10 +163,10 @@ def _dense(ratings: Tensor, name: str) -> Ratings:
     """Return sparse ratings as a dense matrix and its mask."""
     import torch
 
-    values = torch.zeros(ratings.shape)
-    mask = torch.zeros(ratings.shape, dtype=torch.uint8)
+    values = torch.zeros(ratings.shape, device="cpu")
+    mask = torch.zeros(ratings.shape, dtype=torch.uint8, device="cpu")
     starts, columns = ratings.crow_indices().long(), ratings.col_indices().long()
-    rows = torch.repeat_interleave(torch.arange(len(starts) - 1), starts.diff())
+    rows = torch.repeat_interleave(torch.arange(len(starts) - 1, device="cpu"), starts.diff())
     values[rows, columns] = ratings.values()
     mask[rows, columns] = 1
     return Ratings(values, mask, name)

@@ -89,7 +89,7 @@ def draw(case: Case) -> Inputs:
     Raises:
         UsageError, DataUnavailable: as `resolve`.
     """
-    generator = torch.Generator().manual_seed(case.seed)
+    generator = torch.Generator("cpu").manual_seed(case.seed)
     ratings_dtype = getattr(torch, case.ratings_dtype)
     if case.data == "seed":
         ratings, mask = _seed_ratings(case, generator)
@@ -108,7 +108,7 @@ def draw(case: Case) -> Inputs:
 
 def redraw_parameters(case: Case, draw_number: int) -> dict[str, Any]:
     """Draw other parameters of the same distribution; returns them by name."""
-    return _parameters(case, torch.Generator().manual_seed(draw_number))
+    return _parameters(case, torch.Generator("cpu").manual_seed(draw_number))
 
 
 def _parameters(case: Case, generator: torch.Generator) -> dict[str, Any]:
@@ -120,33 +120,39 @@ def _parameters(case: Case, generator: torch.Generator) -> dict[str, Any]:
         "user_factors": (case.m, case.rank),
         "item_factors": (case.n, case.rank),
     }
-    return {name: torch.randn(shape, generator=generator, dtype=torch.float32) for name, shape in shapes.items()}
+    return {
+        name: torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+        for name, shape in shapes.items()
+    }
 
 
 def _seed_ratings(case: Case, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Draw the notebook's ratings, uniform on [0, 5) in float64, and its int32 mask."""
-    ratings = torch.rand((case.m, case.n), generator=generator, dtype=torch.float64).mul_(5)
+    ratings = torch.rand((case.m, case.n), generator=generator, dtype=torch.float64, device="cpu").mul_(5)
     return ratings, (
-        torch.rand((case.m, case.n), generator=generator, dtype=torch.float32) > round(1 - case.density, 9)
+        torch.rand((case.m, case.n), generator=generator, dtype=torch.float32, device="cpu")
+        > round(1 - case.density, 9)
     ).int()
 
 
 def _synthetic_ratings(case: Case, dtype: torch.dtype, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    ratings = torch.empty((case.m, case.n), dtype=dtype)
-    mask = torch.empty((case.m, case.n), dtype=torch.uint8)
+    ratings = torch.empty((case.m, case.n), dtype=dtype, device="cpu")
+    mask = torch.empty((case.m, case.n), dtype=torch.uint8, device="cpu")
     step = 0.5 if dtype.is_floating_point else 1
     for users in block_slices(case.m, case.n):
         shape = mask[users].shape
-        ratings[users] = torch.randint(1, STARS + 1, shape, generator=generator) * step
-        mask[users] = torch.rand(shape, generator=generator, dtype=torch.float32) < case.density
+        ratings[users] = torch.randint(1, STARS + 1, shape, generator=generator, device="cpu") * step
+        mask[users] = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu") < case.density
     return ratings, _blocks(case, generator) if case.data == "blocks" else mask
 
 
 def _blocks(case: Case, generator: torch.Generator) -> Tensor:
     """Draw a mask of the case's density, rounded to whole blocks."""
     down, across = -(-case.m // BLOCK), -(-case.n // BLOCK)
-    observed = torch.zeros(down * across, dtype=torch.uint8)
-    observed[torch.randperm(len(observed), generator=generator)[: round(case.density * len(observed))]] = 1
+    observed = torch.zeros(down * across, dtype=torch.uint8, device="cpu")
+    observed[
+        torch.randperm(len(observed), generator=generator, device="cpu")[: round(case.density * len(observed))]
+    ] = 1
     blocks = observed.reshape(down, across).repeat_interleave(BLOCK, dim=0)[: case.m]
     return blocks.repeat_interleave(BLOCK, dim=1)[:, : case.n].contiguous()
 

@@ -31,7 +31,9 @@ def tensors(outputs: Any) -> list[Tensor]:
     if not _is_plain_sequence(grads):
         raise WrongOutputs(f"expected the gradients in a tuple or list, got a {type(grads).__name__}")
     try:
-        values = [torch.as_tensor(value) for value in (loss, *grads)]
+        values = [
+            value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu") for value in (loss, *grads)
+        ]
     except (TypeError, ValueError, RuntimeError) as error:
         raise WrongOutputs(f"expected tensors in (loss, (five gradients)): {error}") from None
     if len(values) != len(OUTPUTS):

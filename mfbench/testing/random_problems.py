@@ -55,7 +55,7 @@ def draw(count: int, seed: int) -> Iterator[RandomProblem]:
     Unobserved ratings are NaN or infinite where the dtype allows it; some rows and columns have no rating.
     """
     choose = random.Random(seed)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     for number in range(count):
         recipe = Recipe(
             m=choose.choice(SIZES),
@@ -74,21 +74,23 @@ def draw(count: int, seed: int) -> Iterator[RandomProblem]:
 def _inputs(recipe: Recipe, generator: torch.Generator) -> Inputs:
     m, n, rank, dtype, scale, ratings_dtype, mask_dtype, layout, density = recipe
     shapes = ((m, rank), (n, rank), (m, 1), (n,), ())
-    P, Q, bu, bi, mu = (torch.randn(shape, generator=generator, dtype=dtype) * scale for shape in shapes)
-    observed = torch.rand((m, n), generator=generator) < density
+    P, Q, bu, bi, mu = (torch.randn(shape, generator=generator, dtype=dtype, device="cpu") * scale for shape in shapes)
+    observed = torch.rand((m, n), generator=generator, device="cpu") < density
     observed[:, n // 2] = False
     observed[m // 3] |= density > 0
     if ratings_dtype.is_floating_point:
-        ratings = (torch.randint(1, 11, (m, n), generator=generator) / 2 * scale).to(ratings_dtype)
-        unobservable = torch.tensor([float("nan"), float("inf"), -float("inf")], dtype=ratings_dtype)
+        ratings = (torch.randint(1, 11, (m, n), generator=generator, device="cpu") / 2 * scale).to(ratings_dtype)
+        unobservable = torch.tensor([float("nan"), float("inf"), -float("inf")], dtype=ratings_dtype, device="cpu")
         if mask_dtype is None:
             unobservable = unobservable[:1]
-        ratings = torch.where(observed, ratings, unobservable[torch.arange(n) % len(unobservable)])
+        ratings = torch.where(observed, ratings, unobservable[torch.arange(n, device="cpu") % len(unobservable)])
     else:
-        ratings = torch.randint(1, 11, (m, n), generator=generator).to(ratings_dtype)
+        ratings = torch.randint(1, 11, (m, n), generator=generator, device="cpu").to(ratings_dtype)
     mask = None
     if mask_dtype is not None:
-        values = torch.randint(1, 100, (m, n), generator=generator)  # of an integer mask: any of them means observed
+        values = torch.randint(
+            1, 100, (m, n), generator=generator, device="cpu"
+        )  # in an integer mask all mean observed
         if mask_dtype.is_floating_point:  # weights, of either sign
             values = (values - 50.5) / 16
         mask = (values * observed).to(mask_dtype)

@@ -27,10 +27,10 @@ def curvature(step: Step, parameters: Sequence[Tensor], iterations: int = 10) ->
         parameters: of the step; changed meanwhile, and restored.
         iterations: of the power method.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     shift = [0.0, 0.0, 1 / max(1, len(parameters[0])), 1 / max(1, len(parameters[1])), 1.0]
     direction = [
-        torch.randn(p.shape, generator=generator).to(p) * 0.01 / math.sqrt(max(1, p.numel())) + along
+        torch.randn(p.shape, generator=generator, device="cpu").to(p) * 0.01 / math.sqrt(max(1, p.numel())) + along
         for p, along in zip(parameters, shift, strict=True)
     ]
     start, largest = [p.clone() for p in parameters], 0.0

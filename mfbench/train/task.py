@@ -52,15 +52,24 @@ def notebook_task(
 
 def rating_task(ratings: Ratings, rank: int = 30, seed: int = 1, reg: float = 0.1, holdout: float = 0.1) -> Task:
     """Hold out a random part of ratings; training starts at the mean, with small factors and no biases."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     (m, n), observed = ratings.values.shape, ratings.mask.flatten().nonzero().squeeze(1)
-    shuffled = observed[torch.randperm(len(observed), generator=generator)]
+    shuffled = observed[torch.randperm(len(observed), generator=generator, device="cpu")]
     chosen, kept = shuffled.tensor_split([round(holdout * len(observed))])
-    held_out = torch.zeros(m * n, dtype=torch.uint8).index_fill_(0, chosen, 1).reshape(m, n)
+    held_out = torch.zeros(m * n, dtype=torch.uint8, device="cpu").index_fill_(0, chosen, 1).reshape(m, n)
     mask = ratings.mask - held_out
     mean = ratings.values.flatten()[kept].sum(dtype=torch.float64) / max(1, len(kept))
-    p, q = (torch.randn((rows, rank), generator=generator) * START_SCALE for rows in (m, n))
-    inputs = Inputs(p, q, torch.zeros(m, 1), torch.zeros(n, 1), mean.float().reshape(1), ratings.values, mask, reg)
+    p, q = (torch.randn((rows, rank), generator=generator, device="cpu") * START_SCALE for rows in (m, n))
+    inputs = Inputs(
+        p,
+        q,
+        torch.zeros(m, 1, device="cpu"),
+        torch.zeros(n, 1, device="cpu"),
+        mean.float().reshape(1),
+        ratings.values,
+        mask,
+        reg,
+    )
     return Task(ratings.name, inputs, held_out)
 
 

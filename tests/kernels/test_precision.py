@@ -6,8 +6,13 @@ What a matrix unit does to its operands is emulated here, since Triton's interpr
 import pytest
 import torch
 
+from kernels import mf_loss, mf_sse
 from kernels.gpu.config import ARITHMETIC
 from kernels.gpu.plan import split_operand
+from kernels.precision import full_float32, product_precisions, resolve_precision
+from mfbench.correctness.gate import standard
+from reference import autograd_loss_and_grads
+from tests.problems import draw_inputs
 from tests.ptx.steps import PRODUCT_ERROR
 
 # Derived: what the roundings of one product add up to at worst; above it lies the bound that the tests use.
@@ -67,3 +72,86 @@ def test_factors_in_tf32_are_rounded_not_cut():
     errors = (rounded - x.double()) / x.double()
     assert errors.abs().max().item() <= 2**-11
     assert abs(errors.mean().item()) < 2**-15  # cut ones would lie 2**-11.4 too low
+
+
+# ------------------------------------------------------------------ PyTorch's switches
+
+
+@pytest.fixture
+def switches():
+    """Restore the switches."""
+    yield
+    for library in ("mkldnn", "cuda"):
+        torch._C._set_fp32_precision_setter(library, "matmul", "none")
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.fp32_precision = torch.backends.mkldnn.matmul.fp32_precision = "none"
+    torch.backends.fp32_precision = "none"
+
+
+def set_switch(module, value):
+    module.fp32_precision = value
+
+
+@pytest.mark.usefixtures("switches")
+@pytest.mark.parametrize(
+    ("switch", "precision"),
+    [
+        (lambda: set_switch(torch.backends.cuda.matmul, "tf32"), "tf32"),
+        (lambda: set_switch(torch.backends.cuda.matmul, "ieee"), "ieee"),
+        (lambda: set_switch(torch.backends.mkldnn.matmul, "bf16"), "ieee"),
+        (lambda: set_switch(torch.backends.mkldnn.matmul, "tf32"), "ieee"),
+        (lambda: set_switch(torch.backends, "tf32"), "tf32"),
+        (lambda: torch.set_float32_matmul_precision("high"), "bf16x3"),
+        (lambda: torch.set_float32_matmul_precision("medium"), "tf32"),
+        (lambda: (torch.set_float32_matmul_precision("high"), set_switch(torch.backends.cuda.matmul, "ieee")), "ieee"),
+    ],
+)
+def test_either_switch_decides(switch, precision):
+    inputs = draw_inputs(5, 7, 3)
+    expected = mf_loss(*inputs), mf_sse(*inputs[:7])
+    switch()
+    assert resolve_precision(None) == precision
+    assert (mf_loss(*inputs), mf_sse(*inputs[:7])) == expected
+    assert torch.compile(mf_loss, backend="aot_eager", fullgraph=True)(*inputs) == expected[0]
+
+
+@pytest.mark.usefixtures("switches")
+@pytest.mark.parametrize("setting", ["high", "medium"])
+def test_cpu_products_are_in_full_precision_whatever_is_set(monkeypatch, setting):
+    torch.set_float32_matmul_precision(setting)
+    before = product_precisions()
+    assert before["cpu"] == {"high": "tf32", "medium": "bf16"}[setting]
+    seen = []
+    addmm = torch.addmm
+    monkeypatch.setattr(torch, "addmm", lambda *args: seen.append(product_precisions()["cpu"]) or addmm(*args))
+    mf_loss(*draw_inputs(5, 7, 3), backend="torch")
+    assert seen == ["ieee"]
+    assert product_precisions() == before
+    assert torch.get_float32_matmul_precision() == setting
+
+
+@pytest.mark.usefixtures("switches")
+def test_bounds_come_from_full_precision_whatever_is_set(monkeypatch):
+    """Eager PyTorch with bfloat16 products where a switch allows them stands in for a CPU with AMX."""
+    inputs = draw_inputs(64, 48, 32, columns=True)
+    expected = standard(inputs).bounds
+
+    def coarse(*arguments):
+        if product_precisions()["cpu"] == "bf16":
+            arguments = [value.bfloat16().float() for value in arguments[:2]] + list(arguments[2:])
+        return autograd_loss_and_grads(*arguments)
+
+    monkeypatch.setattr("mfbench.correctness.gate.autograd_loss_and_grads", coarse)
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    assert coarse(*inputs)[0] != autograd_loss_and_grads(*inputs)[0]
+    assert standard(inputs).bounds == expected
+
+
+@pytest.mark.usefixtures("switches")
+def test_an_inherited_switch_is_inherited_again():
+    torch.backends.fp32_precision = "bf16"
+    with full_float32("cpu"):
+        assert product_precisions()["cpu"] == "ieee"
+    assert product_precisions()["cpu"] == "bf16"
+    torch.backends.fp32_precision = "none"
+    assert product_precisions()["cpu"] == "ieee"

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from kernels.precision import product_precisions
 from mfbench.correctness.audit import probe
 from mfbench.correctness.audit.probe import Challenge, Observation, Probe
 from mfbench.errors import UsageError
@@ -54,6 +55,7 @@ class Prepared(NamedTuple):
     first_s: float  # includes compilation
     second_s: float
     peak_bytes: int | None  # beyond inputs and outputs
+    product_precisions: dict[str, str]  # what PyTorch's switches allow float32 products to be computed in, by device
 
 
 class Worker:
@@ -96,6 +98,7 @@ class Worker:
             first_s,
             second_s,
             None if peak is None else max(0, peak - outputs_bytes),
+            product_precisions(),
         )
 
     def place(self, case: Case, draw_number: int) -> None:
