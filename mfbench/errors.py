@@ -44,8 +44,8 @@ CODES = {
     # Runs
     "no-cases": "the suite has no case left after the options were applied",
     "different-run": "--resume: the last run in the file was started with other options or elsewhere",
-    "diverged": "the learning rate is too large",
-    "bad-loss": "the loss is not finite at the start",
+    "diverged": "the learning rate given with `--lr` is too large",
+    "bad-loss": "the loss is not finite at the start, or training diverges at every learning rate tried",
     "nothing-to-draw": "the records hold nothing for this figure",
     # This machine
     "out-of-memory": "this process needs more memory than is free, or than its limit allows",

@@ -87,10 +87,8 @@ def _inputs(recipe: Recipe, generator: torch.Generator) -> Inputs:
     else:
         ratings = torch.randint(1, 11, (m, n), generator=generator, device="cpu").to(ratings_dtype)
     mask = None
-    if mask_dtype is not None:
-        values = torch.randint(
-            1, 100, (m, n), generator=generator, device="cpu"
-        )  # in an integer mask all mean observed
+    if mask_dtype is not None:  # in a bool or integer mask any value but 0 means observed
+        values = torch.randint(1, 100, (m, n), generator=generator, device="cpu")
         if mask_dtype.is_floating_point:  # weights, of either sign
             values = (values - 50.5) / 16
         mask = (values * observed).to(mask_dtype)

@@ -92,7 +92,7 @@ def test_a_derivative_of_the_returned_gradients_is_refused():
 
 @pytest.mark.parametrize("transform", [lambda f, x: grad(f)(x), lambda f, x: jvp(f, (x,), (x,))])
 def test_a_derivative_by_the_ratings_is_refused(transform):
-    with pytest.raises(ValueError, match="^ratings: expected a constant"):
+    with pytest.raises(ValueError, match=r"^ratings: expected a constant"):
         transform(lambda ratings: mf_loss(*PARAMETERS, ratings, MASK), RATINGS.nan_to_num(0, 0, 0))
 
 
@@ -105,7 +105,7 @@ def test_vmap(loss):
     close(vmap(loss, in_dims=(None,) * 4 + (0,))(*PARAMETERS[:4], means), torch.stack(expected))
     ratings = torch.stack([RATINGS, RATINGS + 1], dim=2)
     for function in (mf_loss, mf_sse, lambda *a: mf_loss_and_grads(*a)[1].item_bias):
-        got = vmap(lambda r: function(*PARAMETERS, r, MASK), in_dims=2)(ratings)
+        got = vmap(lambda r, function=function: function(*PARAMETERS, r, MASK), in_dims=2)(ratings)
         close(got, torch.stack([function(*PARAMETERS, r, MASK) for r in ratings.unbind(2)]))
 
 
@@ -165,7 +165,7 @@ def test_checkpoint(loss, reentrant):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_casts_the_parameters(dtype):
     halves = [p.to(dtype).requires_grad_() for p in PARAMETERS]
-    with pytest.raises(TypeError, match="^user_factors: expected float32 or float64"):
+    with pytest.raises(TypeError, match=r"^user_factors: expected float32 or float64"):
         mf_loss(*halves, RATINGS, MASK)
     floats = [p.detach().float().requires_grad_() for p in halves]
     expected = mf_loss(*floats, RATINGS, MASK)
