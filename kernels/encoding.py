@@ -92,13 +92,14 @@ def encode_ratings(ratings: Tensor, mask: Tensor | None = None, encoding: str | 
 
     Args:
         ratings: (m, n), of any dtype that the step accepts.
-        mask: (m, n), non-zero where observed; None: NaN marks the unobserved entries.
+        mask: (m, n), non-zero where observed; None: NaN marks the unobserved entries. A float mask must hold 0 and 1:
+            the encodings have no room for weights.
         encoding: a name listed at `EncodedRatings.encoding`; None: the smallest that fits.
 
     Raises:
         TypeError: an argument is not a tensor, or the ratings' dtype is not one that the step accepts.
-        ValueError: the shapes differ, an observed rating is NaN or an integer that float64 would round, or the
-            requested encoding would lose something.
+        ValueError: the shapes differ, the mask holds weights, an observed rating is NaN or an integer that float64
+            would round, or the requested encoding would lose something.
     """
     check_ratings(ratings, mask)
     ratings = ratings.detach()
@@ -108,6 +109,7 @@ def encode_ratings(ratings: Tensor, mask: Tensor | None = None, encoding: str | 
         if mask.shape != ratings.shape:
             raise ValueError(f"mask: expected shape {tuple(ratings.shape)} as ratings, got {tuple(mask.shape)}")
         observed = mask != 0
+        _check_binary(mask)
         if (torch.isnan(ratings) & observed).any():
             raise ValueError("ratings: expected no NaN at an observed entry, since NaN encodes 'missing'; got one")
     check_exact(Observations(ratings, mask), torch.float64)  # from here on, float64 stands for the ratings
@@ -124,6 +126,16 @@ def encode_ratings(ratings: Tensor, mask: Tensor | None = None, encoding: str | 
         if encoded is not None:
             return encoded._replace(occupied=_occupied(observed))
     raise ValueError(f"encoding: expected one that loses nothing of these ratings, got {encoding!r}")
+
+
+def _check_binary(mask: Tensor) -> None:
+    """Raise ValueError where a float mask holds weights other than 0 and 1."""
+    others = mask[(mask != 0) & (mask != 1)] if mask.is_floating_point() else mask[:0]
+    if len(others):
+        raise ValueError(
+            f"mask: expected 0 and 1, since encoded ratings cannot carry weights, got {others.flatten()[0].item()}; "
+            "pass the ratings and their weights without encoding them"
+        )
 
 
 def _occupied(observed: Tensor) -> Tensor | None:
@@ -229,6 +241,13 @@ def decode(observations: Observations, users: slice, items: slice, dtype: torch.
     words = mask[users, items.start // 32 : -(-items.stop // 32)]
     bits = words[:, :, None] >> torch.arange(32, dtype=torch.int32, device=words.device) & 1
     return ratings, bits.flatten(1)[:, : ratings.shape[1]] == 0
+
+
+def tile_of_weights(observations: Observations, users: slice, items: slice, dtype: torch.dtype) -> Tensor | None:
+    """Return the weights of a tile, in `dtype`; None if every observed rating weighs 1."""
+    if observations.mask is None or not observations.weighted:
+        return None
+    return observations.mask.detach()[users, items].to(dtype)
 
 
 def _row_chunks(observations: Observations) -> Iterator[tuple[Tensor, Tensor]]:

@@ -11,6 +11,7 @@ from kernels.call import Call, bundle, with_arguments
 from kernels.encoding import EncodedRatings
 from kernels.interception import is_intercepted, is_ordinary, is_transformed
 from kernels.operators import arguments_of, detached_arguments_of, loss_op, step_op
+from kernels.precision import PRECISIONS as PRECISIONS  # the harness finds it here in every revision
 from kernels.problem import Grads
 from kernels.step import EagerStep, StepResult, evaluate, loss_and_grads
 from kernels.transforms import transformed_loss, transformed_step
@@ -20,7 +21,7 @@ from kernels.transforms import transformed_loss, transformed_step
 def mf_loss_and_grads(call: Call) -> tuple[Tensor, Grads]:
     """Return loss and gradients of one full-batch step, from one pass over the ratings.
 
-        pred = P Q' + bu + bi' + mu;  E = pred - R where observed, else 0
+        pred = P Q' + bu + bi' + mu;  E = W * (pred - R) where observed, else 0
         loss = sum E^2 + reg * (|P|^2 + |Q|^2 + |bu|^2 + |bi|^2)
 
     Args:
@@ -30,7 +31,8 @@ def mf_loss_and_grads(call: Call) -> tuple[Tensor, Grads]:
         ratings: R (m, n), float64, float32, bfloat16, float16, uint8 or int8, or the result of `encode_ratings`.
             int32 and int64 are accepted if the parameters' dtype holds every observed rating exactly. Checking that
             takes a pass over the ratings in every call, which waits for a GPU: before a training loop, encode them.
-        mask: (m, n), bool, integer or float, non-zero = observed; None: NaN in `ratings` = missing.
+        mask: (m, n). Float: the weights W, 0 = unobserved, rounded to the parameters' dtype. Bool or integer: non-zero
+            = observed, and W is 1 there. None: NaN in `ratings` = missing.
         reg: weight of the squared norms; the global bias is not regularised.
         backend: "auto", "triton", "native", "torch" or "interpret".
         precision: of the products on a GPU: "ieee", "tf32x3", "bf16x3", "tf32"; None follows
@@ -76,7 +78,7 @@ def mf_sse(
     precision: str | None = None,
     deterministic: bool = False,
 ) -> Tensor:
-    """Return the sum of squared errors over the mask, 0-d float64: `mf_loss` without regulariser, forward only.
+    """Return the sum of squared, weighted errors, 0-d float64: `mf_loss` without regulariser, forward only.
 
     Arguments and errors are those of `mf_loss_and_grads`.
     """

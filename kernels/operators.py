@@ -17,7 +17,6 @@ _ARGUMENTS = ", ".join([
     "Tensor ratings, Tensor? mask, Tensor? levels, bool packed, Tensor? occupied",
     "Tensor reg, str backend, str? precision, bool deterministic",
 ])  # fmt: skip
-REG = 10  # place of `reg` among the arguments
 
 
 def arguments_of(call: Call) -> tuple[Any, ...]:
@@ -27,9 +26,8 @@ def arguments_of(call: Call) -> tuple[Any, ...]:
         TypeError: `reg` is not a number.
     """
     check_number("reg", call.reg)
-    arguments = list(call.flat)
-    arguments[REG] = torch.zeros((), dtype=torch.float64, device="cpu") + call.reg
-    return tuple(arguments)
+    parameters, observations, reg, *options = call
+    return *parameters, *observations, torch.zeros((), dtype=torch.float64, device="cpu") + reg, *options
 
 
 def detached_arguments_of(call: Call) -> tuple[Any, ...]:
@@ -39,9 +37,9 @@ def detached_arguments_of(call: Call) -> tuple[Any, ...]:
 
 def _call_of(arguments: tuple[Any, ...]) -> Call:
     """Return the call that the arguments came from, on plain tensors."""
-    call = Call.of_flat((*arguments[:REG], arguments[REG].item(), *arguments[REG + 1 :]))
+    call = Call.of_flat(arguments)
     check_plain(call)
-    return call
+    return call._replace(reg=float(call.reg))
 
 
 def _step(*arguments: Any) -> StepResult:

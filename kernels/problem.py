@@ -35,10 +35,16 @@ class Observations(NamedTuple):
     """Ratings and which of them are observed, with any strides."""
 
     ratings: Tensor  # (m, n): values; where `levels` is given uint8 codes, of which 255 = missing
-    mask: Tensor | None = None  # (m, n), non-zero = observed; None: NaN in ratings = missing
+    # (m, n). Float: weights, 0 = unobserved. Bool or integer: non-zero = observed. None: NaN in ratings = missing.
+    mask: Tensor | None = None
     levels: Tensor | None = None  # (2,) float64: rating = code * levels[0] + levels[1]
     packed: bool = False  # the mask is (m, packed_words(n)) int32: bit c % 32 of word c // 32 is column c
     occupied: Tensor | None = None  # bool: which blocks of 16 users x 16 items hold an observed entry; None: any may
+
+    @property
+    def weighted(self) -> bool:
+        """The mask holds weights, by which errors are multiplied."""
+        return self.mask is not None and self.mask.is_floating_point()
 
     @property
     def transposed(self) -> Observations:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.encoding import decode
+from kernels.encoding import decode, tile_of_weights
 from kernels.precision import full_float32
 from kernels.problem import Grads, Problem, check_memory, squared_norms
 
@@ -46,11 +46,15 @@ def _step(problem: Problem, gradients: bool) -> tuple[Tensor, Grads | None]:
             ratings, missing = decode(problem.observations, users, items, P.dtype)
             E -= ratings
             E.masked_fill_(missing, 0)
+            weights = tile_of_weights(problem.observations, users, items, P.dtype)
+            if weights is not None:
+                E *= weights
             if gradients:
-                dP[users].addmm_(E, Q[items])
-                dQ[items].addmm_(E.T, P[users])
-                d_user_bias[users] += E.sum(1)
-                d_item_bias[items] += E.sum(0)
+                G = E if weights is None else E * weights  # half the gradient of the predictions
+                dP[users].addmm_(G, Q[items])
+                dQ[items].addmm_(G.T, P[users])
+                d_user_bias[users] += G.sum(1)
+                d_item_bias[items] += G.sum(0)
             sse += E.square_().sum(dtype=torch.float64)
     loss = sse + problem.reg * squared_norms(problem)
     if not gradients:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,19 +17,21 @@ from kernels.step import StepResult
 REASON = "torch.compile does not trace mf_loss under torch.func or forward-mode differentiation; it runs eagerly"
 
 
-@torch.compiler.disable(reason=REASON)
-def transformed_step(call: Call) -> StepResult:
+def _transformed_step(call: Call) -> StepResult:
     """Return the loss and the gradients of one step, of which only the loss has derivatives, in either mode."""
     loss, *grads = Step.apply(*arguments_of(call))
     return loss, *FirstDerivatives.apply(*grads)
 
 
-@torch.compiler.disable(reason=REASON)
-def transformed_loss(call: Call) -> Tensor:
+def _transformed_loss(call: Call) -> Tensor:
     """Return the loss, which has first derivatives in either mode."""
     loss: Tensor
     loss, *_ = Step.apply(*arguments_of(call))
     return loss
+
+
+transformed_step: Callable[[Call], StepResult] = torch.compiler.disable(_transformed_step, reason=REASON)
+transformed_loss: Callable[[Call], Tensor] = torch.compiler.disable(_transformed_loss, reason=REASON)
 
 
 class Step(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""The benchmark harness: is a kernel for biased, masked matrix factorization correct, and is it faster?"""
+"""Check whether a kernel for biased, masked matrix factorization is correct, and measure whether it is faster."""
 
 import warnings
 from typing import TYPE_CHECKING, Any

@@ -173,7 +173,8 @@ def run(
         suite: a name from `mfbench list`, or a TOML file; None: the one case that the axes describe if they have a
             size, else the suite `quick`.
         device: "cpu", "cuda" or "all"; None: the best one here.
-        provider: names, or "path/to/file.py:function" for one of your own; each runs in its own process.
+        provider: names, or "path/to/file.py:function" or "pkg.module:function" for one of your own; each runs in its
+            own process.
         out: the file that records are appended to; None: they are only returned.
         resume: continue the last run in `out`.
         threads: of PyTorch; None: its present number.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import click
@@ -26,8 +26,10 @@ def main() -> None:
     run_command(cli)
 
 
-def _module(name: str) -> ModuleType:
-    return import_uninterrupted(f"mfbench.commands.{name}")
+def _command(module: str, name: str = "command") -> Callable[..., int]:
+    """Import a command's module and return its function, which returns the exit code."""
+    command: Callable[..., int] = getattr(import_uninterrupted(f"mfbench.commands.{module}"), name)
+    return command
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -45,7 +47,7 @@ def cli() -> None:
     help="Compare with another revision of this checkout, or of a provider's file, in the same rounds.",
 )
 @click.pass_context
-def run(context: click.Context, against: str | None, as_json: bool, **given: Any) -> int:
+def run(context: click.Context, /, against: str | None, as_json: bool, **given: Any) -> int:
     """Time providers on a suite's cases, each behind the correctness gate.
 
     Exit code: 0; 1 a gate failed; 2 usage; 130 interrupted (finished records are kept); with --against as `compare`.
@@ -55,11 +57,11 @@ def run(context: click.Context, against: str | None, as_json: bool, **given: Any
     axes = {name: given.pop(name) for name in AXES}
     chosen = RunOptions(axes={name: value for name, value in axes.items() if value not in (None, ())}, **given)
     if against is None:
-        return _module("run").command(chosen, as_json)
+        return _command("run")(chosen, as_json)
     if context.get_parameter_source("baseline") is not click.core.ParameterSource.DEFAULT:
         message = "with --against each provider's baseline is itself at that revision"
         raise UsageError(message, code="bad-baseline", argument="baseline")
-    return _module("against").command(against, chosen, as_json)
+    return _command("against")(against, chosen, as_json)
 
 
 @cli.command()
@@ -77,7 +79,7 @@ def verify(device: str | None, provider: list[str] | None, seed: int | None, cas
 
     Exit code: 0 all within bound; 1 not.
     """
-    return _module("verify").command(device, provider, 1 if seed is None else seed, cases, as_json)
+    return _command("verify")(device, provider, 1 if seed is None else seed, cases, as_json)
 
 
 @cli.command()
@@ -95,7 +97,7 @@ def compare(base: Path, new: Path, margin: float, as_json: bool, force: bool, al
     Exit code: 0 no regression; 1 a case is slower or fails now; 2 usage; 3 a case is undecided; 4 not comparable, or
     NEW lacks cases of BASE.
     """
-    return _module("compare").command(base, new, margin, force, as_json, allow_missing)
+    return _command("compare")(base, new, margin, force, as_json, allow_missing)
 
 
 @cli.command()
@@ -116,7 +118,7 @@ def report(records: tuple[Path, ...], out: Path, form: str | None, plots: Path |
 
     Exit code: 0; 2 usage; 4 nothing in RECORDS can be shown.
     """
-    return _module("report").command(records, out, form, plots, plots_format, margin)
+    return _command("report")(records, out, form, plots, plots_format, margin)
 
 
 @cli.command()
@@ -152,7 +154,7 @@ def train(**given: Any) -> int:
 
     Exit code: 0; 2 usage; 130 interrupted.
     """
-    return _module("train").command(**given)
+    return _command("train")(**given)
 
 
 @cli.command()
@@ -173,7 +175,7 @@ def inspect(everything: bool, jobs: int | None, other: Path | None, as_json: boo
 
     Exit code: 0; 1 a shipped build spills, exceeds a limit or lacks what it should have; 2 usage.
     """
-    return _module("inspect").command(chosen, everything, jobs, other, as_json)
+    return _command("inspect")(chosen, everything, jobs, other, as_json)
 
 
 @cli.command()
@@ -183,7 +185,7 @@ def doctor(as_json: bool) -> int:
 
     Exit code: 0.
     """
-    return _module("doctor").doctor(as_json)
+    return _command("doctor", "doctor")(as_json)
 
 
 @cli.command("list")
@@ -193,4 +195,4 @@ def list_(as_json: bool) -> int:
 
     Exit code: 0.
     """
-    return _module("doctor").catalogue(as_json)
+    return _command("doctor", "catalogue")(as_json)

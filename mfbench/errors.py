@@ -26,6 +26,7 @@ CODES = {
     "no-such-revision": "git knows no such revision",
     "no-such-device": "this machine has no such device",
     # Files
+    "bad-name": "a file's name is not valid UTF-8",
     "unreadable-file": "a file cannot be opened or read",
     "unwritable-file": "a file or folder cannot be written",
     "unwritable-output": "standard output is closed or full",
@@ -43,14 +44,16 @@ CODES = {
     # Runs
     "no-cases": "the suite has no case left after the options were applied",
     "different-run": "--resume: the last run in the file was started with other options or elsewhere",
-    "diverged": "the learning rate is too large",
-    "bad-loss": "the loss is not finite at the start",
+    "diverged": "the learning rate given with `--lr` is too large",
+    "bad-loss": "the loss is not finite at the start, or training diverges at every learning rate tried",
     "nothing-to-draw": "the records hold nothing for this figure",
     # This machine
+    "out-of-memory": "this process needs more memory than is free, or than its limit allows",
     "missing-package": "an optional package is not installed",
     "missing-data": "the installed package lacks the data set, or has another version of it",
     "foreign-package": "another project's package shadows one of ours",
     "no-git": "git cannot be run",
+    "foreign-owner": "git refuses a repository that another user owns",
     "not-a-repository": "a file or the project lies in no git repository",
     # Measurements that cannot be compared (exit code 4)
     "not-comparable": "two measurements cannot be compared",

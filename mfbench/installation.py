@@ -17,7 +17,7 @@ def foreign_packages() -> list[str]:
         if origin != ROOT / name / "__init__.py":
             wrong.append(
                 f"the package {name!r} that Python finds ({origin}) is not mfbench's, which is in {ROOT / name}: "
-                "install mfbench into a separate environment"
+                "rename it if it is yours, else install mfbench into a separate environment"
             )
     return wrong
 

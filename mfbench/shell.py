@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import click
 
 from mfbench import log
-from mfbench.errors import MfbenchError
+from mfbench.errors import MfbenchError, UsageError
 from mfbench.installation import foreign_packages, installed_from
 
 INTERRUPTED = 128 + signal.SIGINT  # exit codes as a shell reports signals
@@ -72,7 +72,12 @@ def run_command(group: click.Group) -> NoReturn:
     if foreign := foreign_packages():
         _print_error("; ".join(foreign), code="foreign-package")
         sys.exit(2)
-    if not installed_from(Path.cwd()):
+    try:
+        folder = Path.cwd()
+    except OSError as error:
+        _print_error(f"the current folder cannot be read: {error.strerror}", code="unreadable-file")
+        sys.exit(2)
+    if not installed_from(folder):
         log.note("the current folder has another mfbench, which `python -m mfbench` would run")
     try:
         code = group.main(standalone_mode=False) or 0
@@ -93,6 +98,10 @@ def run_command(group: click.Group) -> NoReturn:
         _print_traceback(error)
         click.echo(f"mfbench: {error.for_command_line}", err=True)
         code = error.exit_code
+    except MemoryError as error:
+        _print_traceback(error)
+        _print_error("out of memory, or over this process's limit", code="out-of-memory")
+        code = UsageError.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     if code == INTERRUPTED:

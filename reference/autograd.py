@@ -16,7 +16,7 @@ def notebook_loss(p: Tensor, q: Tensor, bu: Tensor, bi: Tensor, u: Tensor,
     """Return the notebook's loss, expression by expression, in the dtypes given.
 
     Shapes: p (m, k), q (n, k), bu (m, 1), bi (n, 1), u () or (1,); rating_matrix (m, n), finite;
-    mask_matrix (m, n) of zeros and ones.
+    mask_matrix (m, n), the weights of the errors: zeros and ones, or any others.
     """
     r_predict = torch.mm(p, q.t()) + bu + bi.t() + u
     return torch.sum((r_predict * mask_matrix - rating_matrix * mask_matrix).pow(2)) + reg * (
@@ -24,18 +24,27 @@ def notebook_loss(p: Tensor, q: Tensor, bu: Tensor, bi: Tensor, u: Tensor,
     )
 
 
-def notebook_operands(ratings: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+def notebook_operands(
+    ratings: Tensor, mask: Tensor | None, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
     """Return ratings and mask in the form that the notebook's expressions need.
 
-    The notebook multiplies by the mask, so a mask must be 0 or 1 in a dtype that PyTorch promotes; and since 0 * NaN is
-    NaN, an unobserved rating that is not finite becomes 0. Suitable operands are returned unchanged.
+    The notebook multiplies by the mask, so a bool or integer mask must be 0 or 1 in a dtype that PyTorch promotes; and
+    since 0 * NaN is NaN, an unobserved rating that is not finite becomes 0. Weights are widened to the parameters'
+    dtype, or their products with the ratings would be rounded to fewer bits. Suitable operands are returned unchanged.
+
+    Args:
+        dtype: of the parameters; only weights depend on it.
     """
     observed = ~torch.isnan(ratings) if mask is None else mask.bool()
-    if mask is None or mask.dtype not in PROMOTED or not torch.equal(observed, mask):
-        mask = observed
+    operand = observed
+    if mask is not None and mask.dtype in PROMOTED and torch.equal(observed, mask):
+        operand = mask  # zeros and ones
+    elif mask is not None and mask.is_floating_point():
+        operand = mask.detach().to(torch.promote_types(dtype, mask.dtype if mask.dtype in PROMOTED else dtype))
     if not torch.isfinite(ratings).all():
         ratings = ratings.masked_fill(~observed, 0)
-    return ratings, mask
+    return ratings, operand
 
 
 @with_arguments(Problem)
@@ -50,7 +59,7 @@ def autograd_loss_and_grads(problem: Problem) -> tuple[Tensor, tuple[Tensor, ...
         parameters in parameter order, each with its parameter's shape and dtype.
     """
     *given, ratings, mask, reg = problem
-    ratings, mask = notebook_operands(ratings, mask)
+    ratings, mask = notebook_operands(ratings, mask, given[0].dtype)
     parameters = [parameter.detach().requires_grad_() for parameter in given]
     p, q, bu, bi, u = parameters
     loss = notebook_loss(p, q, bu.reshape(-1, 1), bi.reshape(-1, 1), u, ratings, mask, reg)

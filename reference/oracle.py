@@ -18,13 +18,21 @@ def _float64(values: Tensor) -> Array:
     return values.detach().cpu().to(torch.float64).numpy()
 
 
+def _weights(ratings: Tensor, mask: Tensor | None) -> Array:
+    if mask is not None and mask.is_floating_point():
+        return _float64(mask)
+    return _float64(~torch.isnan(ratings) if mask is None else mask.bool())
+
+
 @with_arguments(Problem)
 def oracle_loss_and_grads(problem: Problem) -> tuple[float, tuple[Array, ...]]:
     """Return loss and gradients by the formula, in float64 whatever the dtypes given.
 
-        pred = P Q' + bu + bi' + mu;  E = pred - R where observed, else 0
+        pred = P Q' + bu + bi' + mu;  E = W * (pred - R) where observed, else 0;  G = W * E
         loss = sum E^2 + reg * (|P|^2 + |Q|^2 + |bu|^2 + |bi|^2)
-        dP = 2 (E Q + reg P);  dQ = 2 (E' P + reg Q);  dbu = 2 (E 1 + reg bu);  dbi = 2 (E' 1 + reg bi);  dmu = 2 sum E
+        dP = 2 (G Q + reg P);  dQ = 2 (G' P + reg Q);  dbu = 2 (G 1 + reg bu);  dbi = 2 (G' 1 + reg bi);  dmu = 2 sum G
+
+    W is the mask if that is a float mask, and 1 wherever a bool or integer mask is not 0.
 
     Args:
         The fields of `Problem`.
@@ -44,15 +52,17 @@ def oracle_loss_and_grads(problem: Problem) -> tuple[float, tuple[Array, ...]]:
     for i in range(0, m, rows):
         users = slice(i, i + rows)
         R = _float64(ratings[users])
-        observed = ~np.isnan(R) if mask is None else mask[users].bool().cpu().numpy()
+        W = _weights(ratings[users], None if mask is None else mask[users])
+        observed = W != 0
         pred = P[users] @ Q.T + bu[users, None] + bi[None, :] + mu
-        E = np.where(observed, pred - np.where(observed, R, 0), 0)
+        E = W * np.where(observed, pred - np.where(observed, R, 0), 0)
+        G = W * E
         loss += (E**2).sum()
-        dP[users] += 2 * E @ Q
-        dQ += 2 * E.T @ P[users]
-        dbu[users] += 2 * E.sum(axis=1)
-        dbi += 2 * E.sum(axis=0)
-        dmu += 2 * E.sum()
+        dP[users] += 2 * G @ Q
+        dQ += 2 * G.T @ P[users]
+        dbu[users] += 2 * G.sum(axis=1)
+        dbi += 2 * G.sum(axis=0)
+        dmu += 2 * G.sum()
     return float(loss), (
         dP,
         dQ,

@@ -22,7 +22,9 @@ class Problem(NamedTuple):
     item_bias: Tensor  # (n,) or (n, 1)
     global_bias: Tensor  # () or (1,)
     ratings: Tensor  # (m, n), any real dtype
-    mask: Tensor | None = None  # (m, n), non-zero where observed; None: NaN in `ratings` marks the unobserved entries
+    # (m, n). Float: weights, 0 where unobserved. Bool or integer: non-zero where observed. None: NaN in `ratings` marks
+    # the unobserved entries.
+    mask: Tensor | None = None
     reg: float = 0.1  # weight of the squared norms; the global bias is not regularised
 
 

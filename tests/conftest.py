@@ -72,6 +72,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(skip)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many tests of each tier had which outcome, and the seconds of their calls over all processes."""
+    for tier in TIERS:
+        reports = {  # a report of a collection has no keywords
+            outcome: [
+                report for report in terminalreporter.getreports(outcome) if tier in getattr(report, "keywords", ())
+            ]
+            for outcome in ("passed", "failed", "error", "skipped")
+        }
+        if any(reports.values()):
+            counts = ", ".join(f"{len(found)} {outcome}" for outcome, found in reports.items() if found)
+            seconds = sum(report.duration for found in reports.values() for report in found)
+            terminalreporter.write_line(f"{tier}: {counts} in {seconds:.0f} s")
+
+
 def _tiers_selected(config: pytest.Config) -> bool:
     """Return whether the command line chooses by marker, or asks for everything."""
     return bool(config.getoption("markexpr") or config.getoption("all"))

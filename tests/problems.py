@@ -43,7 +43,8 @@ def draw_inputs(
     """Draw seeded inputs. Unobserved float ratings hold NaN and, with a mask, infinities.
 
     Args:
-        mask_dtype: None for NaN in the ratings instead of a mask; values other than 0 and 1 where the dtype has them.
+        mask_dtype: None for NaN in the ratings instead of a mask; values other than 0 and 1 where the dtype has them,
+            in a float dtype weights of either sign.
         layouts: of the factors, the ratings, the mask.
         columns: biases as columns and a global bias of one element, or as vectors and a scalar.
     """
@@ -67,6 +68,8 @@ def draw_inputs(
     weight = torch.randint(1, 100, (m, n), generator=generator)
     if mask_dtype.is_signed:
         weight *= torch.randint(0, 2, (m, n), generator=generator) * 2 - 1
+    if mask_dtype.is_floating_point:
+        weight = weight / 32
     mask = observed if mask_dtype == torch.bool else in_layout((observed * weight).to(mask_dtype), layouts[2])
     return Inputs(P, Q, bu, bi, mu, ratings, mask, reg)
 

@@ -6,8 +6,10 @@ Environment variables: `CXX` names the compiler, `MFBENCH_SANITIZE` the sanitize
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
+import math
 import os
 import platform
 import shlex
@@ -17,11 +19,23 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import torch
+
 from kernels.cache import cache_folder
 
 SOURCE = Path(__file__).with_name("fused.cpp")
 HEADERS = sorted(SOURCE.parent.glob("*.h"))
 COMPILERS = ("g++", "c++", "clang++")  # in order of preference
+# After the options in CXX, so that none changes results, and before ours, some of which they would reset
+IEEE = (
+    "-fno-fast-math",
+    "-fno-unsafe-math-optimizations",
+    "-fno-associative-math",
+    "-fno-reciprocal-math",
+    "-fno-finite-math-only",
+    "-fsigned-zeros",
+)
+DIGITS = 24  # of the SHA-256 digests in a file's name
 TIMEOUT_S = 300  # bounds one run of the compiler
 
 
@@ -38,42 +52,73 @@ def load_kernel() -> ctypes.CDLL:
     """
     compiler = find_compiler()
     version = _run([*compiler, "--version"])
-    errors = []
     source = [file.read_text() for file in (SOURCE, *HEADERS)]
+    errors = []
     for flags in flag_sets():
         identity = "\0".join([*source, *compiler, version, *flags, cpu_identity()])
-        key = hashlib.sha256(identity.encode()).hexdigest()[:24]
-        library = cache_folder() / f"fused-{key}.so"
+        key = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:DIGITS]
         try:
-            if library.exists():
-                try:
-                    return _load(library)
-                except OSError:  # truncated, or built for another system: build it again
-                    library.unlink(missing_ok=True)
-            _compile(compiler, flags, library)
-            return _load(library)
+            return _cached(key) or _load(_compile(compiler, flags, key))
         except (BuildError, OSError) as error:
             errors.append(str(error))
     raise BuildError(errors[0])
 
 
+def _cached(key: str) -> ctypes.CDLL | None:
+    """Return the library with this key from the cache; None if there is none that is whole and loads.
+
+    A file's name ends with the digest of its contents: the loader does not notice that a library is cut short, and a
+    process that then runs it dies of SIGBUS.
+    """
+    for library in sorted(cache_folder().glob(f"fused-{key}-*.so")):
+        with contextlib.suppress(OSError):  # built for another system, or not readable
+            if library.stem.rpartition("-")[2] == _digest(library):
+                return _load(library)
+            library.unlink()
+    return None
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:DIGITS]
+
+
 def _load(library: Path) -> ctypes.CDLL:
+    """Load a library, which must compute by the rules of IEEE 754.
+
+    Raises:
+        BuildError: It was compiled with options such as `-ffast-math`.
+        OSError: It cannot be loaded.
+    """
+    flushed = _flushes_subnormals()
     kernel = ctypes.CDLL(str(library))
     kernel.mf_step.argtypes = [ctypes.c_char_p]
     kernel.mf_step.restype = ctypes.c_int
     kernel.mf_release.restype = None
     kernel.mf_multiply_and_add.argtypes = [ctypes.c_int64, ctypes.c_int64]
     kernel.mf_multiply_and_add.restype = ctypes.c_double
+    kernel.mf_is_ieee.argtypes = [ctypes.c_double, ctypes.c_double, ctypes.c_double]
+    if _flushes_subnormals() != flushed:  # code that -ffast-math links in has changed the mode of this thread
+        torch.set_flush_denormal(flushed)
+    if not kernel.mf_is_ieee(1e30, 1.0, math.nan):
+        raise BuildError(f"{' '.join(find_compiler())} compiles with -ffast-math or the like, which changes results")
     return kernel
+
+
+def _flushes_subnormals() -> bool:
+    """Return whether this thread treats subnormal numbers as zero."""
+    return math.ldexp(1.0, -1050) * 1.0 == 0.0
 
 
 def find_compiler() -> list[str]:
     """Return the command of the C++ compiler: `CXX` if set, else the first of `COMPILERS` on PATH.
 
     Raises:
-        BuildError: There is none.
+        BuildError: There is none, or `CXX` cannot be split into words.
     """
-    chosen = shlex.split(os.environ.get("CXX", ""))
+    try:
+        chosen = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:
+        raise BuildError(f"CXX is not a command: {error}: {os.environ['CXX']}") from None
     if chosen:
         if shutil.which(chosen[0]) is None:
             raise BuildError(f"CXX names a C++ compiler that does not exist: {chosen[0]}")
@@ -86,7 +131,7 @@ def find_compiler() -> list[str]:
 
 def flag_sets() -> list[list[str]]:
     """Return lists of compiler flags, best first: the second is for compilers that do not know this CPU."""
-    common = ["-std=c++17", "-shared", "-fPIC", "-pthread", "-fvisibility=hidden", "-ffp-contract=fast"]
+    common = [*IEEE, "-std=c++17", "-shared", "-fPIC", "-pthread", "-fvisibility=hidden", "-ffp-contract=fast"]
     common += ["-fno-math-errno", "-fno-trapping-math"]  # nothing reads errno or the floating-point exception flags
     sanitizers = os.environ.get("MFBENCH_SANITIZE")
     if sanitizers:
@@ -97,15 +142,18 @@ def flag_sets() -> list[list[str]]:
     return [[*common, native], common]
 
 
-def _compile(compiler: list[str], flags: list[str], library: Path) -> None:
-    """Compile to a temporary file and rename it, so that several processes may build at once."""
-    with tempfile.NamedTemporaryFile(dir=library.parent, prefix=library.stem, suffix=".tmp", delete=False) as file:
+def _compile(compiler: list[str], flags: list[str], key: str) -> Path:
+    """Compile to a temporary file and rename it, so that several processes may build at once. Return the new name."""
+    folder = cache_folder()
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=f"fused-{key}", suffix=".tmp", delete=False) as file:
         temporary = Path(file.name)
     try:
         _run([*compiler, *flags, str(SOURCE), "-o", str(temporary)])
+        library = folder / f"fused-{key}-{_digest(temporary)}.so"
         os.replace(temporary, library)
     finally:
         temporary.unlink(missing_ok=True)
+    return library
 
 
 def _run(command: list[str]) -> str:

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 #include <type_traits>
 
 #include "simd.h"
@@ -20,12 +21,17 @@ enum RatingKind { FLOAT64, FLOAT32, BFLOAT16, FLOAT16, UINT8, INT8, CODES };
 
 constexpr std::uint8_t MISSING_CODE = 255;
 
-// Types of masks, numbered as in launch.py: NO_MASK; BITS, one bit per element in 32-bit words along the items; or the
-// size of an element in bytes, plus SIGNED_ZERO for a floating-point mask, whose -0.0 means unobserved.
-enum MaskKind { NO_MASK = 0, SIGNED_ZERO = 16, BITS = 32 };
+// Types of masks, numbered as in launch.py: NO_MASK; the bytes of an integer, which is not 0 where observed; BITS, one
+// bit per element in 32-bit words along the items; or the type of the weights, 0 where unobserved.
+enum MaskKind {
+    NO_MASK = 0, BITS = 16, FLOAT64_WEIGHTS, FLOAT32_WEIGHTS, BFLOAT16_WEIGHTS, FLOAT16_WEIGHTS, FLOAT8_E5M2_WEIGHTS,
+    FLOAT8_E4M3FN_WEIGHTS
+};
 
 struct BFloat16Bits { std::uint16_t bits; };
 struct Float16Bits { std::uint16_t bits; };
+struct Float8E5M2Bits { std::uint8_t bits; };  // the upper half of a Float16Bits
+struct Float8E4M3FNBits { std::uint8_t bits; };  // no infinity
 
 inline float as_float(std::uint32_t bits) { return __builtin_bit_cast(float, bits); }
 
@@ -36,6 +42,14 @@ template <class T> inline T convert(Float16Bits value) {
     const float finite = as_float(magnitude << 13) * 0x1p112f;  // rebiases the exponent; exact for subnormals too
     const std::uint32_t special = (magnitude << 13) | 0x7f800000;  // infinity and NaN
     return T(as_float((magnitude < 0x7c00 ? __builtin_bit_cast(std::uint32_t, finite) : special) | sign));
+}
+template <class T> inline T convert(Float8E5M2Bits value) {
+    return convert<T>(Float16Bits{std::uint16_t(value.bits << 8)});
+}
+template <class T> inline T convert(Float8E4M3FNBits value) {
+    const std::uint32_t sign = std::uint32_t(value.bits & 0x80) << 24, magnitude = value.bits & 0x7f;
+    const float finite = as_float(magnitude << 20) * 0x1p120f;
+    return T(as_float((magnitude < 0x7f ? __builtin_bit_cast(std::uint32_t, finite) : 0x7fc00000) | sign));
 }
 
 // Sets to[c] = element(from[c]) for c < N, with intrinsics where compilers do not vectorise the conversion.
@@ -87,6 +101,17 @@ void decode_ratings(const Matrix &ratings, const Region &at, void *to, int64_t p
     decode<S>(ratings, at, static_cast<To *>(to), pitch, [](S value) { return convert<To>(value); });
 }
 
+// Decodes weights. One that T cannot hold becomes the smallest normal number: it is still observed.
+template <class To, class S>
+void decode_weights(const Matrix &weights, const Region &at, void *to, int64_t pitch) {
+    decode<S>(weights, at, static_cast<To *>(to), pitch, [](S value) {
+        const To weight = convert<To>(value);
+        if constexpr (sizeof(S) > sizeof(To))
+            return weight == 0 && value != 0 ? std::numeric_limits<To>::min() : weight;
+        return weight;
+    });
+}
+
 // Copies words without decoding: codes, or mask elements of a type that could also be read in place.
 template <class Word> void copy_words(const Matrix &words, const Region &at, void *to, int64_t pitch) {
     decode<Word>(words, at, static_cast<Word *>(to), pitch, [](Word word) { return word; });
@@ -94,9 +119,8 @@ template <class Word> void copy_words(const Matrix &words, const Region &at, voi
 
 // Decodes mask elements to bytes, 1 where observed.
 template <class Word> void decode_mask(const Matrix &mask, const Region &at, void *to, int64_t pitch) {
-    const Word all = Word(~Word(0)), significant = mask.kind & SIGNED_ZERO ? Word(all >> 1) : all;
     decode<Word>(mask, at, static_cast<std::uint8_t *>(to), pitch,
-                 [significant](Word word) -> std::uint8_t { return (word & significant) != 0; });
+                 [](Word word) -> std::uint8_t { return word != 0; });
 }
 
 // Decodes mask bits to bytes, nonzero where observed, STEP columns at a time. at.j is a multiple of STEP and STEP

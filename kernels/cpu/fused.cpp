@@ -1,19 +1,20 @@
-// The fused step on a CPU. It computes what these loops do, from the factors P and Q, the biases bu, bi and mu, and the
-// ratings R:
+// The fused step on a CPU. It computes what these loops do, from the factors P and Q, the biases bu, bi and mu, the
+// ratings R, and their weights W, which are 1 or 0 unless the mask is of a float type:
 //
 //     for (i = 0; i < m; ++i)
 //         for (j = 0; j < n; ++j) {
-//             if (!observed[i][j]) continue;
+//             if (W[i][j] == 0) continue;
 //             e = bu[i] + bi[j] + mu - R[i][j];
 //             for (k = 0; k < rank; ++k) e += P[i][k] * Q[j][k];
-//             loss += e * e, dbu[i] += 2 * e, dbi[j] += 2 * e, dmu += 2 * e;
+//             e *= W[i][j], loss += e * e;
+//             e *= W[i][j], dbu[i] += 2 * e, dbi[j] += 2 * e, dmu += 2 * e;
 //             for (k = 0; k < rank; ++k) dP[i][k] += 2 * e * Q[j][k], dQ[j][k] += 2 * e * P[i][k];
 //         }
 //     for (each x in P, Q, bu, bi) loss += reg * x * x, dx += 2 * reg * x;
 //
 // step.h computes it by matrix products over blocks of errors E, zero where a rating is missing:
 //
-//     E = P Q' + bu + bi' + mu - R,   dP = E Q,   dQ = E' P,   dbu = E 1,   dbi = E' 1
+//     E = W^2 (P Q' + bu + bi' + mu - R),   dP = E Q,   dQ = E' P,   dbu = E 1,   dbi = E' 1
 
 #include "call.h"
 #include "fma_peak.h"
@@ -52,6 +53,12 @@ EXPORT int mf_step(const mf::Call *call) {
         return 1;
     }
     return 0;
+}
+
+// Returns 1 if compiled arithmetic follows IEEE 754: no sum is reordered and NaN differs from itself.
+// `large` + `small` rounds to `large`.
+EXPORT int mf_is_ieee(double large, double small, double nan) {
+    return (large + small) - large == 0 && nan != nan;
 }
 
 // Runs `rounds` float32 multiply-adds per accumulator on all threads. Returns the number of floating-point operations.

@@ -12,9 +12,8 @@ from torch import Tensor
 from kernels.cpu.build import BuildError, load_kernel
 from kernels.problem import Grads, Problem, check_memory
 
-# Values of `RatingKind` and `MaskKind` in dtypes.h. A mask's kind is the bytes of an element, plus 16 for floats, whose
-# sign bit is ignored.
-CODES, BITS = 6, 32
+# Values of `RatingKind` and `MaskKind` in dtypes.h. An integer mask's kind is the bytes of an element.
+CODES, BITS = 6, 16
 RATING_KINDS = {
     torch.float64: 0,
     torch.float32: 1,
@@ -33,12 +32,12 @@ MASK_KINDS = {
     torch.int32: 4,
     torch.uint64: 8,
     torch.int64: 8,
-    torch.float16: 16 + 2,
-    torch.bfloat16: 16 + 2,
-    torch.float32: 16 + 4,
-    torch.float64: 16 + 8,
-    torch.float8_e4m3fn: 16 + 1,
-    torch.float8_e5m2: 16 + 1,
+    torch.float64: 17,
+    torch.float32: 18,
+    torch.bfloat16: 19,
+    torch.float16: 20,
+    torch.float8_e5m2: 21,
+    torch.float8_e4m3fn: 22,
 }
 # Layout of `Call` in call.h: two `Parameters` of 8 fields, two `Matrix` of 4, 4 integers, 3 pointers, 3 doubles.
 CALL = struct.Struct("=16q 8q 4q 3q 3d")

@@ -7,24 +7,24 @@
 
 namespace mf {
 
-enum class Missing { BY_MASK, BY_NAN, BY_CODE };  // how a missing rating is marked
+enum class Missing { BY_MASK, BY_WEIGHT, BY_NAN, BY_CODE };  // how a missing rating is marked
 
 template <class T> struct RatingsPanel {  // up to MR users x whole micro-tiles of items
     int64_t rows, columns;
-    const void *ratings, *words;  // [rows, columns]; words are mask elements or codes
+    const void *ratings, *words;  // [rows, columns]; words are mask elements, weights or codes
     int64_t rating_stride, word_stride;
-    T scale, offset;                         // of codes
-    typename IntegerLike<T>::type mask_bits;  // bits of a word as wide as T that mean 'observed'
+    T scale, offset;  // of codes
 };
 
 template <class T> struct PanelErrors {
-    T *E;  // [rows, columns], leading dimension lde; holds the predictions without biases, then the errors
+    T *E;  // [rows, columns], leading dimension lde; holds the predictions without biases, then half their gradient
     int64_t lde;
-    T *column_sums;                // errors are added to these three
-    double row_sums[MR], squares;
+    T *column_sums;        // of E, which is added to these two
+    double row_sums[MR];
+    double squares;        // of the weighted errors
 };
 
-// Vector access to one row of a panel. Stored is T or float64; Word is a byte or an integer as wide as T.
+// Vector access to one row of a panel. Stored is T or float64; Word is a byte, an integer as wide as T, or T (weights).
 template <class T, Missing how, class Stored, class Word> struct PanelRow {
     using V = typename Simd<T>::Vector;
     using Lanes = typename Simd<T>::Lanes;
@@ -32,29 +32,31 @@ template <class T, Missing how, class Stored, class Word> struct PanelRow {
     const Stored *ratings;
     const Word *words;
     V scale, offset;
-    Lanes mask_bits;
 
     PanelRow() = default;
     ALWAYS_INLINE PanelRow(const RatingsPanel<T> &panel, int64_t r)
         : ratings(static_cast<const Stored *>(panel.ratings) + r * panel.rating_stride),
           words(static_cast<const Word *>(panel.words) + r * panel.word_stride), scale(V{} + panel.scale),
-          offset(V{} + panel.offset), mask_bits(Lanes{} + panel.mask_bits) {}
+          offset(V{} + panel.offset) {}
 
     ALWAYS_INLINE V rating(int64_t c) const {
         if constexpr (how == Missing::BY_CODE) return small_to_float<T>(widen<T>(words + c)) * scale + offset;
         else return load_as<T>(ratings + c);
     }
 
+    ALWAYS_INLINE V weight(int64_t c) const { return load<V>(words + c); }
+
     ALWAYS_INLINE Lanes missing(int64_t c) const {
         if constexpr (how == Missing::BY_NAN) return rating(c) != rating(c);
+        else if constexpr (how == Missing::BY_WEIGHT) return weight(c) == 0;
         else if constexpr (how == Missing::BY_CODE) return widen<T>(words + c) == MISSING_CODE;
         else if constexpr (sizeof(Word) == 1) return widen<T>(words + c) == 0;
-        else return (load<Lanes>(words + c) & mask_bits) == 0;
+        else return load<Lanes>(words + c) == 0;
     }
 };
 
 // Turns predictions into errors, E = E + biases - ratings where observed and 0 elsewhere, for ROWS rows and columns
-// begin to end, and adds up their sums and squares.
+// begin to end, and adds up their sums and squares. Weights multiply the errors, and once more those stored and summed.
 template <class T, Missing how, class Stored, class Word, int ROWS>
 ALWAYS_INLINE void row_errors(const RatingsPanel<T> &panel, int64_t first, int64_t begin, int64_t end,
                               const T *user_bias, const T *item_bias, PanelErrors<T> &to) {
@@ -76,10 +78,13 @@ ALWAYS_INLINE void row_errors(const RatingsPanel<T> &panel, int64_t first, int64
 #pragma GCC unroll 4
         for (int r = 0; r < ROWS; ++r) {
             const V difference = load<V>(E[r] + c) + bias[r] + item - rows[r].rating(c);
-            const V error = (V)((Lanes)difference & ~rows[r].missing(c));
-            store(E[r] + c, error);
-            column += error;
-            sums[r] += error * one;
+            V error = (V)((Lanes)difference & ~rows[r].missing(c));
+            if constexpr (how == Missing::BY_WEIGHT) error *= rows[r].weight(c);
+            V half = error;  // of the gradient of the prediction
+            if constexpr (how == Missing::BY_WEIGHT) half *= rows[r].weight(c);
+            store(E[r] + c, half);
+            column += half;
+            sums[r] += half * one;
             squares[r] += error * error;
         }
         store(to.column_sums + c, column);

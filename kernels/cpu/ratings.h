@@ -18,15 +18,18 @@ template <class T, int ITEMS> class Ratings {
     // Without a mask (NO_MASK), NaN or a code marks missing ratings. A code is worth code * scale + offset.
     Ratings(const Matrix &ratings, const Matrix &mask, double scale, double offset)
         : scale_(T(scale)), offset_(T(offset)) {
-        const int64_t size = mask.kind == BITS ? 4 : mask.kind & ~SIGNED_ZERO;
+        const int64_t size = element_size(mask.kind);
         if (ratings.kind == CODES) {
             words_ = {ratings, 1, CACHE_LINE, true, copy_words<std::uint8_t>, 1, MISSING_CODE};
             select<Missing::BY_CODE, T, std::uint8_t>();
         } else if (mask.kind == NO_MASK) {
             select<Missing::BY_NAN, std::uint8_t>(ratings);
-        } else if (mask.kind != BITS && size == sizeof(T) && mask.column_stride == 1) {
+        } else if (mask.kind >= FLOAT64_WEIGHTS) {
+            const bool in_place = mask.kind == WEIGHTS_LIKE_T && mask.column_stride == 1;
+            words_ = {mask, size, CACHE_LINE / size, in_place, weight_decoder(mask.kind), sizeof(T), 0};
+            select<Missing::BY_WEIGHT, T>(ratings);
+        } else if (mask.kind == int64_t(sizeof(T)) && mask.column_stride == 1) {
             words_ = {mask, size, CACHE_LINE / size, true, copy_words<Integer>, sizeof(Integer), 0};
-            if (mask.kind & SIGNED_ZERO) mask_bits_ = std::numeric_limits<Integer>::max();
             select<Missing::BY_MASK, Integer>(ratings);
         } else {
             const bool in_place = mask.kind == 1 && mask.column_stride == 1;
@@ -39,7 +42,7 @@ template <class T, int ITEMS> class Ratings {
     // Reads the panel at a region of whole micro-tiles, or of part of one. Decoded elements go to `copy`, from `column`
     // on. Returns the micro-tiles with an observed rating; if there are none, panel.ratings may not be set.
     TileMask read_panel(const Region &at, RatingsPanel<T> &panel, Copy &copy, int64_t column) const {
-        panel = {at.rows, round_up(at.columns, NR), nullptr, nullptr, 0, 0, scale_, offset_, mask_bits_};
+        panel = {at.rows, round_up(at.columns, NR), nullptr, nullptr, 0, 0, scale_, offset_};
         TileMask observed = 0;
         if (how_ != Missing::BY_NAN) {
             const auto words = words_.read(at, copy.words, column);
@@ -70,19 +73,32 @@ template <class T, int ITEMS> class Ratings {
 
   private:
     static constexpr int NR = Simd<T>::NR;
+    static constexpr int64_t WEIGHTS_LIKE_T = sizeof(T) == 4 ? FLOAT32_WEIGHTS : FLOAT64_WEIGHTS;
     using Integer = typename IntegerLike<T>::type;
     using Reader = MatrixReader<T, ITEMS>;
 
     Reader ratings_ = {}, words_ = {};  // words: the mask, or the ratings if they are codes
     T scale_, offset_;
-    Integer mask_bits_ = Integer(-1);
     Missing how_;
     TileMask (*observed_tiles_)(const RatingsPanel<T> &);
     void (*panel_errors_)(const RatingsPanel<T> &, int64_t, int64_t, const T *, const T *, PanelErrors<T> &);
 
+    // Returns the bytes of a mask's element, or of a word of mask bits.
+    static int64_t element_size(int64_t mask_kind) {
+        static constexpr int64_t sizes[] = {4, 8, 4, 2, 2, 1, 1};  // of BITS and the weights
+        return mask_kind < BITS ? mask_kind : sizes[mask_kind - BITS];
+    }
+
+    static typename Reader::Decode weight_decoder(int64_t kind) {
+        static constexpr typename Reader::Decode decoders[] = {
+            decode_weights<T, double>,      decode_weights<T, float>,          decode_weights<T, BFloat16Bits>,
+            decode_weights<T, Float16Bits>, decode_weights<T, Float8E5M2Bits>, decode_weights<T, Float8E4M3FNBits>};
+        return decoders[kind - FLOAT64_WEIGHTS];
+    }
+
     static typename Reader::Decode mask_decoder(int64_t kind) {
         if (kind == BITS) return decode_bits<(NR < 8 ? NR : 8)>;
-        switch (kind & ~SIGNED_ZERO) {
+        switch (kind) {
             case 8: return decode_mask<std::uint64_t>;
             case 4: return decode_mask<std::uint32_t>;
             case 2: return decode_mask<std::uint16_t>;

@@ -3,8 +3,8 @@
     E = sum of A_c B_c' over the chunks c, + bu + bi' + mu - R where observed, else 0
     dA_c = E B_c, dB_c = E' A_c for each chunk;  dbu = E 1, dbi = E' 1
 
-As in `fused_step` a program loops over tiles of BN items, and the ratings are read once; dA is accumulated in memory,
-where it stays in cache.
+As in `fused_step` weights multiply E twice, a program loops over tiles of BN items, and the ratings are read once; dA
+is accumulated in memory, where it stays in cache.
 """
 
 import triton
@@ -32,8 +32,8 @@ def chunked_step(
     user_blocks, tiles, tiles_per_split, tile_lists_ptr, tile_counts_ptr,
     db_slice,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, CHUNK: tl.constexpr,
-    LANES: tl.constexpr, BITS: tl.constexpr, GRADIENTS: tl.constexpr, ATOMIC: tl.constexpr, PERSISTENT: tl.constexpr,
-    SPLIT: tl.constexpr, PRECISION: tl.constexpr,
+    LANES: tl.constexpr, BITS: tl.constexpr, WEIGHTED: tl.constexpr, GRADIENTS: tl.constexpr, ATOMIC: tl.constexpr,
+    PERSISTENT: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     dtype = bu_ptr.dtype.element_ty
     group, split = tl.program_id(0), tl.program_id(1)
@@ -57,9 +57,9 @@ def chunked_step(
             j = tile.to(tl.int64) * BN
             bi = tl.load(bi_ptr + j + offs_n)  # [BN]
             mask_n = offs_n < N - tile * BN  # [BN]
-            R, observed = load_ratings(
+            R, observed, W = load_ratings(
                 ratings_ptr + j * stride_rn + offs_r, mask_ptr, scale, i, j, stride_mm, stride_mn,
-                mask_m, mask_n, offs_m, offs_n, dtype, BN, BITS,
+                mask_m, mask_n, offs_m, offs_n, dtype, BN, BITS, WEIGHTED,
             )  # fmt: skip
             E = bu[:, None] + bi[None, :]  # [BM, BN]
             for c in range(0, BK, CHUNK):
@@ -68,8 +68,12 @@ def chunked_step(
                 A_low, B_low = low_half(A, A_ptrs + a_low, SPLIT), low_half(B, B_ptrs + b_low, SPLIT)
                 E = product(A, A_low, tl.trans(B), tl.trans(B_low), E, SPLIT, PRECISION)
             E = tl.where(observed, E - R, 0)
+            if WEIGHTED:
+                E *= W
             sse += tl_sum((E * E).reshape(BM, BN // LANES, LANES), 1)
             if GRADIENTS:
+                if WEIGHTED:
+                    E *= W
                 db_row = group.to(tl.int64) * db_slice + j
                 dbu += tl_sum(E, 1)
                 add(dbi_ptr + db_row + offs_n, tl_sum(E, 0), ATOMIC)

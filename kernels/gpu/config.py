@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kernels.gpu.tile_table import TABLE
 from kernels.gpu.tiles import SPILLS, WIDEST, WIDTHS, Row, Tile, nested
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_RANK = 1024
 WORKSPACE_BYTES = 64 << 20  # bound on the slices of partial gradients, beyond one slice of each side
@@ -124,6 +128,13 @@ class Grid:
     tiles_per_split: int
 
 
+def undecodable(mask: Tensor | None) -> str:
+    """Return why the kernel cannot read a mask; empty if it can. Not every target and interpreter loads float8."""
+    if mask is not None and mask.is_floating_point() and mask.dtype.itemsize == 1:
+        return f"this kernel does not decode masks of {mask.dtype}; pass mask.half()"
+    return ""
+
+
 def factor_columns(rank: int) -> tuple[int, bool]:
     """Return the columns BK of the padded factors, and whether bias gradients are summed, having no columns.
 
@@ -135,7 +146,7 @@ def factor_columns(rank: int) -> tuple[int, bool]:
 
 def pick(
     target: Target, rank: int, precision: str, deterministic: bool, parameter_bytes: int = 4, aligned: bool = True,
-    packed: bool = False,
+    packed: bool = False, weighted: bool = False,
 ) -> Config:  # fmt: skip
     """Return the build for a target.
 
@@ -143,6 +154,7 @@ def pick(
         deterministic: each group of programs has its own dB.
         aligned: ratings and mask can be loaded in vectors.
         packed: the mask is packed in bits.
+        weighted: the mask holds weights.
 
     Raises:
         NotShipped: there is no clean build; the message says why.
@@ -157,7 +169,7 @@ def pick(
     width = f"{BK}s" if sums else f"{BK}"
     row = rows[precision][width if rank <= WIDEST else "wide"]
     atomics = target.name not in WITHOUT_ATOMICS
-    tile = row.tile(deterministic or not atomics, aligned, packed)
+    tile = row.tile(deterministic or not atomics, aligned, packed, weighted)
     if tile == SPILLS:
         raise NotShipped(f"rank {rank} at precision {precision}: every tile that was tried spills registers")
     if tile.chunk:

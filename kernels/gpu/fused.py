@@ -6,6 +6,7 @@ The factors come padded, A = [P, 0, 1, 0...] and B = [Q, 1, 0, 0...], in rows of
     dA = E B                                                # column rank sums the rows:       dbu
     dB = E' A                                               # column rank + 1 sums the columns: dbi
 
+A float mask holds weights W: E is multiplied by them before it is squared, and again before the products dA and dB.
 A program owns BM users at a time: it keeps A and dA and loops over tiles of BN items.
 """
 
@@ -33,6 +34,7 @@ def fused_step(
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     LANES: tl.constexpr,  # partial sums of squared errors per user: config.Config.lanes
     BITS: tl.constexpr,  # the mask is packed: bit c % 32 of word c // 32
+    WEIGHTED: tl.constexpr,  # the mask holds weights
     SUMS: tl.constexpr, GRADIENTS: tl.constexpr,
     ATOMIC: tl.constexpr,  # False if no other program adds into the same dB: plain loads and stores
     PERSISTENT: tl.constexpr,  # a program takes user blocks group, group + groups, ...; else one, in fewer registers
@@ -65,17 +67,21 @@ def fused_step(
             B_low = low_half(B, b_low_ptr + j * BK + offs_b, SPLIT)
             bi = tl.load(bi_ptr + j + offs_n)  # [BN]
             mask_n = offs_n < N - tile * BN  # [BN]
-            R, observed = load_ratings(
+            R, observed, W = load_ratings(
                 ratings_ptr + j * stride_rn + offs_r, mask_ptr, scale, i, j, stride_mm, stride_mn,
-                mask_m, mask_n, offs_m, offs_n, dtype, BN, BITS,
+                mask_m, mask_n, offs_m, offs_n, dtype, BN, BITS, WEIGHTED,
             )  # fmt: skip
 
             # The ratings stay out of the product's accumulator: loads that feed one are not pipelined.
             bias = bu[:, None] + bi[None, :]
             E = product(A, A_low, tl.trans(B), tl.trans(B_low), bias, SPLIT, PRECISION) - R
             E = tl.where(observed, E, 0)  # [BM, BN]; a product with the mask would keep NaN
+            if WEIGHTED:
+                E *= W
             sse += tl_sum((E * E).reshape(BM, BN // LANES, LANES), 1)
             if GRADIENTS:
+                if WEIGHTED:
+                    E *= W
                 if SUMS:
                     dbu += tl_sum(E, 1)
                     d_bi = tl_sum(E, 0)
@@ -143,22 +149,33 @@ def low_half(high, low_ptrs, SPLIT: tl.constexpr):
 @triton.jit
 def load_ratings(
     rating_ptrs, mask_ptr, scale, i, j, stride_mm, stride_mn, mask_m, mask_n, offs_m, offs_n,
-    dtype: tl.constexpr, BN: tl.constexpr, BITS: tl.constexpr,
+    dtype: tl.constexpr, BN: tl.constexpr, BITS: tl.constexpr, WEIGHTED: tl.constexpr,
 ):  # fmt: skip
-    """Return the tile of ratings at row i and column j, decoded, and where it is observed. [BM, BN] each"""
+    """Return the tile of ratings at row i and column j, decoded, where it is observed, and its weights. [BM, BN] each
+
+    Unless WEIGHTED there are none: the ratings stand in for them, never used.
+    """
     inside = mask_m[:, None] & mask_n[None, :]
     bounds = mask_n[None, :] if mask_ptr is None or BITS else inside  # a byte mask's own load has both bounds
     rating = tl.load(rating_ptrs, mask=bounds, other=0)
     R = rating.to(dtype)
+    W = R
     if scale is not None:
         R = R * scale
         observed = inside & (rating != MISSING_CODE)
     elif mask_ptr is None:
         observed = inside & (R == R)
+    elif BITS:
+        observed = inside & load_bits(mask_ptr + i * stride_mm, j, stride_mm, mask_m, offs_m, offs_n, BN)
     else:
-        rows_ptr = mask_ptr + i * stride_mm
-        observed = load_mask(rows_ptr, j, stride_mm, stride_mn, inside, mask_m, offs_m, offs_n, BN, BITS)
-    return R, observed
+        mask_ptrs = mask_ptr + i * stride_mm + j * stride_mn + offs_m.to(tl.int64)[:, None] * stride_mm
+        mask = tl.load(mask_ptrs + offs_n.to(tl.int64)[None, :] * stride_mn, mask=inside, other=0)
+        if mask.dtype == tl.bfloat16:
+            mask = mask.to(tl.float32)  # the interpreter compares bit patterns, in which -0 is not 0
+        observed = mask != 0
+        if WEIGHTED:
+            W = mask.to(dtype)
+    return R, observed, W
 
 
 @triton.jit
@@ -174,22 +191,14 @@ def add(ptrs, values, ATOMIC: tl.constexpr):
 
 
 @triton.jit
-def load_mask(rows_ptr, j, stride_mm, stride_mn, inside, mask_m, offs_m, offs_n, BN: tl.constexpr, BITS: tl.constexpr):
-    """Return where the tile of the mask, with first row at `rows_ptr` and first column j, is not zero. [BM, BN]"""
-    if BITS:
-        word_ptrs = rows_ptr + offs_m.to(tl.int64) * stride_mm + j // 32
-        word = tl.load(word_ptrs, mask=mask_m, other=0)[:, None]  # [BM, 1]
-        if BN > 32:
-            second = tl.load(word_ptrs + 1, mask=mask_m, other=0)[:, None]
-            word = tl.where((offs_n < 32)[None, :], word, second)  # [BM, BN]
-        observed = inside & ((word & (1 << (j.to(tl.int32) % 32 + offs_n % 32))[None, :]) != 0)
-    else:
-        weight_ptrs = rows_ptr + j * stride_mn + offs_m.to(tl.int64)[:, None] * stride_mm
-        weight = tl.load(weight_ptrs + offs_n.to(tl.int64)[None, :] * stride_mn, mask=inside, other=0)
-        if weight.dtype == tl.bfloat16:
-            weight = weight.to(tl.float32)  # the interpreter compares bit patterns, in which -0 is not 0
-        observed = weight != 0
-    return observed
+def load_bits(rows_ptr, j, stride_mm, mask_m, offs_m, offs_n, BN: tl.constexpr):
+    """Return where the tile of the packed mask, with first row at `rows_ptr` and first column j, is set. [BM, BN]"""
+    word_ptrs = rows_ptr + offs_m.to(tl.int64) * stride_mm + j // 32
+    word = tl.load(word_ptrs, mask=mask_m, other=0)[:, None]  # [BM, 1]
+    if BN > 32:
+        second = tl.load(word_ptrs + 1, mask=mask_m, other=0)[:, None]
+        word = tl.where((offs_n < 32)[None, :], word, second)  # [BM, BN]
+    return (word & (1 << (j.to(tl.int32) % 32 + offs_n % 32))[None, :]) != 0
 
 
 @triton.jit

@@ -22,9 +22,11 @@ def unavailable(problem: Problem | None = None, precision: str = "ieee", determi
         import triton  # noqa: F401
     except ImportError as error:
         return f"triton cannot be imported ({error})"
-    if problem is not None and problem.device.type != "cpu":
+    if problem is None:
+        return ""
+    if problem.device.type != "cpu":
         return f"the interpreter takes CPU tensors, got {problem.device}"
-    return ""
+    return config.undecodable(problem.observations.mask)
 
 
 def step(problem: Problem, precision: str, deterministic: bool, gradients: bool) -> tuple[Tensor, Grads | None]:

@@ -31,7 +31,7 @@ def unavailable(problem: Problem | None = None, precision: str = "ieee", determi
         config.pick(target, problem.shape[2], precision, deterministic, problem.dtype.itemsize)
     except config.NotShipped as reason:
         return f"not shipped for {target.name}: {reason}"
-    return ""
+    return config.undecodable(problem.observations.mask)
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kernels.gpu.chunked import chunked_step
-from kernels.gpu.config import Arithmetic, Config, Grid, Target, deal, pick
+from kernels.gpu.config import Arithmetic, Config, Grid, NotShipped, Target, deal, pick, undecodable
 from kernels.gpu.fused import fused_step
 from kernels.gpu.reduce import sum_slices
 from kernels.problem import OCCUPIED_BLOCK, Grads, Observations, Problem, squared_norms
@@ -95,11 +95,15 @@ def choose(problem: Problem, target: Target, precision: str, deterministic: bool
     Raises:
         NotShipped: there is no clean one.
     """
-    ratings, mask, _, packed, _ = problem.observations
+    observations = problem.observations
+    ratings, mask, _, packed, _ = observations
+    if reason := undecodable(mask):
+        raise NotShipped(reason)
     loaded = [ratings] if mask is None or packed else [ratings, mask]
     multiples = [number for t in loaded for number in (t.stride(0), t.shape[1], t.data_ptr())]
     aligned = all(t.stride(1) == 1 for t in loaded) and not any(number % 16 for number in multiples)
-    return pick(target, problem.shape[2], precision, deterministic, problem.dtype.itemsize, aligned, packed)
+    form = aligned, packed, observations.weighted
+    return pick(target, problem.shape[2], precision, deterministic, problem.dtype.itemsize, *form)
 
 
 def pack_buffers(problem: Problem, config: Config, grid: Grid, exclusive: bool, gradients: bool) -> Buffers:
@@ -159,8 +163,8 @@ def launch_constants(problem: Problem, config: Config, grid: Grid, gradients: bo
     """Return the compile-time constants of the pass by name."""
     constants = {
         "BM": config.BM, "BN": config.BN, "BK": config.BK, "LANES": config.lanes,
-        "BITS": problem.observations.packed, "GRADIENTS": gradients,
-        "ATOMIC": config.atomics, "PERSISTENT": grid.groups < grid.user_blocks,
+        "BITS": problem.observations.packed, "WEIGHTED": problem.observations.weighted,
+        "GRADIENTS": gradients, "ATOMIC": config.atomics, "PERSISTENT": grid.groups < grid.user_blocks,
         "SPLIT": config.arithmetic.split, "PRECISION": config.arithmetic.input_precision,
     }  # fmt: skip
     return constants | ({"CHUNK": config.chunk} if config.chunk else {"SUMS": config.sums})

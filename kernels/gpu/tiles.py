@@ -30,6 +30,7 @@ class Tile:
         return replace(self, BM=max(16, self.BM // 2))
 
 
+SMALL = 512  # ratings of a tile that is small enough for unaligned weights
 SPILLS = Tile(0, 0, 0)  # in a row: every tile that was tried spills registers
 
 
@@ -48,8 +49,15 @@ class Row:
     unaligned: Tile | None = None  # ratings are loaded one by one, not in vectors; None: half of the tile else used
     packed: Tile | None = None  # the mask is packed in bits; None: as fast or exclusive
 
-    def tile(self, exclusive: bool, aligned: bool, packed: bool) -> Tile:
-        """Return the tile for a launch. Unaligned ones use that for exclusive dB, which takes fewer registers."""
+    def tile(self, exclusive: bool, aligned: bool, packed: bool, weighted: bool = False) -> Tile:
+        """Return the tile for a launch. Unaligned ones use that for exclusive dB, which takes fewer registers.
+
+        Weights take registers as addresses of single ratings do: they use the tile for these, and half of a large one
+        if they are unaligned themselves.
+        """
+        if weighted:
+            tile = self.tile(True, False, False)
+            return tile if aligned or tile.BM * tile.BN <= SMALL else tile.halved()
         if not aligned and self.unaligned is not None:
             return self.unaligned
         tile = (self.exclusive if exclusive or not aligned else None) or self.fast

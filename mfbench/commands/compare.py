@@ -16,10 +16,10 @@ from mfbench import log
 from mfbench.report import terminal
 from mfbench.report.labels import WIDEST, seconds, short
 from mfbench.report.terminal import Block, Fitted, Output
-from mfbench.results.comparison import OUTCOMES, Comparison, Measurement, Outcome, Pair
+from mfbench.results.comparison import OUTCOMES, Comparison, Measurement, Pair
 from mfbench.results.judging import judged, read
 
-STYLE: dict[Outcome, str] = {**terminal.STYLE, "broken": "red", "fixed": "green", "failing": "dim"}  # type: ignore[dict-item]
+STYLE = {**terminal.STYLE, "broken": "red", "fixed": "green", "failing": "dim"}
 MOST_LISTED = 20  # missing or new cases below the table; --json has all of them
 
 
@@ -49,7 +49,7 @@ def show(comparison: Comparison, as_json: bool) -> None:
         print(json.dumps(as_dict(comparison)))
         return
     console = Output()
-    console.print(Fitted(_blocks(comparison)))
+    console.print(Fitted(blocks(comparison)))
     console.print(_summary(comparison))
     if log.level() >= 0:
         console.print(legend(comparison), style="dim")
@@ -93,7 +93,8 @@ def _named(m: Measurement) -> dict[str, Any]:
     return {"case": case, "provider": m.provider, "device": m.device}
 
 
-def _blocks(comparison: Comparison) -> list[Block]:
+def blocks(comparison: Comparison) -> list[Block]:
+    """Return the table of a comparison: a block for each case, a row for each provider."""
     groups = groupby(comparison.pairs, key=lambda pair: pair.new.label)
     return [_block(label, list(pairs)) for label, pairs in groups]
 

@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 
 from mfbench.errors import UsageError
 from mfbench.measure.options import DEVICES, RunOptions
-from mfbench.problems.bounds import DENSITY, MARGIN, RANK, SECONDS, SEED, THREADS, Bounds
+from mfbench.problems.bounds import DENSITY, RANK, SECONDS, SEED, THREADS, Bounds
 from mfbench.stats.margin import checked_margin
 
 SUITES = Path(__file__).parents[1] / "problems" / "suites"
@@ -33,7 +33,7 @@ class Finite(click.FloatRange):
         return "" if self.min is None and self.max is None else super()._describe_range()
 
 
-def number(bounds: Bounds) -> click.ParamType:
+def number(bounds: Bounds) -> click.IntRange | Finite:
     """Return the type of an option whose value lies in the bounds."""
     high = None if bounds.high == math.inf else bounds.high
     if bounds.whole:
@@ -110,7 +110,7 @@ OPTIONS: dict[str, Callable[..., Any]] = {
     "threads": click.option("--threads", type=number(THREADS), metavar="T", help="Default: PyTorch's own choice."),
     "baseline": click.option("--baseline", default=RunOptions.baseline, show_default=True, metavar="PROVIDER",
                              help="What speed-ups are relative to."),
-    "margin": click.option("--margin", type=number(MARGIN), default=RunOptions.margin, show_default=True, metavar="F",
+    "margin": click.option("--margin", type=float, default=RunOptions.margin, show_default=True, metavar="F",
                            callback=_margin,
                            help="Relative difference up to which two times count as the same: 0.05 is 5 per cent."),
     "budget": click.option("--budget", type=number(SECONDS), default=RunOptions.budget, show_default=True,

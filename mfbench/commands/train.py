@@ -16,6 +16,7 @@ from mfbench import log
 from mfbench.measure.devices.selection import select
 from mfbench.problems.cases import parse_size
 from mfbench.problems.ratings import DataWarning
+from mfbench.results import environment
 from mfbench.train.loop import LogEntry, TrainingRun, run_training
 from mfbench.train.options import TrainOptions
 
@@ -31,6 +32,7 @@ def command(size: str | None, device: str | None, threads: int | None, as_json: 
         given["size"] = parse_size(size)
     chosen = {name: value for name, value in given.items() if value is not None}
     options = TrainOptions(device=select(device)[0], **chosen)
+    environment.check_threads(threads)
     if threads is not None:
         torch.set_num_threads(threads)
     write = functools.partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)

@@ -19,10 +19,11 @@ from torch import Tensor
 from kernels.precision import full_float32
 from mfbench.correctness import diagnosis
 from mfbench.correctness.near_misses import near_misses, penalties, to_arrays
-from mfbench.problems.inputs import Inputs
+from mfbench.problems.inputs import Inputs, block_slices
 from mfbench.providers.outputs import OUTPUTS
 from mfbench.results.codes import Code, Finding
 from reference import autograd_loss_and_grads, oracle_loss_and_grads
+from reference.oracle import BLOCK_ELEMENTS
 
 EAGER_FACTOR = 2.0  # allowed error as a multiple of eager PyTorch's
 # An allowance on top, in units of rounding, for problems on which eager PyTorch happens to be nearly exact: a constant,
@@ -136,14 +137,25 @@ def standard(inputs: Inputs) -> Standard:
 def _scales(inputs: Inputs, exact: list[np.ndarray]) -> list[np.ndarray]:
     """Return the sum of the absolute values of the terms of every entry of every output."""
     magnitudes = inputs._replace(
-        **{name: getattr(inputs, name).abs() for name in Inputs._fields[:5]},
-        ratings=-inputs.ratings.to(torch.float64).abs(),
-        reg=abs(inputs.reg),
+        **{name: getattr(inputs, name).abs() for name in Inputs._fields[:5]}, reg=abs(inputs.reg)
     )
-    loss, *gradients = to_arrays(oracle_loss_and_grads(*magnitudes))
+    loss, dP, dQ, dbu, dbi, dmu = penalties(magnitudes)
+    dmu = np.zeros_like(dmu)  # the global bias is not regularised
+    m, n = inputs.ratings.shape
+    for users in block_slices(m, n, BLOCK_ELEMENTS):
+        block = magnitudes.of_users(users)
+        block = block._replace(ratings=-block.ratings.double().abs(), mask=_magnitude(block.mask), reg=0.0)
+        block_loss, (block_dP, block_dQ, block_dbu, block_dbi, block_dmu) = oracle_loss_and_grads(*block)
+        dP[users] += block_dP
+        dbu[users] += block_dbu
+        loss, dQ, dbi, dmu = loss + block_loss, dQ + block_dQ, dbi + block_dbi, dmu + block_dmu
     # The loss sums e^2. An error of eps * s in e changes e^2 by 2 e s eps; by Cauchy-Schwarz, the sum is at most
     # 2 eps |e| |s|.
-    return [np.sqrt(np.abs(exact[0] * loss)), *gradients]
+    return [np.sqrt(np.abs(exact[0] * loss)), dP, dQ, dbu, dbi, dmu]
+
+
+def _magnitude(mask: Tensor | None) -> Tensor | None:
+    return mask.double().abs() if mask is not None and mask.is_floating_point() else mask
 
 
 def _errors(output: np.ndarray, exact: np.ndarray, scale: np.ndarray) -> tuple[float, float]:
@@ -176,26 +188,19 @@ def _eager(inputs: Inputs) -> list[np.ndarray]:
 
 def _eager_in_blocks(inputs: Inputs) -> list[np.ndarray]:
     m, n = inputs.ratings.shape
-    rows = max(1, EAGER_ELEMENTS // max(1, n))
-    if rows >= m:
+    blocks = list(block_slices(m, n, EAGER_ELEMENTS))
+    if len(blocks) <= 1:
         return to_arrays(_on_cpu(autograd_loss_and_grads(*inputs)))
     loss = torch.zeros((), dtype=torch.float64, device="cpu")
     user_grads: list[tuple[Tensor, Tensor]] = []
     item_grads = [torch.zeros_like(p) for p in (inputs.item_factors, inputs.item_bias, inputs.global_bias)]
-    for i in range(0, m, rows):
-        users = slice(i, i + rows)
-        block = inputs._replace(
-            user_factors=inputs.user_factors[users],
-            user_bias=inputs.user_bias[users],
-            ratings=inputs.ratings[users],
-            mask=None if inputs.mask is None else inputs.mask[users],
-            reg=0.0,
-        )
+    for users in blocks:
+        block = inputs.of_users(users)._replace(reg=0.0)
         block_loss, (dP, dQ, dbu, dbi, dmu) = autograd_loss_and_grads(*block)
         loss += block_loss
         user_grads.append((dP, dbu))
         item_grads = [total + part for total, part in zip(item_grads, (dQ, dbi, dmu), strict=True)]
-    dP, dbu = (torch.cat(blocks) for blocks in zip(*user_grads, strict=True))
+    dP, dbu = (torch.cat(parts) for parts in zip(*user_grads, strict=True))
     dQ, dbi, dmu = item_grads
     penalised = inputs[:4]  # factors and biases, in parameter order
     loss += inputs.reg * sum(parameter.double().square().sum() for parameter in penalised)

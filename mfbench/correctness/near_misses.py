@@ -52,4 +52,10 @@ def near_misses(inputs: Inputs) -> dict[str, list[np.ndarray]]:
         found["includes the unobserved ratings"] = to_arrays(oracle_loss_and_grads(*everywhere))
         zeros = everywhere._replace(ratings=inputs.ratings.masked_fill(inputs.mask == 0, 0))
         found["treats unobserved ratings as zeros"] = to_arrays(oracle_loss_and_grads(*zeros))
+    if inputs.mask is not None and inputs.weighted:
+        binary, roots = inputs.mask != 0, inputs.mask.double().abs().sqrt()
+        found["treats the weights as a binary mask"] = to_arrays(oracle_loss_and_grads(*inputs._replace(mask=binary)))
+        found["has the weights to the first power, not squared"] = to_arrays(
+            oracle_loss_and_grads(*inputs._replace(mask=roots))
+        )
     return found

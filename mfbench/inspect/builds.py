@@ -35,6 +35,11 @@ class Encoding(NamedTuple):
     odd: bool = False  # row length not a multiple of 16, which rules out vector loads
 
     @property
+    def demanding(self) -> bool:
+        """Both modes have the same tile: it is small, for the registers that addresses or weights take."""
+        return self.odd or self.form == "float32"
+
+    @property
     def vector_bytes(self) -> int:
         """Smallest number of bytes that one load instruction should fetch per thread."""
         return self.dtype.itemsize if self.odd else 4 if self.dtype.itemsize == 1 else 8
@@ -42,11 +47,13 @@ class Encoding(NamedTuple):
 
 ENCODINGS = {
     "float32+uint8": Encoding(torch.float32, "uint8", 5),
+    "float32+float32": Encoding(torch.float32, "float32", 8),
     "float32-nan": Encoding(torch.float32, "nan", 4),
     "bfloat16-nan": Encoding(torch.bfloat16, "nan", 2),
     "uint8-code": Encoding(torch.uint8, "code", 1),
     "uint8-bits": Encoding(torch.uint8, "bits", 1.125),
     "odd-float32+uint8": Encoding(torch.float32, "uint8", 5, odd=True),
+    "odd-float32+float32": Encoding(torch.float32, "float32", 8, odd=True),
     "odd-uint8-code": Encoding(torch.uint8, "code", 1, odd=True),
 }
 MODES = ("fast", "deterministic")
@@ -65,8 +72,8 @@ def specs(targets: Iterable[str], ranks: Iterable[int], precisions: Iterable[str
 
 
 def distinct(wanted: list[Spec]) -> list[Spec]:
-    """Drop the fast mode of odd rows, which shares its tile with the deterministic mode and needs fewer registers."""
-    return [spec for spec in wanted if spec.mode == "deterministic" or not ENCODINGS[spec.encoding].odd]
+    """Drop the fast mode of odd rows and weights, whose tile is the deterministic mode's and needs fewer registers."""
+    return [spec for spec in wanted if spec.mode == "deterministic" or not ENCODINGS[spec.encoding].demanding]
 
 
 def examine_all(wanted: list[Spec], jobs: int, done: Callable[[], object]) -> Iterator[Build | NotBuilt]:
@@ -148,8 +155,8 @@ def _arguments(spec: Spec, size: int, device: str = "cpu") -> tuple[Parameters, 
     values = torch.empty(size, n, dtype=encoding.dtype, device=device)
     ratings: Ratings = values
     mask = None
-    if encoding.form == "uint8":
-        mask = torch.empty(size, n, dtype=torch.uint8, device=device)
+    if encoding.form in ("uint8", "float32"):
+        mask = torch.empty(size, n, dtype=getattr(torch, encoding.form), device=device)
     elif encoding.form == "code":
         ratings = EncodedRatings(values, spec.encoding, levels=torch.ones(2, dtype=torch.float64, device=device))
     elif encoding.form == "bits":

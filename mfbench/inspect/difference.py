@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from mfbench.inspect.document import Build, Inspection, Spec
 
-FIGURES = {
+FIGURES: dict[str, Callable[[Build], object]] = {
     "tile": lambda build: build.tile,
     "registers": lambda build: build.registers,
     "stack": lambda build: build.stack_bytes,

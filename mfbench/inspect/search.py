@@ -113,7 +113,8 @@ def clocks_per_rating(build: Build) -> float:
     """Return the modelled clocks of the limiting resource, over the ratings of a tile."""
     users, items = map(int, build.tile.split("x")[:2])
     alone = ALONE if build.blocks == 1 else 1
-    return alone * getattr(build.modelled, build.modelled.binds) / (users * items)
+    clocks: float = getattr(build.modelled, build.modelled.binds)
+    return alone * clocks / (users * items)
 
 
 def source(value: Row | Tile | int | str) -> str:

@@ -76,6 +76,7 @@ class Competitor:
         """Take an audited sample that starts on that core of the host, and wait until the worker is at rest."""
         with self._keeping_failure():
             challenge = self._audit.challenge(loops)
+            reading: Reading
             reading, observations = self._request("sample", loops, core, challenge)
             self._audit.check_sample(self, challenge, observations)
             self._request("rest")
@@ -83,15 +84,18 @@ class Competitor:
 
     def samples_in_a_row(self, challenge: Challenge, count: int) -> Sequence[Reading]:
         """Take samples with nothing between them."""
-        return self._request("samples_in_a_row", len(challenge.biases), count, challenge)
+        readings: list[Reading] = self._request("samples_in_a_row", len(challenge.biases), count, challenge)
+        return readings
 
     def project(self, bits: bytes) -> list[float]:
         """Return the projections of the last sample's outputs."""
-        return self._request("project", bits)
+        projections: list[float] = self._request("project", bits)
+        return projections
 
     def time_draws(self, draws: Sequence[int]) -> list[float]:
         """Return the seconds of an evaluation on each of the parameter draws."""
-        return self._request("time_draws", self.case, draws)
+        seconds: list[float] = self._request("time_draws", self.case, draws)
+        return seconds
 
     def check_clock(self, timing: ProviderTiming) -> None:
         """Audit the worker's clock."""

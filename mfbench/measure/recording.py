@@ -52,7 +52,7 @@ class Origin(NamedTuple):
             case=self.case,
             provider=provider,
             device=self.device,
-            env=environment.describe(self.device) | {"source": self.sources.get(provider)} | ran_with,
+            env={**environment.describe(self.device), "source": self.sources.get(provider), **ran_with},
             **fields,
         )
 

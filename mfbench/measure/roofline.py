@@ -1,4 +1,4 @@
-"""The machine's floor: operations and bytes of a step counted, ceilings measured."""
+"""Compute the roofline of a case: count the operations and bytes of a step, and measure the machine's ceilings."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch
 from kernels.cpu import launch
 from mfbench.problems.cases import Case
 
-GEMM_SIZE = 2048
-ROUNDS = 100_000  # of multiplying and adding, a millisecond or less
+GEMM_SIZE = 2048  # rows and columns of the square product
+PEAK_ROUNDS = 100_000  # multiply-add rounds per run, a millisecond or less
 BUFFER_BYTES = (1 << 16, 1 << 28)  # smallest and largest working set whose bandwidth is measured
-MEASURE_S, LONGEST_S = 0.15, 1.5
-AGREE = 1.1  # where other programs run, a few runs that were not disturbed have to be waited for
+MEASURE_S, LONGEST_S = 0.15, 1.5  # time for a ceiling, and at most while its fastest runs disagree
+AGREE = 1.1  # ratio within which the three fastest runs agree; other load can disturb all early ones
 
 BYTES = {"float64": 8, "float32": 4, "int32": 4, "int64": 8, "bfloat16": 2, "float16": 2, "uint8": 1, "int8": 1,
          "bool": 1, "none": 0}  # fmt: skip
@@ -31,24 +31,27 @@ class Work(NamedTuple):
 
 
 class Ceilings(NamedTuple):
-    """What the machine reached in this process, with as many threads as PyTorch is set to."""
+    """Rates this machine reached in this process, with PyTorch's number of threads."""
 
-    gemm_flops_per_s: float  # in PyTorch's square product, which may not use the widest vectors there are
-    peak_flops_per_s: float | None  # of multiply-adds from registers; None: not measured
+    gemm_flops_per_s: float  # of PyTorch's square product, which may not use the widest vectors
+    peak_flops_per_s: float | None  # of multiply-adds on registers; None: not measured
     copy_bytes_per_s: float
 
 
 class Floor(NamedTuple):
-    """The time below which no implementation on this machine gets, and what sets it."""
+    """Lower bound on the time of any implementation on this machine, and what sets it."""
 
     seconds: float
     bound: Literal["compute", "memory"]
 
 
 def work(case: Case, observed: int | None = None) -> Work:
-    """Of one step on float32 parameters: on the whole matrix, or what cannot be spared where so many are observed.
+    """Count the operations and bytes of one step on float32 parameters.
 
-    A mask is read whole, and so are ratings that hold their mask as NaN.
+    Args:
+        case: with its size filled in.
+        observed: number of observed ratings, to count only work that none can avoid; None counts the whole matrix.
+            Masks are read whole either way, and so are ratings whose NaN mark the unobserved entries.
     """
     cells = case.m * case.n
     count = cells if observed is None else observed
@@ -58,9 +61,9 @@ def work(case: Case, observed: int | None = None) -> Work:
 
 
 def floor(case: Case, observed: int, ceilings: Ceilings) -> Floor:
-    """The longer of computing on the observed ratings at the peak rate and reading them at the copy bandwidth.
+    """Return the longer of computing at the peak rate and reading at the copy bandwidth, on the observed ratings.
 
-    The peak is the GEMM's where no other was measured.
+    The GEMM rate stands in for a peak that was not measured.
     """
     flops, size = work(case, observed)
     compute, memory = flops / (ceilings.peak_flops_per_s or ceilings.gemm_flops_per_s), size / ceilings.copy_bytes_per_s
@@ -68,7 +71,7 @@ def floor(case: Case, observed: int, ceilings: Ceilings) -> Floor:
 
 
 def measure(case: Case, device: str) -> Ceilings:
-    """Ceilings for a case: float32 rates, and bandwidth of a working set of its size (it may fit a cache)."""
+    """Measure the ceilings for a case: float32 rates, and bandwidth of a working set of its size, cached or not."""
     smallest, largest = BUFFER_BYTES
     size = 1 << (int(work(case).bytes) - 1).bit_length()
     threads = torch.get_num_threads()
@@ -81,28 +84,31 @@ def measure(case: Case, device: str) -> Ceilings:
 
 @functools.cache
 def gemm_rate(device: str, threads: int) -> float:
-    """FLOP/s of a 2048³ float32 product, the best of several, where PyTorch is set to so many threads."""
+    """Return the FLOP/s of a 2048³ float32 product, the best of several runs.
+
+    `threads` is PyTorch's present setting; it is the cache key.
+    """
     a, b = (torch.randn(GEMM_SIZE, GEMM_SIZE, device=device) for _ in range(2))
     return 2.0 * GEMM_SIZE**3 / _best(lambda: torch.mm(a, b), device)
 
 
 @functools.cache
 def peak_rate(threads: int) -> float:
-    """FLOP/s of float32 multiply-adds in the CPU kernel's vectors, from registers, the best of several.
+    """Return the FLOP/s of float32 multiply-adds on registers with the CPU kernel's vectors, the best of several runs.
 
-    No kernel on such vectors is faster; matrix units, where there are any, may be.
+    No kernel that uses these vectors is faster; one that uses matrix units may be.
 
     Raises:
         BuildError: there is no compiled kernel.
     """
-    return launch.multiply_and_add(ROUNDS) / _best(lambda: launch.multiply_and_add(ROUNDS), "cpu")
+    return launch.multiply_and_add(PEAK_ROUNDS) / _best(lambda: launch.multiply_and_add(PEAK_ROUNDS), "cpu")
 
 
 @functools.cache
 def bandwidth(device: str, size: int, threads: int) -> float:
-    """Bytes/s moved between cores and a working set of `size` bytes: by copying or only reading, whichever is faster.
+    """Return the bytes/s between cores and a working set of `size` bytes, copying or only reading, the faster of both.
 
-    On a CPU by one thread, too, which no thread keeps waiting that other programs hold up.
+    On a CPU one thread alone is tried too, since it need not wait for threads that other load delays.
     """
     source = torch.rand(size // 4, device=device)
     half = source[: size // 8]
@@ -115,7 +121,7 @@ def bandwidth(device: str, size: int, threads: int) -> float:
 
 
 def _best(call: Callable[[], object], device: str) -> float:
-    """Seconds of the fastest of the runs that fit into a moment; into a longer one until the three fastest agree."""
+    """Return the seconds of the fastest run within `MEASURE_S`, or `LONGEST_S` while the three fastest disagree."""
 
     def timed() -> float:
         start = time.perf_counter()

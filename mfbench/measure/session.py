@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from mfbench.errors import DataUnavailable, NotComparable, UsageError
+from mfbench.measure import footprint
 from mfbench.measure.case import measure_case
 from mfbench.measure.devices import memory
 from mfbench.measure.options import RunOptions
@@ -108,6 +109,8 @@ class Session:
         if not wanted:
             return []
         taking_part = list(dict.fromkeys([self.baseline, *wanted]))  # ratios need the baseline, even if it is done
+        if too_large := footprint.obstacle(case, len(taking_part), self.device):
+            return [origin.failure(name, Code.TOO_LARGE_FOR_MEMORY, too_large) for name in wanted]
         try:
             with memory.limited_to_free_memory():
                 records = measure_case(

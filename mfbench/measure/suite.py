@@ -17,7 +17,8 @@ from mfbench.measure.session import Session
 from mfbench.problems.cases import CaseSpec, Suite, find_suite
 from mfbench.providers import registry
 from mfbench.providers.revision import Checkout
-from mfbench.results.records import Record, Writer, read
+from mfbench.results import environment
+from mfbench.results.records import Record, Writer, check_name, read
 
 
 class Progress:
@@ -87,10 +88,14 @@ def run_suite(options: RunOptions, progress: Progress | None = None, revision: C
 def _sessions(options: RunOptions, revision: Checkout | None) -> list[Session]:
     """Return a session for each device and group of providers that are timed together."""
     suite = find_suite(options.suite, options.axes)
+    check_name(suite.name, "suite")
     specs = suite.specs(options.axes)
     if not specs:
         message = f"suite {suite.name!r} has only data sets, which have their own sizes"
         raise UsageError(message, code="no-cases", argument="size")
+    for spec in specs:
+        check_name(spec.data, "data")
+    environment.check_threads(options.threads)
     providers = _checked_providers(options, suite, with_baseline=revision is None)
     if revision:
         groups = [([revision.name(name), name], revision.name(name)) for name in providers]
@@ -113,7 +118,9 @@ def _checked_providers(options: RunOptions, suite: Suite, with_baseline: bool) -
         providers = list(dict.fromkeys([*providers, options.baseline]))
     for name in providers:
         given = name in (options.provider or ())
-        registry.check(name, "provider" if given else "baseline" if name == options.baseline else "suite")
+        argument = "provider" if given else "baseline" if name == options.baseline else "suite"
+        check_name(name, argument)
+        registry.check(name, argument)
     return providers
 
 

@@ -67,16 +67,16 @@ class Case(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    suite: str
-    m: int = Field(ge=0)
-    n: int = Field(ge=0)
-    rank: int = Field(ge=0)
-    density: float = Field(ge=0, le=1)
-    ratings_dtype: RatingsDtype
-    mask: MaskKind
-    data: str
-    workload: Workload = "step"
-    seed: int
+    suite: str  # name or file
+    m: int = Field(ge=0)  # users
+    n: int = Field(ge=0)  # items
+    rank: int = Field(ge=0)  # columns of the factors
+    density: float = Field(ge=0, le=1)  # observed fraction of the ratings
+    ratings_dtype: RatingsDtype  # dtype of the ratings
+    mask: MaskKind  # its dtype; `none`: NaN marks unobserved ratings
+    data: str  # `synthetic` and the like are drawn; else a data set or a file
+    workload: Workload = "step"  # what is timed: loss and gradients
+    seed: int  # of everything drawn
 
     @property
     def label(self) -> str:

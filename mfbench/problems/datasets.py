@@ -66,7 +66,9 @@ def load(source: str) -> Ratings:
         DataUnavailable: the data set or the kind of file needs a package that is not installed.
     """
     if source in DRAWN:
-        raise UsageError(f"{source!r} is drawn at the size of a case; there is nothing to load", argument="data")
+        raise UsageError(
+            f"{source!r} is drawn at the size of a case; there is nothing to load", code="bad-value", argument="data"
+        )
     if source in DATASETS:
         return _from_package(source)
     file, options = _without_options(source)
@@ -108,7 +110,8 @@ def with_options(data: str | None, columns: str | None, format: str | None) -> s
         return data
     if data is None or data in DATASETS:
         came = "no --data" if data is None else f"--data {data}"
-        raise UsageError(f"only a file of ratings takes it, got {came}", argument=next(iter(given)))
+        message = f"only a file of ratings takes it, got {came}"
+        raise UsageError(message, code="bad-value", argument=next(iter(given)))
     return data + "".join(f"#{name}={value}" for name, value in given.items())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import secrets
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ ALIGNMENT = 64  # bytes, as PyTorch aligns its memory
 PRIVATE: dict[str, Any] = (
     {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 )  # as the C library maps memory
-ROWS_AT_ONCE = 1 << 22  # most elements drawn at once, so that drawing needs no second matrix
+BLOCK_ELEMENTS = 1 << 22  # most elements drawn or summed at once, so that neither needs a second matrix
 
 
 class Inputs(NamedTuple):
@@ -30,13 +31,41 @@ class Inputs(NamedTuple):
     item_bias: Tensor  # (n, 1)
     global_bias: Tensor  # (1,)
     ratings: Tensor  # (m, n)
-    mask: Tensor | None  # (m, n)
+    mask: Tensor | None  # (m, n), weights if it is a float one
     reg: float = 0.1
+
+    @property
+    def weighted(self) -> bool:
+        """The mask holds weights, by which errors are multiplied."""
+        return self.mask is not None and self.mask.is_floating_point()
 
     @property
     def observed(self) -> int:
         """Number of observed ratings."""
-        return int(self.ratings.isnan().logical_not().sum() if self.mask is None else self.mask.count_nonzero())
+        if self.mask is not None:
+            return int(self.mask.count_nonzero())
+        return sum(rows.numel() - int(rows.isnan().count_nonzero()) for rows in row_blocks(self.ratings))
+
+    def of_users(self, users: slice) -> Inputs:
+        """Return views of the inputs of some users, all items included."""
+        return self._replace(
+            user_factors=self.user_factors[users],
+            user_bias=self.user_bias[users],
+            ratings=self.ratings[users],
+            mask=None if self.mask is None else self.mask[users],
+        )
+
+
+def block_slices(m: int, n: int, elements: int = BLOCK_ELEMENTS) -> Iterator[slice]:
+    """Yield slices of the m rows of a matrix with n columns: blocks of at most `elements` elements, or of one row."""
+    rows = max(1, elements // max(1, n))
+    return (slice(start, min(m, start + rows)) for start in range(0, m, rows))
+
+
+def row_blocks(matrix: Tensor) -> Iterator[Tensor]:
+    """Yield views of a tensor, block by block along its first dimension, to bound the memory of temporaries."""
+    m = len(matrix)
+    return (matrix[rows] for rows in block_slices(m, matrix.numel() // max(1, m)))
 
 
 def resolve(spec: CaseSpec) -> Case:
@@ -71,7 +100,9 @@ def draw(case: Case) -> Inputs:
     ratings = ratings.to(ratings_dtype)
     parameters = _parameters(case, generator)
     if case.mask == "none":
-        return Inputs(**parameters, ratings=ratings.masked_fill(mask == 0, float("nan")), mask=None)
+        if case.data not in DRAWN:
+            ratings = ratings.clone()  # the data set is kept for other cases
+        return Inputs(**parameters, ratings=ratings.masked_fill_(mask == 0, float("nan")), mask=None)
     return Inputs(**parameters, ratings=ratings, mask=mask.to(getattr(torch, case.mask)))
 
 
@@ -97,7 +128,7 @@ def _parameters(case: Case, generator: torch.Generator) -> dict[str, Any]:
 
 def _seed_ratings(case: Case, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Draw the notebook's ratings, uniform on [0, 5) in float64, and its int32 mask."""
-    ratings = torch.rand((case.m, case.n), generator=generator, dtype=torch.float64, device="cpu") * 5
+    ratings = torch.rand((case.m, case.n), generator=generator, dtype=torch.float64, device="cpu").mul_(5)
     return ratings, (
         torch.rand((case.m, case.n), generator=generator, dtype=torch.float32, device="cpu")
         > round(1 - case.density, 9)
@@ -108,11 +139,10 @@ def _synthetic_ratings(case: Case, dtype: torch.dtype, generator: torch.Generato
     ratings = torch.empty((case.m, case.n), dtype=dtype, device="cpu")
     mask = torch.empty((case.m, case.n), dtype=torch.uint8, device="cpu")
     step = 0.5 if dtype.is_floating_point else 1
-    rows = max(1, ROWS_AT_ONCE // max(1, case.n))
-    for i in range(0, case.m, rows):
-        shape = mask[i : i + rows].shape
-        ratings[i : i + rows] = torch.randint(1, STARS + 1, shape, generator=generator, device="cpu") * step
-        mask[i : i + rows] = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu") < case.density
+    for users in block_slices(case.m, case.n):
+        shape = mask[users].shape
+        ratings[users] = torch.randint(1, STARS + 1, shape, generator=generator, device="cpu") * step
+        mask[users] = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu") < case.density
     return ratings, _blocks(case, generator) if case.data == "blocks" else mask
 
 
@@ -172,5 +202,10 @@ def fingerprints(inputs: Inputs) -> Fingerprints:
 
 def _fingerprint(tensor: Tensor) -> tuple[int, int]:
     integer = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
-    bits = tensor.detach().view(integer)
-    return int(bits.sum(dtype=torch.int64)), int(bits[::7].sum(dtype=torch.int64)) if bits.dim() else 0
+    bits = torch.atleast_1d(tensor.detach().view(integer))
+    return _sum(bits), _sum(bits[::7])
+
+
+def _sum(integers: Tensor) -> int:
+    """Sum in blocks: PyTorch would widen the whole tensor to int64 first."""
+    return sum(int(block.sum(dtype=torch.int64)) for block in row_blocks(integers))

@@ -1,24 +1,22 @@
-"""Find providers by name, by entry point, or in a user's file."""
+"""Find providers by name, by entry point, or in a user's module."""
 
 from __future__ import annotations
 
 import functools
-import importlib.util
-import sys
+import os
 from collections.abc import Callable
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from kernels import encode_ratings, mf_loss_and_grads
-from kernels.precision import PRECISIONS
+from kernels.loss import PRECISIONS
 from mfbench.errors import UsageError
 from mfbench.problems.cases import nearest
 from mfbench.problems.inputs import Inputs
-from mfbench.providers.exceptions import reason
+from mfbench.providers import user_code
 from reference.autograd import notebook_loss, notebook_operands
 
 Outputs = tuple[Any, Any]  # loss, gradients in parameter order
@@ -26,6 +24,7 @@ Step = Callable[[], Outputs]
 Prepare = Callable[[Inputs], Step]
 
 GROUP = "mfbench.providers"  # of entry points
+EAGER_SWITCHES = ("TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE", "TORCHDYNAMO_SUPPRESS_ERRORS")  # named in an error
 
 
 class Provider(NamedTuple):
@@ -53,26 +52,26 @@ def check(name: str, argument: str = "provider") -> None:
     """Check that a provider exists, as far as possible without running the user's code.
 
     Args:
-        name: of the provider, or path/to/file.py:function.
+        name: of the provider, path/to/file.py:function or pkg.module:function.
         argument: where the name came from, for the error.
 
     Raises:
         UsageError: there is none.
     """
-    path, colon, _ = name.rpartition(".py:")
-    if colon:
-        if not Path(f"{path}.py").is_file():
-            raise UsageError(f"no file {path}.py", code="no-such-provider", argument=argument)
+    if name in names():
+        return
+    if location := user_code.locate(name):
+        user_code.check(location, argument)
     elif name.endswith(".py"):
         message = f"expected a function of {name}, as {name}:FUNCTION"
         raise UsageError(message, code="no-such-function", argument=argument)
-    elif name not in (known := names()):
-        message = f"no provider {name!r}, nor path/to/file.py:function{nearest(name, known)}"
+    else:
+        message = f"no provider {name!r}, nor path/to/file.py:function{nearest(name, names())}"
         raise UsageError(message, code="no-such-provider", argument=argument)
 
 
 def load(name: str) -> Provider:
-    """Return a provider by its name or as `path/to/file.py:function`.
+    """Return a provider by its name as `path/to/file.py:function` or as `pkg.module:function`.
 
     Raises:
         UsageError: no such provider, file or function.
@@ -82,31 +81,13 @@ def load(name: str) -> Provider:
     for entry in entry_points(group=GROUP, name=name):
         return Provider(name, _calling(entry.load()))
     check(name)
-    return Provider(name, _calling(_function_from_file(name)))
+    location = user_code.locate(name)
+    assert location is not None  # by `check`
+    return Provider(name, _calling(user_code.load(location)))
 
 
 def _calling(function: Callable[..., Outputs], **options: Any) -> Prepare:
     return lambda inputs: functools.partial(function, *inputs, **options)
-
-
-def _function_from_file(name: str) -> Callable[..., Outputs]:
-    path, _, function = name.rpartition(".py:")
-    path += ".py"
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    assert spec is not None  # a .py file always has a spec and a loader
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(Path(path).resolve().parent))  # for imports of the files beside it
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        message = f"{path} cannot be imported: {reason(error)}"
-        raise UsageError(message, code="provider-load-failed", argument="provider") from error
-    if not callable(getattr(module, function, None)):
-        functions = [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]
-        message = f"{path} has no function {function!r}{nearest(function, functions)}"
-        raise UsageError(message, code="no-such-function", argument="provider")
-    return getattr(module, function)
 
 
 def _prepare_encoded(inputs: Inputs) -> Step:
@@ -115,10 +96,11 @@ def _prepare_encoded(inputs: Inputs) -> Step:
 
 
 def _prepare_autograd(inputs: Inputs, compiled: bool = False) -> Step:
-    ratings, mask = notebook_operands(inputs.ratings, inputs.mask)
+    dtype = [inputs.user_factors.dtype] if inputs.weighted else []  # revisions before weights lack the argument
+    ratings, mask = notebook_operands(inputs.ratings, inputs.mask, *dtype)
     parameters = [parameter.detach().requires_grad_() for parameter in inputs[:5]]
     p, q, bu, bi, u = parameters
-    loss_function = torch.compile(notebook_loss, dynamic=False) if compiled else notebook_loss
+    loss_function = _compiled(notebook_loss) if compiled else notebook_loss
 
     def step() -> Outputs:
         loss = loss_function(p, q, bu, bi, u, ratings, mask, inputs.reg)
@@ -127,27 +109,58 @@ def _prepare_autograd(inputs: Inputs, compiled: bool = False) -> Step:
     return step
 
 
-def _prepare_closed_form(inputs: Inputs) -> Step:
-    """Write out the gradients, in place where that saves a temporary."""
-    P, Q, user_bias, item_bias, mu, R, mask, reg = inputs
+def _prepare_closed_form(inputs: Inputs, compiled: bool = False) -> Step:
+    dtype, mask = inputs.user_factors.dtype, inputs.mask
+    missing = torch.isnan(inputs.ratings) if mask is None else mask == 0
+    weights = None
+    if mask is not None and inputs.weighted and not torch.equal(mask, ~missing):
+        weights = mask.to(dtype)
+    function = _compiled(_closed_form) if compiled else _closed_form
+    return functools.partial(function, *inputs[:5], inputs.ratings.to(dtype), missing, weights, inputs.reg)
+
+
+def _closed_form(
+    P: Tensor, Q: Tensor, user_bias: Tensor, item_bias: Tensor, mu: Tensor, ratings: Tensor, missing: Tensor,
+    weights: Tensor | None, reg: float,
+) -> Outputs:  # fmt: skip
+    """Return the loss and the gradients, written out, in place where that saves a temporary."""
     bu, bi = user_bias.view(-1, 1), item_bias.view(-1, 1)
-    missing = torch.isnan(R) if mask is None else mask == 0
-    ratings = R.to(P.dtype)
+    E = torch.addmm(bi.T + mu, P, Q.T).add_(bu).sub_(ratings).masked_fill_(missing, 0)
+    if weights is not None:
+        E *= weights
+    G = E if weights is None else E * weights
+    rows, columns = G.sum(dim=1, keepdim=True), G.sum(dim=0).unsqueeze(1)
+    grads: tuple[Tensor, ...] = (
+        2 * torch.addmm(reg * P, G, Q),
+        2 * torch.addmm(reg * Q, G.T, P),
+        2 * (rows + reg * bu).view_as(user_bias),
+        2 * (columns + reg * bi).view_as(item_bias),
+        2 * rows.sum().view_as(mu),
+    )
+    squares = E.square_().sum(dtype=torch.float64)
+    return squares + reg * sum(parameter.square().sum() for parameter in (P, Q, bu, bi)), grads
 
-    def step() -> Outputs:
-        E = torch.addmm(bi.T + mu, P, Q.T).add_(bu).sub_(ratings).masked_fill_(missing, 0)
-        rows, columns = E.sum(dim=1, keepdim=True), E.sum(dim=0).unsqueeze(1)
-        grads: tuple[Tensor, ...] = (
-            2 * torch.addmm(reg * P, E, Q),
-            2 * torch.addmm(reg * Q, E.T, P),
-            2 * (rows + reg * bu).view_as(user_bias),
-            2 * (columns + reg * bi).view_as(item_bias),
-            2 * rows.sum().view_as(mu),
-        )
-        squares = E.square_().sum(dtype=torch.float64)
-        return squares + reg * sum(parameter.square().sum() for parameter in (P, Q, bu, bi)), grads
 
-    return step
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `torch.compile` of a function, which raises if PyTorch runs it in eager mode instead.
+
+    Whether it compiled is asked inside: `torch.compiler.is_compiling()` is true while the compiler traces it, and so
+    becomes a constant of the compiled code.
+    """
+
+    @functools.partial(torch.compile, dynamic=False)
+    def traced(*arguments: Any) -> tuple[Any, bool]:
+        return function(*arguments), torch.compiler.is_compiling()
+
+    def call(*arguments: Any) -> Any:
+        result, compiled = traced(*arguments)
+        if not compiled:
+            switches = [f"{name}={os.environ[name]}" for name in EAGER_SWITCHES if name in os.environ]
+            cause = f" ({', '.join(switches)})" if switches else ""
+            raise RuntimeError(f"torch.compile did not compile, and ran the function in eager mode{cause}")
+        return result
+
+    return call
 
 
 BUILTIN = {
@@ -168,6 +181,10 @@ BUILTIN = {
     "compile": Builtin(
         "torch.compile of the notebook's expressions, and backward()",
         functools.partial(_prepare_autograd, compiled=True),
+    ),
+    "compile-closed-form": Builtin(
+        "torch.compile of `closed-form`",
+        functools.partial(_prepare_closed_form, compiled=True),
     ),
     "closed-form": Builtin("three matrix products and elementwise operations, no autograd", _prepare_closed_form),
 }

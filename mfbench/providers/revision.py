@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import subprocess
 import tempfile
 import zipfile
@@ -12,11 +13,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mfbench.errors import NotComparable, UsageError
+from mfbench.git import git
 from mfbench.installation import MEASURED, ROOT
+from mfbench.providers import user_code
 from mfbench.results.records import Record
 
 DIGITS = 12  # shown of a commit's hash
-OF_THE_HARNESS = ("closed-form",)  # providers that no revision of the kernels changes
+REFUSED = re.compile(r"(?:dubious ownership in|unsafe) repository (?:at )?\(?'(.+?)'")  # git 2.35.3 on, and before
+SHALLOW = "; this clone is shallow, and `git fetch --unshallow` gets the rest"
+OF_THE_HARNESS = ("closed-form", "compile-closed-form")  # providers that no revision of the kernels changes
 
 
 class Checkout(NamedTuple):
@@ -83,6 +88,10 @@ def checkout(revision: str, providers: Sequence[str] = ()) -> Iterator[Checkout]
         UsageError: no git checkout, no such revision, or files and named providers together.
         NotComparable: the revision has no kernels to measure, or a file is not in it.
     """
+    for name in providers:
+        if (location := user_code.locate(name)) and not location.is_file:
+            message = f"{name}: with --against, give the file of a module, as path/to/file.py:{location.function}"
+            raise UsageError(message, code="bad-provider", argument="provider")
     repository = _repository_of([name.rpartition(":")[0] for name in providers if ".py:" in name])
     if repository and not all(".py:" in name for name in providers):
         raise UsageError(
@@ -96,7 +105,8 @@ def checkout(revision: str, providers: Sequence[str] = ()) -> Iterator[Checkout]
     root, measured = (repository, ()) if repository else (ROOT, MEASURED)
     resolved = _git(root, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
     if resolved.returncode:
-        message = f"no revision {revision!r} in {root}: {_last_line(resolved.stderr)}"
+        hint = SHALLOW if _git(root, "rev-parse", "--is-shallow-repository").stdout.strip() == b"true" else ""
+        message = f"no revision {revision!r} in {root}: {_last_line(resolved.stderr)}{hint}"
         raise UsageError(message, code="no-such-revision", argument="against")
     commit = resolved.stdout.decode().strip()
     packed = _git(root, "archive", "--format=zip", commit, *measured)
@@ -130,11 +140,23 @@ def _repository_of(files: Sequence[str]) -> Path | None:
 
 
 def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Run git.
+
+    Raises:
+        UsageError: it cannot be run, or refuses the repository because another user owns it.
+    """
     try:
-        return subprocess.run(["git", "-C", root, *arguments], capture_output=True, check=False)
+        done = git(root, *arguments)
     except OSError as error:
         message = f"git cannot be run: {error.strerror}"
         raise UsageError(message, code="no-git", argument="against") from None
+    if refused := REFUSED.search(done.stderr.decode(errors="replace")):
+        message = (
+            f"git refuses the repository {refused[1]}, which another user owns; if you trust it, "
+            f"`git config --global --add safe.directory {refused[1]}`"
+        )
+        raise UsageError(message, code="foreign-owner", argument="against")
+    return done
 
 
 def _last_line(text: bytes) -> str:

@@ -17,7 +17,7 @@ class Picture:
 
     def __init__(self, plot: Plot) -> None:
         if plot.draw is None:
-            raise UsageError(f"{plot.name}: nothing to draw: {plot.caption}")
+            raise UsageError(f"{plot.name}: nothing to draw: {plot.caption}", code="nothing-to-draw")
         self.name, self.caption, self._draw = plot.name, plot.caption, plot.draw
 
     @property
@@ -34,7 +34,8 @@ class Picture:
         path = Path(path)
         kind = path.suffix.removeprefix(".").lower()
         if kind not in ("svg", "png"):
-            raise UsageError(f"path: expected a name that ends in .svg or .png, got {path.name!r}")
+            message = f"expected a name that ends in .svg or .png, got {path.name!r}"
+            raise UsageError(message, code="bad-format", argument="path")
         path.write_bytes(file(self._draw, self.name, kind))
         return path
 
@@ -50,5 +51,6 @@ def find(name: str, plots: Iterable[Plot]) -> Picture:
     """
     by_name = {plot.name: plot for plot in plots}
     if name not in by_name:
-        raise UsageError(f"plot: no figure {name!r}{nearest(name, by_name)}")
+        message = f"no figure {name!r}{nearest(name, by_name)}"
+        raise UsageError(message, code="no-such-figure", argument="name")
     return Picture(by_name[name])

@@ -13,10 +13,11 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 WIDTH = 9.2  # inches
 DPI = 144
+NARROW = 5  # ratio of the ends of a logarithmic axis below which 1, 2 and 5 are too few ticks
 WIDE = 500  # ratio of the ends of a logarithmic axis above which only decades get ticks
 ROW, FRAME = 0.17, 1.1  # inches for each row, and for everything around the rows
 
@@ -103,9 +104,12 @@ def legend(made: Figure, axes: Axes, palette: Palette) -> None:
 
 
 def plain_log(axis: Any, form: str) -> None:
-    """Label 1, 2 and 5 of each decade, or only 1 on a wide axis, without exponents."""
+    """Label 1, 2 and 5 of each decade, only 1 on a wide axis, even steps on a narrow one; no exponents."""
     low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < WIDE * low else (1,)))
+    if high < NARROW * low:
+        axis.set_major_locator(MaxNLocator(6))
+    else:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < WIDE * low else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: form.format(value)))
     axis.set_minor_formatter(NullFormatter())
 

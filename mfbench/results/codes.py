@@ -43,9 +43,10 @@ class Code(str, Enum):
     EXIT = "exit", "crashed", "the worker exited without an answer"
     CLOSED_PIPE = "closed-pipe", "crashed", "the worker closed its pipe to the harness"
     EXCEPTION = "exception", "error", "the provider raised an exception"
-    NOT_LOADED = "not-loaded", "error", "the provider could not be imported or found"
+    PROVIDER_LOAD_FAILED = "provider-load-failed", "error", "the provider could not be imported or found"
     DATA_UNAVAILABLE = "data-unavailable", "skipped", "the case's data set is not available here"
     NO_MASK_FOR_INTEGERS = "no-mask-for-integers", "skipped", "integer ratings have no NaN to mark unobserved entries"
+    TOO_LARGE_FOR_MEMORY = "too-large-for-memory", "skipped", "the inputs do not fit into memory in all processes"
 
 
 class Finding(NamedTuple):

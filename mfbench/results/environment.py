@@ -7,6 +7,8 @@ import hashlib
 import os
 import platform
 import subprocess
+import sys
+from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,11 @@ from typing import Any
 import psutil
 import torch
 
+from mfbench import log
+from mfbench.git import git
 from mfbench.installation import ROOT
 
+GIT_TIMEOUT_S = 10
 PACKAGES = ("torch", "triton", "numpy", "mfbench")
 
 
@@ -32,13 +37,25 @@ def describe(device: str) -> dict[str, Any]:
 
 def source(provider: str) -> str | None:
     """A digest of the file that a provider of the user's is in; None of other providers and of another revision's."""
-    path, colon, function = provider.rpartition(".py:")
+    module, colon, function = provider.rpartition(":")
     if not colon or "@" in function:
         return None
+    file = module if module.endswith(".py") else _file_of(module)
     try:
-        return hashlib.sha256(Path(f"{path}.py").read_bytes()).hexdigest()[:16]
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else None
     except OSError:
         return None
+
+
+def _file_of(module: str) -> str | None:
+    """Return the file of a module, found here or on Python's path without importing its package."""
+    folders: list[str] | None = [os.getcwd(), *sys.path]
+    for name in module.split("."):
+        spec = PathFinder.find_spec(name, folders)
+        if spec is None:
+            return None
+        folders = spec.submodule_search_locations
+    return spec.origin if spec else None
 
 
 def versions() -> dict[str, str]:
@@ -68,6 +85,12 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def check_threads(threads: int | None) -> None:
+    """Note that there are more threads than processors."""
+    if threads is not None and threads > (cpus := usable_cpus()):
+        log.note(f"--threads: {threads} threads share {cpus} CPUs and wait for each other")
+
+
 @functools.cache
 def _fixed() -> dict[str, Any]:
     status = _git(ROOT, "status", "--porcelain")
@@ -86,10 +109,10 @@ def _git(root: Path, *arguments: str) -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        result = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
+        done = git(root, *arguments, timeout_s=GIT_TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired):
         return None
-    return result.stdout.strip()
+    return None if done.returncode else done.stdout.decode(errors="replace").strip()
 
 
 @functools.cache

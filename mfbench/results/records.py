@@ -37,23 +37,23 @@ class Correctness(_Part):
     An error of None is not finite.
     """
 
-    error: float | None = None
-    bound: float
-    rms_error: float | None = None
-    rms_bound: float
-    ok: bool
+    error: float | None = None  # largest error of an entry
+    bound: float  # of `error`
+    rms_error: float | None = None  # root mean square error
+    rms_bound: float  # of `rms_error`
+    ok: bool  # both errors lie within their bounds
 
 
 class Timing(_Part):
     """Seconds per evaluation of one provider, and the conditions under which they were measured."""
 
     samples_s: list[float]  # unrounded, one a round, in the order measured
-    median_s: float
-    ci95_s: tuple[float | None, float | None]
-    rounds: int
+    median_s: float  # of the samples
+    ci95_s: tuple[float | None, float | None]  # 95 % interval of the median; null: too few rounds
+    rounds: int  # number of samples
     loops: int  # evaluations per sample
-    method: str
-    cold_cache: bool
+    method: str  # clock and procedure, in words
+    cold_cache: bool  # caches were cleared before each sample
     placements: int | None = None  # times the data moved in memory, with the same number of rounds after each move
     throttled: int | None = None  # rounds measured again because heat or power limited the device
     disturbed: int | None = None  # rounds kept although other programs used part of the machine
@@ -69,10 +69,10 @@ class Timing(_Part):
 class Speedup(_Part):
     """Ratio of the baseline's time to this provider's, and the verdict on it."""
 
-    baseline: str
-    ratio: float
+    baseline: str  # provider
+    ratio: float  # median over the rounds of baseline / provider
     ci95: tuple[float | None, float | None]  # of this ratio alone
-    margin: float
+    margin: float  # relative difference up to which two times count as the same
     verdict: Verdict  # simultaneous: at 95 %, no verdict of the family is wrong
     family: int = 1  # comparisons in the run
 
@@ -80,19 +80,19 @@ class Speedup(_Part):
 class Rates(_Part):
     """Throughput at the median time."""
 
-    ratings_per_s: float
-    flops_per_s: float
-    bytes_per_s: float
+    ratings_per_s: float  # m n over the median time
+    flops_per_s: float  # 6 m n rank operations over the median time
+    bytes_per_s: float  # ratings, mask and parameters once, over the median time
 
 
 class Roofline(_Part):
     """Distance from the machine's limit: which ceiling bounds the case, and the fraction of it that was reached."""
 
-    bound: Literal["compute", "memory"]
-    fraction: float
-    gemm_flops_per_s: float
+    bound: Literal["compute", "memory"]  # the ceiling that the observed ratings reach first
+    fraction: float  # least time at the measured ceilings over the median time
+    gemm_flops_per_s: float  # PyTorch's rate for a square product
     peak_flops_per_s: float | None = None  # None: not measured, and the fraction is of the GEMM rate
-    copy_bytes_per_s: float
+    copy_bytes_per_s: float  # bandwidth of a working set of the case's size
 
 
 class Record(_Part):
@@ -100,23 +100,23 @@ class Record(_Part):
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
 
-    schema_: int = Field(SCHEMA, alias="schema", strict=True)
-    run_id: str
-    time: str  # ISO 8601, UTC
-    case: Case
-    provider: str
-    device: str
-    status: Status
+    schema_: int = Field(SCHEMA, alias="schema", strict=True)  # version of the format; readers leave out others
+    run_id: str  # the same for all records of a run
+    time: str  # when the record was made: ISO 8601, UTC
+    case: Case  # the problem
+    provider: str  # as named on the command line
+    device: str  # `cpu` or `cuda`
+    status: Status  # only `ok` records have `timing`
     code: str | None = None  # why it is not ok, one of `mfbench.results.codes.Code`; newer files may have others
     reason: str | None = None  # the same for people
-    correctness: dict[str, Correctness] | None = None
-    timing: Timing | None = None
-    compile_s: float | None = None
-    speedup: Speedup | None = None
-    rates: Rates | None = None
-    roofline: Roofline | None = None
-    peak_bytes: int | None = None  # beyond the inputs and outputs
-    env: dict[str, Any]
+    correctness: dict[str, Correctness] | None = None  # by the name of the output
+    timing: Timing | None = None  # seconds per evaluation
+    compile_s: float | None = None  # time of the first evaluation beyond that of the second
+    speedup: Speedup | None = None  # over the baseline
+    rates: Rates | None = None  # throughput
+    roofline: Roofline | None = None  # distance from the machine's limits
+    peak_bytes: int | None = None  # memory beyond inputs and outputs; absent: cannot be measured
+    env: dict[str, Any]  # processor, GPU, versions, threads, clocks, load, commit; `source`: hash of a provider's file
 
     @property
     def key(self) -> tuple[Case, str, str]:
@@ -143,6 +143,8 @@ def content(path: Path) -> bytes:
         found = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}", code="unreadable-file") from None
+    except MemoryError:
+        raise UsageError(f"{path}: cannot be read: it does not fit into memory", code="out-of-memory") from None
     if found.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # what `>` writes in Windows PowerShell
         return found.decode("utf-16", errors="replace").encode()
     return found.removeprefix(codecs.BOM_UTF8)
@@ -194,6 +196,20 @@ def other_schemas(content: bytes) -> dict[int, Any]:
         if schema != SCHEMA:
             found[number] = schema
     return found
+
+
+def check_name(name: str, argument: str) -> None:
+    """Check that a record can hold a name; a file's name may be any bytes, and JSON holds Unicode text.
+
+    Raises:
+        UsageError: it is not valid UTF-8.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        shown = name.encode("ascii", "backslashreplace").decode()
+        message = f"{shown} is not valid UTF-8, so no record can name it; rename the file"
+        raise UsageError(message, code="bad-name", argument=argument) from None
 
 
 def _may_be_records(lines: bytes) -> bool:

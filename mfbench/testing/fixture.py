@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mfbench.errors import UsageError
+from mfbench.installation import foreign_packages
 from mfbench.problems.cases import Case, CaseSpec, parse_axes
 
 if TYPE_CHECKING:
@@ -99,8 +100,11 @@ def cases(axes: Mapping[str, Any]) -> list[GatedCase]:
             not for a data set.
 
     Raises:
-        UsageError: no such axis, or a value that does not fit.
+        UsageError: no such axis, or a value that does not fit, or a package of another project's under the name of
+            one of ours.
     """
+    if foreign := foreign_packages():
+        raise UsageError("; ".join(foreign), code="foreign-package")
     axes = dict(axes)
     device = axes.pop("device", "cpu")
     if device not in DEVICES:

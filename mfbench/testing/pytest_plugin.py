@@ -52,9 +52,10 @@ def _test_id(case: GatedCase) -> str:
 @pytest.fixture
 def mf_case(request: pytest.FixtureRequest) -> GatedCase:
     """A problem with its exact answer; `mf_case.check(function)` fails if the function is wrong."""
-    if request.param.device == "cuda":
+    case: GatedCase = request.param
+    if case.device == "cuda":
         import torch
 
         if not torch.cuda.is_available():
             pytest.skip("PyTorch sees no GPU here")
-    return request.param
+    return case

@@ -87,9 +87,11 @@ def _inputs(recipe: Recipe, generator: torch.Generator) -> Inputs:
     else:
         ratings = torch.randint(1, 11, (m, n), generator=generator, device="cpu").to(ratings_dtype)
     mask = None
-    if mask_dtype is not None:
-        weights = torch.randint(1, 100, (m, n), generator=generator, device="cpu")  # any non-zero value means observed
-        mask = (weights * observed).to(mask_dtype)
+    if mask_dtype is not None:  # in a bool or integer mask any value but 0 means observed
+        values = torch.randint(1, 100, (m, n), generator=generator, device="cpu")
+        if mask_dtype.is_floating_point:  # weights, of either sign
+            values = (values - 50.5) / 16
+        mask = (values * observed).to(mask_dtype)
     if layout == "expanded":
         ratings, mask = ratings[:1].expand(m, n), None if mask is None else mask[:1].expand(m, n)
     else:

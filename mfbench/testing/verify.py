@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from kernels import backends, encode_ratings, mf_loss_and_grads
-from kernels.precision import PRECISIONS
+from kernels.loss import PRECISIONS
 from mfbench.correctness import gate
 from mfbench.problems.inputs import Inputs, fingerprints, on_device
 from mfbench.providers import registry
@@ -80,7 +80,9 @@ def _modes(backend: str) -> Iterator[Candidate]:
 
 
 def _encoded(inputs: Inputs) -> tuple[Any, ...]:
-    """Return the inputs with ratings and mask encoded, in an encoding that depends on the shape."""
+    """Return the inputs with ratings and mask encoded, in an encoding that depends on the shape; not if weighted."""
+    if inputs.weighted:
+        return inputs  # no encoding holds weights
     encoding = ENCODINGS[sum(inputs.ratings.shape) % len(ENCODINGS)]
     try:
         ratings = encode_ratings(inputs.ratings, inputs.mask, encoding)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kernels import mf_sse
+from mfbench import log
 from mfbench.errors import UsageError
 from mfbench.problems.inputs import on_device
 from mfbench.providers import registry
@@ -24,10 +25,12 @@ Update = Callable[[Sequence[Tensor]], None]
 MOMENTUM = 0.9
 CHECK_EVERY = 100  # epochs between checks of the loss, each of which waits for the device
 EXPLODED = 10  # ratio of the loss to the first at which training has diverged
+HALVINGS = 64  # rates tried, each half the last; if training diverges at all of them, the gradients are wrong
+TRIAL_EPOCHS = 1000  # most epochs for which a rate is tried before a message suggests it
 
 
 class Diverged(UsageError):
-    """The learning rate is too large; the message names one that would work."""
+    """The learning rate is too large; the message names a smaller one that was tried."""
 
     code = "diverged"
 
@@ -133,6 +136,10 @@ def train(
 ) -> TrainingRun:
     """Train a task's parameters in place.
 
+    The default rate suits the curvature at the start, which may grow during training. If training diverges at it,
+    a note says so, and training starts again from the initial parameters at half the rate. The run returned had one
+    rate from its first epoch to its last.
+
     Args:
         task: on any device.
         provider: computes loss and gradients.
@@ -141,11 +148,12 @@ def train(
         optimizer: plain gradient descent as in the notebook, with momentum 0.9, or Adam.
         lr: learning rate; None: `default_rate`.
         target_rmse: stop at the first entry whose held-out RMSE is at most this.
-        on_entry: called with each entry at once.
+        on_entry: called with each entry at once, also in attempts at a default rate that proves too large.
 
     Raises:
-        Diverged: the learning rate is too large; the message names one that would work.
-        UsageError: the provider fails, its gradients have the wrong shapes, or its first loss is not finite.
+        Diverged: `lr` is too large; the message names a smaller rate that was tried for up to 1000 epochs.
+        UsageError: the provider fails, its gradients have the wrong shapes, its first loss is not finite, or training
+            diverges at every rate.
     """
     parameters, inputs = task.inputs[:5], task.inputs
     assert inputs.mask is not None  # every task has one
@@ -160,25 +168,62 @@ def train(
         message = f"{provider.name}: {'; '.join(wrong) or 'expected tensors as gradients'}"
         raise UsageError(message, code="provider-failed", argument="provider")
     start = [parameter.clone() for parameter in parameters]
-    chosen = default_rate(task, optimizer, step) if lr is None else lr
-    entries: list[LogEntry] = []
-    run = TrainingRun(
-        task.name, provider.name, optimizer, chosen,
-        int(inputs.mask.count_nonzero()), int(task.held_out.count_nonzero()), entries, target_rmse,
-    )  # fmt: skip
-    try:
-        for entry in descend(task, step, _update(parameters, optimizer, chosen), epochs, every):
-            entries.append(entry)
-            on_entry(entry)
-            if run.reached:
-                break
-    except Diverged as error:
-        for parameter, at in zip(parameters, start, strict=True):
-            parameter.copy_(at)
-        works = min(chosen / 2, default_rate(task, optimizer, step))
-        message = f"{error.message}, with {chosen:g}; {_rounded_down(works):g} would work"
-        raise Diverged(message, argument="lr") from None
-    return run
+
+    def restore() -> None:
+        for parameter, initial in zip(parameters, start, strict=True):
+            parameter.copy_(initial)
+
+    def attempt(rate: float, epochs: int) -> Iterator[LogEntry]:
+        return descend(task, step, _update(parameters, optimizer, rate), epochs, every)
+
+    rate = default_rate(task, optimizer, step) if lr is None else lr
+    for _ in range(HALVINGS):
+        run = TrainingRun(
+            task.name, provider.name, optimizer, rate,
+            int(inputs.mask.count_nonzero()), int(task.held_out.count_nonzero()), [], target_rmse,
+        )  # fmt: skip
+        try:
+            for entry in attempt(rate, epochs):
+                run.entries.append(entry)
+                on_entry(entry)
+                if run.reached:
+                    break
+        except Diverged as error:
+            restore()
+            if lr is not None:
+                trial = min(epochs, TRIAL_EPOCHS)
+                works = _stable_rate(min(lr / 2, default_rate(task, optimizer, step)), attempt, trial, restore)
+                message = f"{error.message}, with {lr:g}; {works:g} would work (tried for {trial} epochs)"
+                raise Diverged(message, argument="lr") from None
+            log.note(f"{error.message}, with the default rate {rate:g}; starting again with {rate / 2:g}")
+            rate /= 2
+        else:
+            return run
+    raise _diverges_at_every_rate(rate)
+
+
+def _stable_rate(
+    largest: float, attempt: Callable[[float, int], Iterator[LogEntry]], epochs: int, restore: Callable[[], None]
+) -> float:
+    """Return the first of `largest`, its half, and so on, at which training does not diverge; with two digits."""
+    rate = largest
+    for _ in range(HALVINGS):
+        rate = _rounded_down(rate)
+        try:
+            for _entry in attempt(rate, epochs):
+                pass
+        except Diverged:
+            rate /= 2
+        else:
+            return rate
+        finally:
+            restore()
+    raise _diverges_at_every_rate(rate)
+
+
+def _diverges_at_every_rate(rate: float) -> UsageError:
+    message = f"training diverged at every learning rate tried, down to {rate:.2g}"
+    return UsageError(message, code="bad-loss", argument="provider")
 
 
 def run_training(options: TrainOptions, on_entry: Callable[[LogEntry], Any] = lambda entry: None) -> TrainingRun:
@@ -201,6 +246,6 @@ def run_training(options: TrainOptions, on_entry: Callable[[LogEntry], Any] = la
 
 
 def _rounded_down(value: float) -> float:
-    """Round down to two significant digits."""
+    """Round down to two significant digits, to exactly the float that prints so."""
     unit = 10.0 ** (math.floor(math.log10(value)) - 1)
-    return math.floor(value / unit) * unit
+    return float(f"{math.floor(value / unit) * unit:.2g}")

@@ -38,7 +38,7 @@ class TrainOptions:
         seed: of drawn data, the start and the held-out part.
         reg: weight of the squared norms.
         optimizer: plain gradient descent as in the notebook, with momentum 0.9, or Adam.
-        lr: learning rate; None: one that does not diverge, 1e-5 on `seed`.
+        lr: learning rate; None: 1e-5 on `seed`, else from the curvature; halved, with a note, if training diverges.
         holdout: fraction of the ratings to hold out; `seed` holds out its unobserved entries.
         target_rmse: stop at the first logged epoch whose held-out RMSE is at most this.
         device: "cpu" or "cuda".

@@ -1,4 +1,4 @@
-"""Learning rates that do not diverge."""
+"""Default learning rates, stable at the start."""
 
 from __future__ import annotations
 
@@ -54,8 +54,12 @@ def _norm(tensors: Sequence[Tensor]) -> float:
 
 
 def default_rate(task: Task, optimizer: Optimizer, step: Step) -> float:
-    """Return half the stability limit of plain descent, or the notebook's rate on its own task."""
+    """Return half the stability limit of plain descent at the start, or the notebook's rate on its own task.
+
+    The limit may fall as training goes on: `train` halves a default rate at which training diverges.
+    """
     if optimizer == "adam":
         return ADAM_RATE
-    rate = 1 / curvature(step, task.inputs[:5])
+    along_global_bias = 2.0 * task.inputs.observed  # exact, where rounding of large ratings hides small differences
+    rate = 1 / max(along_global_bias, curvature(step, task.inputs[:5]))
     return NOTEBOOK_RATE if task.name == "seed" and optimizer == "sgd" and 1.5 * rate > NOTEBOOK_RATE else rate

@@ -30,6 +30,12 @@ def plan(request):
     return request.param, inputs, plan_step(*inputs, precision="ieee", deterministic=True, target=request.param)
 
 
+def test_float8_weights_are_not_shipped():
+    inputs = draw_inputs(40, 30, 8, mask_dtype=torch.float8_e5m2)
+    with pytest.raises(ValueError, match=r"not shipped for sm_90: .* masks of torch.float8_e5m2; pass mask.half\(\)"):
+        plan_step(*inputs, target="sm_90")
+
+
 def test_builds_are_clean(plan):
     name, _, step = plan
     assert [launch.name for launch in step.launches] == ["fused_step", "sum_slices", "sum_slices"]

@@ -18,7 +18,8 @@ FLAT = 14  # most files in mfbench/ itself
 # From bottom to top. Rooms of one floor do not import each other.
 FLOORS = (
     ("kernels", "reference"),
-    ("mfbench.errors", "mfbench.log", "mfbench.installation", "mfbench.stats"),
+    ("mfbench.errors", "mfbench.log", "mfbench.installation"),
+    ("mfbench.git", "mfbench.stats"),
     ("mfbench.problems",),
     ("mfbench.results", "mfbench.inspect"),
     ("mfbench.providers",),
@@ -32,6 +33,18 @@ FLOORS = (
     ("mfbench.cli",),
     ("mfbench", "mfbench.__main__"),
 )
+# What a worker takes from the packages that `--against` swaps: an older revision must have each of these, too.
+FROM_OTHER_REVISIONS = {
+    "kernels.mf_loss_and_grads",
+    "kernels.encode_ratings",
+    "kernels.loss.PRECISIONS",
+    "kernels.cpu.launch",
+    "reference.autograd_loss_and_grads",
+    "reference.oracle_loss_and_grads",
+    "reference.autograd.notebook_loss",
+    "reference.autograd.notebook_operands",
+}
+IN_WORKERS = ("mfbench.problems", "mfbench.results", "mfbench.providers", "mfbench.correctness", "mfbench.measure")
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 
@@ -95,6 +108,18 @@ def test_rooms_import_downwards_only() -> None:
         if room(target) != room(module) and FLOOR[room(target)] >= FLOOR[room(module)]
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_workers_import_only_what_older_revisions_have() -> None:
+    found = {
+        f"{node.module}.{alias.name}"
+        for module, path in FILES.items()
+        if room(module) in IN_WORKERS
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("kernels", "reference")
+        for alias in node.names
+    }
+    assert found == FROM_OTHER_REVISIONS
 
 
 def test_every_folder_says_in_a_sentence_what_it_holds() -> None:

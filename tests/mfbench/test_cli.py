@@ -43,6 +43,7 @@ def test_a_foreign_package_of_the_same_name_is_told(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "the package 'kernels' that Python finds" in done.stderr
     assert "[foreign-package]" in done.stderr
+    assert "rename it if it is yours" in done.stderr
     assert "Traceback" not in done.stderr
 
 

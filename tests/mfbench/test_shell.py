@@ -26,11 +26,11 @@ def test_quiet_leaves_out_notes_but_no_error(tmp_path: Path, monkeypatch: pytest
     assert mfbench_here(monkeypatch, *arguments) == 0
     out, err = capsys.readouterr()
     assert "the last line is torn" in err
-    assert "how many times as fast" in out
+    assert "speed-up over the base" in out
     assert mfbench_here(monkeypatch, *arguments, "--quiet") == 0
     out, err = capsys.readouterr()
     assert "8 same" in out
-    assert "how many times as fast" not in out
+    assert "speed-up over the base" not in out
     assert err == ""
     assert mfbench_here(monkeypatch, "compare", path, tmp_path / "none", "-q") == 2
     assert "cannot be read" in capsys.readouterr().err
@@ -101,3 +101,47 @@ def test_a_reader_that_has_left_is_no_error_message(tmp_path: Path) -> None:
     done = subprocess.run(command("compare", path, path), stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("doctor",), ("compare", "a.jsonl", "b.jsonl")])
+def test_a_removed_current_folder_is_named(tmp_path: Path, monkeypatch, capsys, arguments) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert mfbench_here(monkeypatch, *arguments) == 2
+    assert capsys.readouterr().err == (
+        "mfbench: the current folder cannot be read: No such file or directory [unreadable-file]\n"
+    )
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs the limits of Linux")
+@pytest.mark.parametrize(
+    "arguments",
+    [("compare", "big", "big"), ("report", "big", "--out", "page.html"), ("run", "--resume", "--out", "big")],
+)
+def test_a_file_beyond_the_memory_limit_is_one_line(tmp_path: Path, monkeypatch, capsys, arguments) -> None:
+    resource = pytest.importorskip("resource")
+    monkeypatch.chdir(tmp_path)
+    with (tmp_path / "big").open("wb") as file:
+        file.truncate(1 << 40)  # no byte of it is on the disk
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 30), before[1]))
+    try:
+        assert mfbench_here(monkeypatch, *arguments) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    err = capsys.readouterr().err
+    assert err.endswith("big: cannot be read: it does not fit into memory [out-of-memory]\n")
+    assert "Traceback" not in err
+
+
+def test_running_out_of_memory_elsewhere_is_one_line(monkeypatch, capsys) -> None:
+    from mfbench.commands import doctor
+
+    def exhausted(*_: object) -> int:
+        raise MemoryError
+
+    monkeypatch.setattr(doctor, "doctor", exhausted)
+    assert mfbench_here(monkeypatch, "doctor") == 2
+    assert capsys.readouterr().err.endswith("out of memory, or over this process's limit [out-of-memory]\n")

@@ -29,10 +29,16 @@ def _padded(ratings: torch.Tensor, observed: torch.Tensor):
     return wide[0, :, :n], wide[1].to(torch.uint8)[:, :n]
 
 
+def _weighted(ratings: torch.Tensor, observed: torch.Tensor):
+    """Weights of either sign, exact in bfloat16; no ratings but where these are not 0."""
+    return ratings.float(), (observed * (torch.arange(observed.numel()).reshape(observed.shape) % 7 - 3.5)).bfloat16()
+
+
 ENCODINGS = {
     "float32, uint8 mask": _with_mask(torch.float32, torch.uint8),
     "float32, bool mask, transposed": _transposed,
     "float32 with gaps between rows": _padded,
+    "float32, bfloat16 weights": _weighted,
     "uint8, float32 mask": _with_mask(torch.uint8, torch.float32),
     "float64-nan": _encoded("float64-nan"),
     "float32-nan": _encoded("float32-nan"),
@@ -61,4 +67,5 @@ def draw(seed: int, encoding: str, rank: int, m: int, n: int, density: float, dt
     bad = torch.tensor([float("nan"), float("inf"), 1e30, 0.0])[torch.randint(4, (m, n), generator=generator)]
     ratings, mask = ENCODINGS[encoding](torch.where(observed, stars, bad), observed)
     parameters = [normal(m, rank), normal(n, rank), 3 * normal(m, 1), normal(n), normal() + 3.5]
-    return Problem(parameters, ratings, mask, torch.where(observed, stars, 0.0), observed)
+    weights = mask.double() if mask is not None and mask.is_floating_point() else observed.double()
+    return Problem(parameters, ratings, mask, torch.where(observed, stars, 0.0), weights)

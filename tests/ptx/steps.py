@@ -31,8 +31,8 @@ class Problem:
     parameters: list[torch.Tensor]
     ratings: Any  # as the step gets them, an encoding among them
     mask: torch.Tensor | None
-    plain_ratings: torch.Tensor  # (m, n); holds anything where `observed` is False
-    observed: torch.Tensor  # (m, n) bool
+    plain_ratings: torch.Tensor  # (m, n); holds anything where the weight is 0
+    weights: torch.Tensor  # (m, n) float64; 0 and 1 of a mask without weights
     reg: float = 0.1
 
     def plan(self, target: str, precision: str, deterministic: bool = False) -> StepPlan:
@@ -42,7 +42,7 @@ class Problem:
     def errors(self, plan: StepPlan, precision: str) -> dict[str, float]:
         """For each output, the largest error over its bound; inf where it is NaN."""
         loss, grads = plan.result()
-        exact_loss, exact = oracle_loss_and_grads(*self.parameters, self.plain_ratings, self.observed, self.reg)
+        exact_loss, exact = oracle_loss_and_grads(*self.parameters, self.plain_ratings, self.weights, self.reg)
         allowed = self._bounds(PRODUCT_ERROR[precision])
         ratios = {}
         for name, value, target, bound in zip(OUTPUTS, (loss, *grads), (exact_loss, *exact), allowed, strict=True):
@@ -56,12 +56,12 @@ class Problem:
         bu, bi, (m, rank), n = bu.reshape(-1, 1), bi.reshape(1, -1), P.shape, Q.shape[0]
         eps = 2.0**-53 if self.parameters[0].dtype == torch.float64 else 2.0**-24
         product = 0.0 if self.parameters[0].dtype == torch.float64 else product
-        observed, R = self.observed.numpy(), self.plain_ratings.double().numpy()
-        E = np.where(observed, P @ Q.T + bu + bi + mu - np.where(observed, R, 0), 0)
-        terms = np.abs(P) @ np.abs(Q).T + np.abs(bu) + np.abs(bi) + np.abs(mu) + np.abs(np.where(observed, R, 0))
-        E_error = np.where(observed, (product + (rank + 6) * eps) * terms, 0)
+        W, R = self.weights.numpy(), np.where(self.weights == 0, 0, self.plain_ratings.double().numpy())
+        E = W * (P @ Q.T + bu + bi + mu - R)
+        terms = np.abs(P) @ np.abs(Q).T + np.abs(bu) + np.abs(bi) + np.abs(mu) + np.abs(R)
+        E_error = (product + (rank + 7) * eps) * np.abs(W) * terms
         row_unit, column_unit = product + (n + 6) * eps, product + (m + 6) * eps
-        rows, columns = E_error + row_unit * np.abs(E), E_error + column_unit * np.abs(E)
+        rows, columns = (np.abs(W) * (E_error + unit * np.abs(E)) for unit in (row_unit, column_unit))
         bu_error, bi_error = 2 * rows.sum(1), 2 * columns.sum(0)
         sse_error = (2 * np.abs(E) * E_error + E_error**2 + (m + n) * eps * E**2).sum()
         norms = self.reg * sum(np.square(x).sum() for x in (P, Q, bu, bi))
@@ -72,7 +72,7 @@ class Problem:
             2 * columns.T @ np.abs(P) + reg * np.abs(Q),
             bu_error + reg * np.abs(bu[:, 0]),
             bi_error + reg * np.abs(bi[0]),
-            bu_error.sum() + 8 * eps * np.abs(2 * E.sum()),
+            bu_error.sum() + 8 * eps * np.abs(2 * (W * E).sum()),
         )
 
 

@@ -29,6 +29,7 @@ CASES = [
     ("sm_80", "tf32", "bfloat16-nan", 61, 40, 70, 0.5),
     ("sm_80", "bf16x3", "float16-nan", 61, 70, 31, 0.3),
     ("sm_80", "tf32", "uint8, float32 mask", 30, 33, 77, 0.4),
+    ("sm_80", "ieee", "float32, bfloat16 weights", 30, 40, 45, 0.5),
     ("sm_80", "tf32", "int8-bits", 8, 50, 150, 0.01),
     ("sm_80", "bf16x3", "uint8-bits", 30, 60, 96, 0.5),
     ("sm_80", "tf32x3", "uint8-code", 30, 67, 91, 0.3),
@@ -46,7 +47,7 @@ CASES = [
 ]
 
 
-QUICK = (0, 10, 20)  # places in CASES: both targets, a dense matrix with a mask, and encoded ratings
+QUICK = (0, 9, 11, 21)  # places in CASES: both targets, a dense matrix with a mask or weights, and encoded ratings
 
 
 @pytest.mark.parametrize("deterministic", [False, True], ids=["fast", "deterministic"])
@@ -75,7 +76,7 @@ def test_empty_tiles_are_left_out(rank, deterministic):
     problem = draw(4, "uint8-code", rank, 140, 200, 0.5)
     tiles = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]], dtype=torch.bool)
     inside = tiles.repeat_interleave(64, 0).repeat_interleave(64, 1)[:140, :200]
-    problem.observed &= inside
+    problem.weights *= inside
     values = torch.where(inside, problem.ratings.values.int(), 7).to(torch.uint8)
     blocks = tiles.repeat_interleave(4, 0).repeat_interleave(4, 1)[:9, :13]
     problem.ratings = problem.ratings._replace(values=values, occupied=blocks)

@@ -18,6 +18,9 @@ from tests.problems import MASKS, RATINGS, draw_inputs, problems
 
 BOTH = pytest.mark.parametrize("step", [autograd_loss_and_grads, oracle_loss_and_grads], ids=["autograd", "oracle"])
 INF, NAN = float("inf"), float("nan")
+FLOATS = (
+    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2,
+)  # fmt: skip
 
 
 def flat(result):
@@ -31,6 +34,7 @@ def scales(inputs):
     positive = inputs._replace(
         **{name: getattr(inputs, name).abs() for name in inputs._fields[:5]},
         ratings=-inputs.ratings.double().abs(),
+        mask=inputs.mask.double().abs() if inputs.weighted else inputs.mask,
         reg=abs(inputs.reg),
     )
     return flat(oracle_loss_and_grads(*positive))
@@ -64,8 +68,9 @@ def test_oracle_is_the_formula_in_exact_fractions(inputs):
     P, Q = ([[Fraction(x) for x in row] for row in factors.tolist()] for factors in inputs[:2])
     bu, bi, (mu,) = ([Fraction(x) for x in values.reshape(-1).tolist()] for values in inputs[2:5])
     reg, (m, n), rank = Fraction(inputs.reg), inputs.ratings.shape, len(P[0])
-    weights = inputs.ratings == inputs.ratings if inputs.mask is None else inputs.mask
-    observed = [(i, j) for i in range(m) for j in range(n) if weights.tolist()[i][j] != 0]
+    mask = inputs.ratings == inputs.ratings if inputs.mask is None else inputs.mask
+    weights = (mask.double() if inputs.weighted else mask.bool().double()).tolist()
+    observed = [(i, j) for i in range(m) for j in range(n) if weights[i][j] != 0]
     R = inputs.ratings.tolist()
 
     loss = reg * sum(x * x for values in (*P, *Q, bu, bi) for x in values)
@@ -73,20 +78,23 @@ def test_oracle_is_the_formula_in_exact_fractions(inputs):
     dbu, dbi, dmu = [2 * reg * x for x in bu], [2 * reg * x for x in bi], Fraction(0)
     for i, j in observed:
         error = sum(p * q for p, q in zip(P[i], Q[j], strict=True)) + bu[i] + bi[j] + mu - Fraction(R[i][j])
-        loss += error**2
-        dbu[i], dbi[j], dmu = dbu[i] + 2 * error, dbi[j] + 2 * error, dmu + 2 * error
+        weight = Fraction(weights[i][j])
+        loss += (weight * error) ** 2
+        d_pred = 2 * weight**2 * error
+        dbu[i], dbi[j], dmu = dbu[i] + d_pred, dbi[j] + d_pred, dmu + d_pred
         for k in range(rank):
-            dP[i][k] += 2 * error * Q[j][k]
-            dQ[j][k] += 2 * error * P[i][k]
+            dP[i][k] += d_pred * Q[j][k]
+            dQ[j][k] += d_pred * P[i][k]
 
     exact = [np.array(values, dtype=np.float64) for values in (dP, dQ, dbu, dbi, dmu)]
     shaped = [values.reshape(tuple(parameter.shape)) for values, parameter in zip(exact, inputs[:5], strict=True)]
     assert_close(oracle_loss_and_grads(*inputs), (float(loss), shaped), inputs, 1e-14)
 
 
-def test_notebook_loss_passes_gradcheck():
-    *parameters, ratings, mask, reg = draw_inputs(5, 7, 3, torch.float64, torch.float64, torch.int32)
-    ratings, mask = notebook_operands(ratings, mask)
+@pytest.mark.parametrize("mask_dtype", [torch.int32, torch.float64])
+def test_notebook_loss_passes_gradcheck(mask_dtype):
+    *parameters, ratings, mask, reg = draw_inputs(5, 7, 3, torch.float64, torch.float64, mask_dtype)
+    ratings, mask = notebook_operands(ratings, mask, torch.float64)
     parameters = [parameter.requires_grad_() for parameter in parameters]
     assert torch.autograd.gradcheck(lambda *p: notebook_loss(*p, ratings, mask, reg), parameters)
 
@@ -113,22 +121,57 @@ def test_autograd_is_the_notebook_bit_by_bit():
     for grad, parameter in zip(grads, (p, q, bu, bi, u), strict=True):
         assert grad.dtype == torch.float32
         assert torch.equal(grad, parameter.grad)
-    ratings, mask = notebook_operands(rating_matrix, mask_matrix)
+    ratings, mask = notebook_operands(rating_matrix, mask_matrix, p.dtype)
     assert ratings is rating_matrix
     assert mask is mask_matrix
 
 
 @BOTH
-@pytest.mark.parametrize("mask_dtype", [*MASKS[1:], torch.float8_e4m3fn, torch.float8_e5m2])
-def test_any_non_zero_of_any_dtype_is_observed(step, mask_dtype):
+@pytest.mark.parametrize("mask_dtype", [dtype for dtype in MASKS[1:] if not dtype.is_floating_point])
+def test_any_non_zero_of_an_integer_dtype_is_observed(step, mask_dtype):
     inputs = draw_inputs(11, 13, 4, mask_dtype=torch.bool)
-    values = torch.tensor([2.0, 1.0, 3.0, 1.5] if mask_dtype == torch.uint8 else [2.0, -1.0, 7.0, NAN])
-    if not mask_dtype.is_floating_point:
-        values = values.nan_to_num(5).abs()
-    weight = values[torch.arange(11 * 13) % 4].reshape(11, 13)
-    zero = torch.tensor(-0.0)  # a zero as well
-    mask = torch.where(inputs.mask, weight, zero).to(mask_dtype)
+    values = torch.tensor([2, 1, 7, -1 if mask_dtype.is_signed else 3])[torch.arange(11 * 13) % 4].reshape(11, 13)
+    assert same(step(*inputs._replace(mask=(values * inputs.mask).to(mask_dtype))), step(*inputs))
+
+
+@BOTH
+@pytest.mark.parametrize("mask_dtype", FLOATS)
+def test_zeros_and_ones_of_a_float_dtype_are_a_binary_mask(step, mask_dtype):
+    inputs = draw_inputs(11, 13, 4, torch.float64, torch.float64)
+    mask = torch.where(inputs.mask, 1.0, -0.0).to(mask_dtype)  # -0.0 is a zero as well
     assert same(step(*inputs._replace(mask=mask)), step(*inputs))
+
+
+@BOTH
+@pytest.mark.parametrize("mask_dtype", FLOATS)
+@pytest.mark.parametrize("ratings_dtype", [torch.float64, torch.float16, torch.uint8])
+def test_a_float_mask_holds_the_weights_of_the_notebook(step, mask_dtype, ratings_dtype):
+    """The notebook's lines in float64; unobserved ratings are NaN or infinite where the dtype has them."""
+    inputs = draw_inputs(11, 13, 4, torch.float64, ratings_dtype, mask_dtype)
+    parameters = [parameter.clone().requires_grad_() for parameter in inputs[:5]]
+    p, q, bu, bi, u = parameters
+    mask = inputs.mask.double()
+    assert {float(weight) for weight in mask.sign().unique()} == {-1.0, 0.0, 1.0}
+    rating = inputs.ratings.double().where(mask != 0, 0)
+    r_predict = torch.mm(p, q.t()) + bu + bi.t() + u
+    loss = torch.sum((r_predict * mask - rating * mask).pow(2)) + inputs.reg * (
+        bu.pow(2).sum() + bi.pow(2).sum() + p.pow(2).sum() + q.pow(2).sum()
+    )
+    expected = loss.detach(), torch.autograd.grad(loss, parameters)
+    assert_close(step(*inputs), expected, inputs, 1e-14)
+
+
+@BOTH
+@pytest.mark.parametrize("weight", [NAN, INF])
+def test_a_weight_that_is_not_finite_is_an_observed_error_that_is_not(step, weight):
+    inputs = draw_inputs(11, 13, 4, torch.float64, mask_dtype=torch.float32)
+    inputs.mask[3, 8], inputs.ratings[3, 8] = weight, 1
+    loss, *grads = flat(step(*inputs))
+    assert not np.isfinite(loss)
+    for grad, place in zip(grads, (3, 8, 3, 8, 0), strict=True):
+        wrong = ~np.isfinite(grad).reshape(len(grad), -1)
+        assert wrong[place].all()
+        assert wrong.sum() == wrong[place].size
 
 
 @BOTH

@@ -1,4 +1,8 @@
-"""The harness's side of the audit: challenge samples, check their outputs, and check clock and caching afterwards."""
+"""The harness's side of the audit: challenge samples, check their outputs, and check clock and caching afterwards.
+
+`Auditor` issues a `Challenge` for every sample, the worker's `probe.Probe` carries it out around each evaluation, and
+`Auditor` checks what the probe observed.
+"""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from mfbench.correctness.audit.projection import folded
 from mfbench.correctness.gate import Standard
 from mfbench.correctness.near_misses import to_arrays
+from mfbench.problems.inputs import Inputs, row_blocks
 from mfbench.providers.outputs import OUTPUTS
 from reference import oracle_loss_and_grads
 
@@ -39,7 +40,7 @@ class ExpectedOutputs(NamedTuple):
     def of(cls, standard: Standard) -> ExpectedOutputs:
         """Evaluate the oracle at a second bias, higher than the standard's by the rms error of its predictions."""
         inputs = standard.inputs
-        rms_error = math.sqrt(float(standard.exact[0]) / max(1, inputs.observed))
+        rms_error = math.sqrt(float(standard.exact[0]) / (_sum_of_squared_weights(inputs) or 1))
         low = float(inputs.global_bias)
         high = low + (rms_error if math.isfinite(rms_error) and rms_error > 0 else 1.0)
         raised = inputs.global_bias.double() + (high - low)
@@ -86,6 +87,12 @@ class ExpectedOutputs(NamedTuple):
     def _fraction(self, bias: float) -> float:
         """Return where the bias lies, from 0 at `low` to 1 at `high`."""
         return (bias - self.low) / (self.high - self.low)
+
+
+def _sum_of_squared_weights(inputs: Inputs) -> float:
+    if inputs.mask is None or not inputs.weighted:
+        return inputs.observed
+    return sum(float(block.double().square().sum()) for block in row_blocks(inputs.mask))
 
 
 def _off(value: float, exact: float, tolerance: float) -> bool:

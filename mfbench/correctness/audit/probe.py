@@ -12,9 +12,8 @@ import torch
 from mfbench.correctness.audit import projection
 
 # Saved before user code can monkey-patch them
-item, detach, cpu, resolve_neg, numpy = (
-    getattr(torch.Tensor, name) for name in ("item", "detach", "cpu", "resolve_neg", "numpy")
-)
+item, detach, cpu = torch.Tensor.item, torch.Tensor.detach, torch.Tensor.cpu
+resolve_neg, numpy = torch.Tensor.resolve_neg, torch.Tensor.numpy
 
 
 class Challenge(NamedTuple):
@@ -42,15 +41,15 @@ class Probe:
             challenge: from the auditor.
             biases: the global bias tensor of each copy.
         """
-        self._challenge = challenge
+        self._biases, self._watched = challenge
         self._writers = [_writer(bias) for bias in biases]
         self.observations: list[Observation] = []
 
     def before(self, turn: int) -> None:
-        self._writers[turn % len(self._writers)](self._challenge.biases[turn])
+        self._writers[turn % len(self._writers)](self._biases[turn])
 
     def after(self, turn: int, outputs: Any) -> None:
-        if turn in self._challenge.watched:
+        if turn in self._watched:
             loss, (*_, d_bias) = outputs
             self.observations.append(Observation(turn, _number(loss), _number(d_bias)))
 
@@ -78,7 +77,8 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
 
 
 def _number(value: Any) -> float:
-    return item(value) if isinstance(value, torch.Tensor) else np.asarray(value).item()
+    number: float = item(value) if isinstance(value, torch.Tensor) else np.asarray(value).item()
+    return number
 
 
 def _writer(bias: torch.Tensor) -> Callable[[float], Any]:

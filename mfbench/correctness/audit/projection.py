@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +22,15 @@ def signs(bits: bytes) -> npt.NDArray[np.float64]:
     return np.where(np.unpackbits(np.frombuffer(bits, np.uint8))[:PERIOD], -1.0, 1.0)
 
 
-def folded(values: npt.NDArray) -> npt.NDArray[np.float64]:
+def folded(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Return the sums over every PERIOD-th entry, (PERIOD,). Their dot product with the signs is the projection."""
     flat = values.reshape(-1)
     whole = flat.size // PERIOD * PERIOD
-    sums = flat[:whole].reshape(-1, PERIOD).sum(axis=0, dtype=np.float64)
+    sums: npt.NDArray[np.float64] = flat[:whole].reshape(-1, PERIOD).sum(axis=0, dtype=np.float64)
     sums[: flat.size - whole] += flat[whole:]
     return sums
 
 
-def project(values: npt.NDArray, signs: npt.NDArray[np.float64]) -> float:
+def project(values: npt.NDArray[Any], signs: npt.NDArray[np.float64]) -> float:
     """Return the sum of the entries, each multiplied by its sign."""
     return float(folded(values) @ signs)

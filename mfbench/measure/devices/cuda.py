@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,9 @@ from mfbench.measure.devices.nvml import Nvml
 from mfbench.measure.devices.stream import StreamSampler
 
 # Saved before user code can monkey-patch them. `sleep` launches a kernel that spins for a number of cycles.
-Event, synchronize, sleep = torch.cuda.Event, torch.cuda.synchronize, torch.cuda._sleep
+synchronize = torch.cuda.synchronize
+Event: Callable[..., torch.cuda.Event] = torch.cuda.Event
+sleep: Callable[[int], None] = torch.cuda._sleep
 
 CLEARED = 2  # multiple of the L2 size that is written to clear it; replacement is not strictly least recently used
 CYCLES_PER_S = 2e9  # roughly; whether a block was long enough is checked afterwards
@@ -56,17 +58,19 @@ class CudaDevice:
         hooks.after(loops - 1, outputs)
         return reading, outputs
 
-    def mark(self) -> Any:
+    def mark(self) -> torch.cuda.Event:
         event = Event(enable_timing=True)
         event.record()
         return event
 
-    def between(self, start: Any, end: Any) -> float:
-        return start.elapsed_time(end) * 1e-3  # milliseconds
+    def between(self, start: torch.cuda.Event, end: torch.cuda.Event) -> float:
+        milliseconds: float = start.elapsed_time(end)
+        return milliseconds * 1e-3
 
-    def block(self, seconds: float) -> Any:
+    def block(self, seconds: float) -> torch.cuda.Event:
         sleep(int(seconds * CYCLES_PER_S))
         return self.mark()
 
-    def passed(self, mark: Any) -> bool:
-        return mark.query()
+    def passed(self, mark: torch.cuda.Event) -> bool:
+        passed: bool = mark.query()
+        return passed

@@ -17,6 +17,7 @@ from kernels.cpu import launch
 
 ALLOCATION_FAILED = re.compile("can't allocate memory|not enough memory")
 HEADROOM = 0.05  # fraction of the free memory left to the rest of the system
+OOM_SCORE = 500  # proc(5), of 1000: how much rather a worker is killed than the harness and other programs
 
 
 def limit_to_free_memory() -> None:
@@ -28,6 +29,12 @@ def limit_to_free_memory() -> None:
     data = int(_status("VmData") + (1 - HEADROOM) * psutil.virtual_memory().available)
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (data if hard < 0 else min(data, hard), hard))
+
+
+def prefer_to_be_killed() -> None:
+    """Make the out-of-memory killer choose this process before the harness, which records what happened."""
+    with contextlib.suppress(OSError):  # not Linux, or no process file system
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
 
 
 @contextlib.contextmanager

@@ -240,6 +240,7 @@ def main() -> None:
     The first request loads the provider.
     """
     end_with_parent()
+    memory.prefer_to_be_killed()
     requests, answers, provider, device, threads = sys.argv[1:6]
     receive, answer = functools.partial(pipe.receive, int(requests)), functools.partial(pipe.send, int(answers))
     methods: dict[str, Callable[..., Any]] = {
@@ -272,5 +273,5 @@ def _failure(error: BaseException) -> tuple[Code, str]:
     if isinstance(error, WrongOutputs):
         return Code.BAD_OUTPUTS, str(error)
     if isinstance(error, UsageError):
-        return Code.NOT_LOADED, error.message
+        return Code.PROVIDER_LOAD_FAILED, error.message
     return Code.OOM if memory.exhausted(error) else Code.EXCEPTION, reason(error)

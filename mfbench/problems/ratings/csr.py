@@ -14,6 +14,7 @@ from mfbench.problems.ratings.left_out import counted, warn
 if TYPE_CHECKING:
     from torch import Tensor
 
+PART = 1 << 18  # ratings compared together, so that the comparison needs no memory to speak of
 # Values that stand for "no rating" in known data sets, and the range of the ratings beside them: Jester's 99 and
 # MyAnimeList's -1 (seen, not rated)
 SENTINELS = {99.0: (-10.0, 10.0), -1.0: (0.0, 10.0)}
@@ -34,7 +35,7 @@ def build(coordinates: list[np.ndarray], shape: tuple[int, int], name: str) -> T
     coordinates.clear()
     entries = scipy.sparse.coo_array((values, (rows, columns)), shape=shape)
     entries.has_canonical_format = True  # or SciPy adds up the ratings of one place
-    in_order = bool(((rows[1:] > rows[:-1]) | ((rows[1:] == rows[:-1]) & (columns[1:] >= columns[:-1]))).all())
+    in_order = _ascends(rows, columns)
     del rows, columns, values
     if in_order:  # one sort puts rows where they are
         by_row = entries.tocsr()
@@ -53,6 +54,16 @@ def build(coordinates: list[np.ndarray], shape: tuple[int, int], name: str) -> T
         starts = starts - np.searchsorted(repeated, starts).astype(starts.dtype)
         columns, values = columns[last], values[last]
     return tensor(starts, columns, values, shape)
+
+
+def _ascends(rows: np.ndarray, columns: np.ndarray) -> bool:
+    """Return whether places come in the order of rows and columns."""
+    for start in range(0, len(rows) - 1, PART):
+        row, column = rows[start : start + PART + 1], columns[start : start + PART + 1]
+        later = (row[1:] > row[:-1]) | ((row[1:] == row[:-1]) & (column[1:] >= column[:-1]))
+        if not later.all():
+            return False
+    return True
 
 
 def from_dense(values: np.ndarray, observed: np.ndarray) -> Tensor:

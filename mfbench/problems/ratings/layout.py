@@ -86,7 +86,7 @@ def recognize(block: bytes, columns: Sequence[str] | None, format: str | None) -
     if not candidates:
         number, line = sample[0]
         for separator in separators:
-            if sum(map(bool, roles_of(names := fields_of(line, separator)).values())) >= 2:
+            if _names(names := fields_of(line, separator)) >= 2:
                 raise BadData(f"expected ratings below the header {shown(names)}, found none")
         raise BadData(
             f"expected lines with a user, an item and a rating, separated by ::, tabs, commas, semicolons or blanks; "
@@ -128,7 +128,15 @@ def _candidate(separator: str, sample: list[tuple[int, str]], columns: Sequence[
         counts = Counter(len(row) for row in rows if len(row) >= 3)
     if not counts:
         return None
-    return Candidate(separator, counts.most_common(1)[0][0], rows, lines)
+    header = next((_marked_off(row) for row in rows if _names(row) >= 2), [])
+    as_named = [width for width in (len(header), len(header) + 1) if width in counts]
+    width = max(as_named or counts, key=lambda width: counts[width])  # the first of those with most lines
+    return Candidate(separator, width, rows, lines)
+
+
+def _names(row: list[str]) -> int:
+    """Return how many of user, item and rating a line names."""
+    return sum(map(bool, roles_of(_marked_off(row)).values()))
 
 
 def fields_of(line: str, separator: str) -> list[str]:
@@ -163,7 +171,7 @@ def _layout(candidate: Candidate, columns: Sequence[str] | None, format: str | N
 def _from_header(candidate: Candidate) -> Candidate:
     """Drop what precedes the header, or the first line that may hold a rating: comments and broken lines."""
     for i, row in enumerate(candidate.rows):
-        if sum(map(bool, roles_of(_marked_off(row)).values())) >= 2 and not _numeric(row[-1]):
+        if _names(row) >= 2 and not _numeric(row[-1]):
             return candidate.from_line(i)
         commented = candidate.separator == BLANKS and row[0][:1] in ("#", "%")
         if len(row) == candidate.fields and any(map(_numeric, row[1:])) and not commented:
@@ -186,7 +194,7 @@ def _columns(
 ) -> tuple[Columns, bool]:
     """Return the columns, and whether the header named them."""
     width = candidate.fields
-    named = sum(map(bool, roles_of(header).values())) if format != "libmf" else 0
+    named = _names(header) if format != "libmf" else 0
     if columns is not None:
         with_names = _named(header, columns, candidate)
         if with_names:

@@ -28,13 +28,13 @@ def blocks(stream: Stream) -> Iterator[bytes]:
     """
     rest = b""
     for chunk in _utf8(stream):
-        rest += chunk
-        cut = rest.rfind(b"\n") + 1
-        if cut:
-            yield rest[:cut]
-            rest = rest[cut:]
-        elif len(rest) > LONGEST_LINE:
-            raise BadData(f"expected lines of text, got {len(rest):,} bytes without a line end")
+        if cut := chunk.rfind(b"\n") + 1:
+            yield b"".join((rest, memoryview(chunk)[:cut]))
+            rest = chunk[cut:]
+        else:
+            rest += chunk
+            if len(rest) > LONGEST_LINE:
+                raise BadData(f"expected lines of text, got {len(rest):,} bytes without a line end")
     if rest:
         yield rest + b"\n"
 

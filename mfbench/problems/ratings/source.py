@@ -7,10 +7,11 @@ import gzip
 import io
 import lzma
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple
 
 from mfbench.problems.ratings.errors import BadData
 from mfbench.problems.ratings.packages import arrow
@@ -51,7 +52,7 @@ DAMAGED = (
     ValueError,
     lzma.LZMAError,
     zipfile.BadZipFile,
-    zipfile.zlib.error,  # type: ignore[attr-defined]
+    zlib.error,
 )
 
 
@@ -153,7 +154,7 @@ def _decompressed(stream: Stream, kind: str, stack: ExitStack) -> Any:
         pa = arrow(".zst files")
         return stack.enter_context(pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd"))
     if kind == "gzip":
-        return stack.enter_context(gzip.GzipFile(fileobj=cast(Any, stream)))
+        return stack.enter_context(gzip.GzipFile(fileobj=stream))
     module: Any = bz2.BZ2File if kind == "bzip2" else lzma.LZMAFile
     return stack.enter_context(module(io.BufferedReader(stream)))
 

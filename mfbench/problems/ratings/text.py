@@ -37,6 +37,10 @@ def read(source: Source, columns: Sequence[str] | None, format: str | None, miss
 
     Lines that hold no rating are left out, and a `DataWarning` counts and names them.
     """
+    return _collected(source, columns, format, missing).matrix()
+
+
+def _collected(source: Source, columns: Sequence[str] | None, format: str | None, missing: Missing | None) -> Triplets:
     blocks = lines.blocks(source.stream)
     first = next(blocks, b"")
     layout = recognize(first, columns, format)
@@ -52,7 +56,7 @@ def read(source: Source, columns: Sequence[str] | None, format: str | None, miss
         triplets.add(parsed.users, parsed.items, parsed.values)
         number += parsed.lines
     bad.report(source.name, layout.expected())
-    return triplets.matrix()
+    return triplets
 
 
 def cut(block: bytes, count: int) -> tuple[list[bytes], bytes]:

@@ -9,20 +9,25 @@
 
 using namespace mf;
 
+enum Marks { MASK, NANS, WEIGHTS };  // of missing ratings
+
 template <class T> struct Problem {
     int64_t m, n, rank;
-    std::vector<T> P, Q, bu, bi, R, mu;
+    std::vector<T> P, Q, bu, bi, R, mu, weights;
     std::vector<std::uint8_t> mask;
 
-    Problem(int64_t m, int64_t n, int64_t rank, bool by_nan)
-        : m(m), n(n), rank(rank), P(m * rank), Q(n * rank), bu(m), bi(n), R(m * n), mu(1), mask(m * n) {
+    Problem(int64_t m, int64_t n, int64_t rank, Marks marks)
+        : m(m), n(n), rank(rank), P(m * rank), Q(n * rank), bu(m), bi(n), R(m * n), mu(1), weights(m * n, T(1)),
+          mask(m * n) {
         std::mt19937 random(unsigned(m + 7 * n + 31 * rank));
         std::normal_distribution<double> normal;
         for (auto *values : {&P, &Q, &bu, &bi, &R, &mu})
             for (T &value : *values) value = T(normal(random));
         for (auto &observed : mask) observed = random() % 10 < 6;
-        for (int64_t at = 0; by_nan && at < m * n; ++at)
-            if (!mask[at]) R[at] = T(NAN);
+        for (int64_t at = 0; at < m * n; ++at) {
+            if (marks == WEIGHTS) weights[at] = mask[at] ? T(normal(random)) : T(0);
+            if (marks != MASK && !mask[at]) R[at] = T(NAN);
+        }
     }
 };
 
@@ -42,7 +47,10 @@ template <class T> Outputs<double> by_formula(const Problem<T> &p) {
             if (!p.mask[i * p.n + j]) continue;
             double e = double(p.bu[i]) + double(p.bi[j]) + double(p.mu[0]) - double(p.R[i * p.n + j]);
             for (int64_t k = 0; k < p.rank; ++k) e += double(p.P[i * p.rank + k]) * double(p.Q[j * p.rank + k]);
+            const double weight = double(p.weights[i * p.n + j]);
+            e *= weight;
             out.loss += e * e;
+            e *= weight;
             out.dbu[i] += 2 * e;
             out.dbi[j] += 2 * e;
             out.dbu[p.m] += 2 * e;
@@ -64,7 +72,7 @@ template <class T> Outputs<double> by_formula(const Problem<T> &p) {
     return out;
 }
 
-template <class T> Outputs<T> by_kernel(const Problem<T> &p, bool by_nan, int64_t threads) {
+template <class T> Outputs<T> by_kernel(const Problem<T> &p, Marks marks, int64_t threads) {
     Outputs<T> out(p.m, p.n, p.rank);
     for (auto *values : {&out.dP, &out.dQ, &out.dbu, &out.dbi})
         for (T &value : *values) value = T(NAN);
@@ -72,7 +80,8 @@ template <class T> Outputs<T> by_kernel(const Problem<T> &p, bool by_nan, int64_
     call.users = {p.m, p.P.data(), p.rank, 1, p.bu.data(), 1, out.dP.data(), out.dbu.data()};
     call.items = {p.n, p.Q.data(), p.rank, 1, p.bi.data(), 1, out.dQ.data(), out.dbi.data()};
     call.ratings = {p.R.data(), p.n, 1, sizeof(T) == 8 ? FLOAT64 : FLOAT32};
-    if (!by_nan) call.mask = {p.mask.data(), p.n, 1, 1};
+    if (marks == MASK) call.mask = {p.mask.data(), p.n, 1, 1};
+    if (marks == WEIGHTS) call.mask = {p.weights.data(), p.n, 1, sizeof(T) == 8 ? FLOAT64_WEIGHTS : FLOAT32_WEIGHTS};
     call.rank = p.rank;
     call.double_parameters = sizeof(T) == 8;
     call.threads = threads;
@@ -94,10 +103,10 @@ template <class T> bool near(const std::vector<T> &values, const std::vector<dou
     return true;
 }
 
-template <class T> int wrong_outputs(int64_t m, int64_t n, int64_t rank, bool by_nan, int64_t threads) {
-    const Problem<T> problem(m, n, rank, by_nan);
+template <class T> int wrong_outputs(int64_t m, int64_t n, int64_t rank, Marks marks, int64_t threads) {
+    const Problem<T> problem(m, n, rank, marks);
     const Outputs<double> exact = by_formula(problem);
-    const Outputs<T> found = by_kernel(problem, by_nan, threads);
+    const Outputs<T> found = by_kernel(problem, marks, threads);
     const bool good[] = {near(found.dP, exact.dP),   near(found.dQ, exact.dQ),
                          near(found.dbu, exact.dbu), near(found.dbi, exact.dbi),
                          near(std::vector<T>{T(found.loss)}, {exact.loss})};
@@ -117,9 +126,9 @@ int main() {
     for (const auto &size : sizes)
         for (int64_t rank : {1, 2, 3, 5, 8, 9, 15, 16, 30, 33, 66, 130})
             for (int64_t threads : {1, 2})
-                for (bool by_nan : {false, true}) {
-                    wrong += wrong_outputs<float>(size[0], size[1], rank, by_nan, threads);
-                    wrong += wrong_outputs<double>(size[0], size[1], rank, by_nan, threads);
+                for (Marks marks : {MASK, NANS, WEIGHTS}) {
+                    wrong += wrong_outputs<float>(size[0], size[1], rank, marks, threads);
+                    wrong += wrong_outputs<double>(size[0], size[1], rank, marks, threads);
                     cases += 2;
                 }
     std::printf("%d cases with vectors of %d bytes, %d outputs wrong\n", cases, VECTOR_BYTES, wrong);

@@ -19,7 +19,7 @@ OUTPUTS = ("loss", "user_factors", "item_factors", "user_bias", "item_bias", "gl
 RATING_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.uint8, torch.int8)
 MASK_DTYPES = (
     None, torch.bool, torch.uint8, torch.int8, torch.uint16, torch.int16, torch.int32, torch.int64,
-    torch.float16, torch.bfloat16, torch.float32, torch.float64,
+    torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2,
 )  # fmt: skip
 LAYOUTS = ("contiguous", "transposed", "sliced", "offset")
 
@@ -37,7 +37,10 @@ def laid_out(values: torch.Tensor, layout: str) -> torch.Tensor:
 
 
 def random_problem(m, n, rank, dtype, rating_dtype, mask_dtype, density=0.7, layouts=("contiguous",) * 3, seed=0):
-    """Return parameters, ratings and mask. Unobserved ratings are NaN or Inf, or 99 in integer dtypes."""
+    """Return parameters, ratings and mask, a float one with weights.
+
+    Unobserved ratings are NaN or Inf, or 99 in integer dtypes.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
@@ -57,8 +60,10 @@ def random_problem(m, n, rank, dtype, rating_dtype, mask_dtype, density=0.7, lay
         ratings[~observed] = 99
     mask = None
     if mask_dtype is not None:
-        signs = torch.where(torch.rand(m, n, generator=generator) < 0.5, -1.0, 1.0)  # -0.0 is zero, -1 is observed
-        mask = (observed * (signs if mask_dtype.is_signed else 1)).to(mask_dtype)
+        values = torch.where(torch.rand(m, n, generator=generator) < 0.5, -1.0, 1.0)  # -0.0 is zero, -1 is observed
+        if mask_dtype.is_floating_point:
+            values *= 0.25 + torch.rand(m, n, generator=generator)
+        mask = (observed * (values if mask_dtype.is_signed else 1)).to(mask_dtype)
         mask = laid_out(mask, layouts[2])
     return P, Q, bu, bi, mu, laid_out(ratings, layouts[1]), mask
 
@@ -69,11 +74,13 @@ def assert_as_exact_as_autograd(loss, grads, arguments, reg=0.1):
     The rounding errors are relative to the same sums without cancellation, from a problem with positive terms only.
     """
     *parameters, ratings, mask = arguments
-    observed = ~ratings.isnan() if mask is None else mask != 0  # PyTorch computes little with uint16
-    exact_loss, exact_grads = oracle_loss_and_grads(*parameters, ratings, observed, reg=reg)
-    eager_loss, eager_grads = autograd_loss_and_grads(*parameters, ratings, observed, reg=reg)
+    weights = (~ratings.isnan() if mask is None else mask != 0).double()  # PyTorch computes little with uint16
+    if mask is not None and mask.is_floating_point():
+        weights = mask.double()
+    exact_loss, exact_grads = oracle_loss_and_grads(*parameters, ratings, weights, reg=reg)
+    eager_loss, eager_grads = autograd_loss_and_grads(*parameters, ratings, weights.to(parameters[0].dtype), reg=reg)
     positive = (parameter.detach().abs() for parameter in parameters)
-    sum_loss, sum_grads = oracle_loss_and_grads(*positive, -ratings.double().abs(), observed, reg=reg)
+    sum_loss, sum_grads = oracle_loss_and_grads(*positive, -ratings.double().abs(), weights.abs(), reg=reg)
     eps = torch.finfo(parameters[0].dtype).eps
     for name, got, eager, exact, magnitude in zip(
         OUTPUTS,
@@ -169,9 +176,9 @@ def test_broadcast_ratings_and_masks():
     assert_as_exact_as_autograd(*mf_loss_and_grads(*arguments, backend="native"), arguments)
 
 
-def test_strided_biases_and_negative_zero_mask():
+def test_strided_biases_and_negative_zero_weights():
     P, Q, bu, bi, mu, ratings, _ = random_problem(40, 50, 5, torch.float32, torch.float32, torch.bool)
-    mask = torch.tensor([0.0, -0.0, float("nan"), 1e-45, -2.0]).repeat(40, 10)  # zero, zero, and three non-zeros
+    mask = torch.tensor([0.0, -0.0, 0.5, 1e-45, -2.0]).repeat(40, 10)  # zero, zero, and three non-zeros
     ratings = torch.rand(40, 50)
     arguments = (P, Q, bu.repeat(1, 3)[:, 1:2], bi.repeat(2, 1).T[:, 0], mu.reshape(()), ratings, mask)
     assert_as_exact_as_autograd(*mf_loss_and_grads(*arguments, backend="native"), arguments)
@@ -204,13 +211,46 @@ def test_an_observed_nan_reaches_exactly_its_own_outputs():
         assert nan_rows.sum() == nan_rows[index].numel()
 
 
+@pytest.mark.parametrize("mask_dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_every_float8_weight_is_decoded(mask_dtype):
+    mask = torch.arange(256, dtype=torch.int32).to(torch.uint8).view(mask_dtype).reshape(256, 1)
+    parameters = torch.zeros(256, 1), torch.zeros(1, 1), torch.zeros(256), torch.zeros(1), torch.ones(1)
+    _, grads = mf_loss_and_grads(*parameters, torch.zeros(256, 1), mask, reg=0.0, backend="native")
+    expected = 2 * mask.float().square().flatten()
+    torch.testing.assert_close(grads.user_bias, expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_weights_that_float32_cannot_hold_are_observed(transposed):
+    P, Q, bu, bi, mu, *_ = random_problem(40, 50, 5, torch.float32, torch.float32, torch.bool)
+    weights = torch.full((40, 50), 1e-300, dtype=torch.float64)
+    weights = weights.T.contiguous().T if transposed else weights
+    loss, _ = mf_loss_and_grads(P, Q, bu, bi, mu, torch.rand(40, 50), weights, reg=0.0, backend="native")
+    assert loss == 0
+    loss, _ = mf_loss_and_grads(P, Q, bu, bi, mu, torch.full((40, 50), float("nan")), weights, backend="native")
+    assert loss.isnan()
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf")])
+def test_a_weight_that_is_not_finite_reaches_exactly_its_own_outputs(weight):
+    arguments = random_problem(120, 140, 7, torch.float32, torch.float32, torch.float32, density=1.0)
+    *_, ratings, mask = arguments
+    ratings[31, 77], mask[31, 77] = 1, weight
+    loss, grads = mf_loss_and_grads(*arguments, backend="native")
+    assert not loss.isfinite()
+    for grad, place in zip(grads, (31, 77, 31, 77, 0), strict=True):
+        wrong = ~grad.reshape(len(grad), -1).isfinite()
+        assert wrong[place].all()
+        assert wrong.sum() == wrong[place].numel()
+
+
 @pytest.mark.parametrize("block", [16, 64, 200])
 def test_block_sparse_masks(block):
     arguments = random_problem(611, 733, 24, torch.float32, torch.float32, torch.uint8)
     blocks = torch.rand(611 // block + 1, 733 // block + 1) < 0.1
     observed = blocks.repeat_interleave(block, 0).repeat_interleave(block, 1)[:611, :733] & (torch.rand(611, 733) < 0.8)
     ratings = torch.where(observed, torch.rand(611, 733), float("nan"))
-    for mask in (observed.to(torch.uint8), None, observed.to(torch.float32)):
+    for mask in (observed.to(torch.uint8), None, observed * torch.rand(611, 733)):
         case = (*arguments[:5], ratings, mask)
         assert_as_exact_as_autograd(*mf_loss_and_grads(*case, backend="native"), case)
 

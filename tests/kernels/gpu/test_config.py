@@ -131,9 +131,13 @@ def test_a_build_or_a_reason(name, precision, deterministic):
         ({"packed": Tile(32, 64, 4)}, {"packed": True}, (32, 64, 4)),
         ({"packed": Tile(32, 64, 4)}, {"packed": True, "aligned": False}, (32, 32, 4)),
         ({"unaligned": Tile(16, 32, 4), "packed": Tile(32, 64, 4)}, {"packed": True, "aligned": False}, (16, 32, 4)),
+        ({}, {"weighted": True}, (64, 16, 4)),
+        ({}, {"weighted": True, "aligned": False}, (32, 16, 4)),
+        ({"unaligned": Tile(32, 16, 4)}, {"weighted": True, "aligned": False}, (32, 16, 4)),
+        ({"exclusive": Tile(32, 32, 8), "unaligned": Tile(16, 32, 4)}, {"weighted": True}, (16, 32, 4)),
     ],
 )
-def test_a_row_has_tiles_for_four_cases(monkeypatch, tiles, choice, expected):
+def test_a_row_has_tiles_for_five_cases(monkeypatch, tiles, choice, expected):
     use_tiles(monkeypatch, "sm_90", "tf32", **({"fast": Tile(64, 32, 4)} | tiles))
     build = pick(TARGETS["sm_90"], 30, "tf32", **({"deterministic": False} | choice))
     assert (build.BM, build.BN, build.num_warps) == expected

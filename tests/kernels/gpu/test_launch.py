@@ -59,8 +59,9 @@ def test_the_backend_is_available():
 @pytest.mark.parametrize("deterministic", [False, True], ids=["fast", "deterministic"])
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("rank", [1, 8, 16, 30, 32, 62, 64, 100, 128, 256, 500])
-def test_every_build(rank, precision, deterministic):
-    inputs = on_device(draw_inputs(700, 1100, rank, mask_dtype=torch.uint8, seed=rank))
+@pytest.mark.parametrize("mask_dtype", [torch.uint8, torch.float32])
+def test_every_build(rank, precision, deterministic, mask_dtype):
+    inputs = on_device(draw_inputs(700, 1100, rank, mask_dtype=mask_dtype, seed=rank))
     skip_unless_shipped(inputs, precision, deterministic)
     wrong = errors(step(inputs, precision=precision, deterministic=deterministic), in_float64(inputs))
     tolerance = TOLERANCE[precision] * rank**0.5
@@ -68,7 +69,7 @@ def test_every_build(rank, precision, deterministic):
 
 
 @pytest.mark.parametrize("ratings_dtype", RATINGS)
-@pytest.mark.parametrize("mask_dtype", [None, torch.bool, torch.uint8, torch.int64, torch.bfloat16])
+@pytest.mark.parametrize("mask_dtype", [None, torch.bool, torch.uint8, torch.int64, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize(("m", "n"), [(1, 1), (65, 129), (512, 512), (33, 5000)])
 def test_ratings_and_masks(m, n, ratings_dtype, mask_dtype):
     inputs = on_device(draw_inputs(m, n, 30, ratings_dtype=ratings_dtype, mask_dtype=mask_dtype))
@@ -76,9 +77,10 @@ def test_ratings_and_masks(m, n, ratings_dtype, mask_dtype):
     assert all(error < 1e-4 for error in wrong.values()), wrong
 
 
+@pytest.mark.parametrize("mask_dtype", [torch.bool, torch.float32])
 @pytest.mark.parametrize("layout", ["transposed", "every second", "row repeated", "column repeated"])
-def test_layouts(layout):
-    inputs = on_device(draw_inputs(150, 210, 30, layouts=(layout,) * 3))
+def test_layouts(layout, mask_dtype):
+    inputs = on_device(draw_inputs(150, 210, 30, layouts=(layout,) * 3, mask_dtype=mask_dtype))
     wrong = errors(step(inputs, precision="ieee"), in_float64(inputs))
     assert all(error < 1e-4 for error in wrong.values()), wrong
 

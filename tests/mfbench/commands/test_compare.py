@@ -217,7 +217,7 @@ def test_records_without_usable_samples(code) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"cpu": "another"}, "cpu is another, was a cpu"),
         ({"threads": 1}, "threads is 1, was 2"),
@@ -227,16 +227,16 @@ def test_records_without_usable_samples(code) -> None:
         ({"versions": ENV["versions"] | {"python": "3.12"}}, "python is 3.12, was 3.11"),
     ],
 )
-def test_another_environment_is_refused_without_force(code, change: dict[str, Any], told: str) -> None:
+def test_another_environment_is_refused_without_force(code, change: dict[str, Any], message: str) -> None:
     base, new = [timed(0), timed(1)], [timed(0), timed(1, env=ENV | change)]
     result, out, err = code(base, new)
     assert result == 4
-    assert told in err
+    assert message in err
     assert len(err.splitlines()) == 1
     assert out == ""
     result, out, err = code(base, new, "--force", "--json")
     assert result == 0
-    assert told in err
+    assert message in err
     assert len(json.loads(out)["environment"]) == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -244,8 +245,8 @@ def test_cases_that_cannot_be_drawn_are_records_and_the_suite_goes_on(tmp_path: 
     options = ("--suite", suite, "--provider", "autograd", "--out", out, "--budget", 0.1, "--threads", 1)
     assert mfbench_here(monkeypatch, "run", *options) == 0
     records, _ = read(out)
-    assert [record.status for record in records] == ["oom", "ok", "skipped"]
-    assert [record.code for record in records] == [Code.ORACLE_OOM, None, Code.NO_MASK_FOR_INTEGERS]
+    assert [record.status for record in records] == ["skipped", "ok", "skipped"]
+    assert [record.code for record in records] == [Code.TOO_LARGE_FOR_MEMORY, None, Code.NO_MASK_FOR_INTEGERS]
 
 
 def test_data_that_is_not_there_is_skipped_with_the_reason(tmp_path: Path, monkeypatch) -> None:
@@ -301,3 +302,33 @@ def test_a_provider_file_that_cannot_be_imported(tmp_path: Path, monkeypatch, ca
     assert "--provider: bad.py cannot be imported: ModuleNotFoundError: No module named 'nosuchmodule'" in error
     assert error.endswith("[provider-load-failed]\n")
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        ("--provider", b"mine\xff.py:step"),
+        ("--baseline", b"mine\xff.py:step"),
+        ("--suite", b"suite\xe9.toml"),
+        ("--data", b"ratings\xff.tsv"),
+        ("--data", b"folder\xc3/ratings.tsv"),
+    ],
+)
+def test_a_name_that_no_record_can_hold_is_refused_before_measuring(
+    tmp_path: Path, monkeypatch, capsys, option: str, name: bytes
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder\udcc3").mkdir()
+    for content, file in (
+        ("from reference import autograd_loss_and_grads as step\n", "mine\udcff.py"),
+        ("description = 'x'\nproviders = ['autograd']\n[[case]]\nsize = '20x30'\nrank = 3\n", "suite\udce9.toml"),
+        ("1\t2\t3\n2\t1\t4\n", "ratings\udcff.tsv"),
+        ("1\t2\t3\n2\t1\t4\n", "folder\udcc3/ratings.tsv"),
+    ):
+        Path(file).write_text(content)
+    size = () if option in ("--data", "--suite") else ("--size", "20x30")
+    assert mfbench_here(monkeypatch, "run", *size, "--out", "out.jsonl", option, os.fsdecode(name)) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"mfbench: {option}: ")
+    assert err.endswith(" is not valid UTF-8, so no record can name it; rename the file [bad-name]\n")
+    assert not Path("out.jsonl").exists()

@@ -17,7 +17,7 @@ def test_the_command_prints_the_log(monkeypatch, capsys):
 
 def test_the_command_gives_json_and_says_what_it_left_out(monkeypatch, capsys, tmp_path):
     path = tmp_path / "u.data"
-    path.write_text("".join(f"{i % 7}\t{i % 5}\t{1 + i % 3}\n" for i in range(35)) + "1\toops\t3\n")
+    path.write_text("".join(f"{i % 7}\t{i % 5}\t{1 + i % 3}\n" for i in range(35)) + "1\t2\toops\n")
     assert mfbench_here(monkeypatch, "train", "--data", path, "--epochs", 10, "--every", 5, "--json") == 0
     printed = capsys.readouterr()
     run = json.loads(printed.out)

@@ -50,6 +50,9 @@ CAUGHT = {
     "returns_before_it_is_done": {"off-bound", "not-finite"},
     "empties_the_mask": {"changed-input"},
 }
+CLOCKS = [name for name, codes in CAUGHT.items() if codes == {"clock-mismatch"}]
+OTHERS = [name for name in CAUGHT if name not in CLOCKS]
+TRIES = 3
 IN_VAIN = (
     "replays_what_it_has_seen_often",
     "replays_until_something_changes",
@@ -59,7 +62,7 @@ IN_VAIN = (
 )
 
 
-def run(tmp_path: Path, names: Sequence[str], size: str = "256x512", baseline: str = "honest") -> dict[str, Record]:
+def run(tmp_path: Path, names: Sequence[str], size: str = "128x256", baseline: str = "honest") -> dict[str, Record]:
     path, out = Path(shutil.copy(CHEATS, tmp_path)), tmp_path / "out.jsonl"
     providers = ",".join(f"{path}:{name}" for name in ("honest", *names))
     options = ("--size", size, "--rank", 40, "--budget", 0.5, "--threads", 1, "--baseline", f"{path}:{baseline}")
@@ -70,9 +73,17 @@ def run(tmp_path: Path, names: Sequence[str], size: str = "256x512", baseline: s
     return found
 
 
-@pytest.mark.parametrize("names", [list(CAUGHT)[i::3] for i in range(3)], ids=str)
-def test_cheats_are_caught(tmp_path: Path, names: list[str]) -> None:
-    found = run(tmp_path, names)
+@pytest.mark.parametrize(
+    ("names", "size"),
+    [*((OTHERS[i::3], "128x256") for i in range(3)), (CLOCKS, "512x512")],
+    ids=["a third", "another third", "the last third", "clocks"],
+)
+def test_cheats_are_caught(tmp_path: Path, names: list[str], size: str) -> None:
+    found = run(tmp_path, names, size)
+    for _ in range(TRIES - 1):  # on a busy machine, noise may hide a cheat from the clock; it never accuses anybody
+        if missed := [name for name in names if found[name].status == "ok"]:
+            (tmp_path / "out.jsonl").unlink()
+            found |= run(tmp_path, missed, size)
     for name in names:
         assert found[name].status == "wrong", (name, found[name].status, found[name].reason)
         assert found[name].timing is None

@@ -33,6 +33,18 @@ def case() -> tuple[Inputs, gate.Standard]:
     return drawn, gate.standard(drawn)
 
 
+@pytest.mark.parametrize(("power", "hint"), [
+    (0, "treats the weights as a binary mask"), (0.5, "has the weights to the first power, not squared"),
+])  # fmt: skip
+def test_wrong_weights_are_named(power: float, hint: str) -> None:
+    drawn = inputs()
+    drawn = drawn._replace(mask=drawn.mask * (1 + torch.rand((M, N), generator=torch.Generator().manual_seed(0))))
+    wrong = drawn._replace(mask=torch.where(drawn.mask != 0, drawn.mask**power, 0))
+    verdicts = gate.standard(drawn).judge(list(outputs(wrong).values()))
+    assert verdicts["loss"].hint == hint
+    assert not any(verdict.ok for verdict in verdicts.values())
+
+
 def outputs(drawn: Inputs) -> dict[str, np.ndarray]:
     loss, grads = autograd_loss_and_grads(*drawn)
     return dict(zip(OUTPUTS, [value.double().numpy() for value in (loss, *grads)], strict=True))

@@ -132,6 +132,47 @@ def test_observed_nan_belongs_to_its_row_and_column() -> None:
     assert wrong(standard, outputs) == ["user_factors"]
 
 
+def scales_of_the_whole(inputs: Inputs, exact: list[np.ndarray]) -> list[np.ndarray]:
+    """The scales from the definition: the oracle on a float64 copy of the absolute values."""
+    mask = inputs.mask
+    if mask is not None and mask.is_floating_point():
+        mask = mask.double().abs()
+    absolute = {name: getattr(inputs, name).abs() for name in Inputs._fields[:5]}
+    loss, *gradients = flat(
+        oracle_loss_and_grads(**absolute, ratings=-inputs.ratings.double().abs(), mask=mask, reg=abs(inputs.reg))
+    )
+    return [np.sqrt(np.abs(exact[0] * loss)), *gradients]
+
+
+@pytest.mark.parametrize("reg", [0.1, -0.3, 0.0])
+@pytest.mark.parametrize("block", [1, 1000, 1 << 22])  # elements: one user, several users, everything
+@pytest.mark.parametrize(("ratings_dtype", "mask"), [
+    ("float32", "uint8"), ("float32", "none"), ("float64", "float32"), ("float16", "bool"), ("int8", "int64"),
+])  # fmt: skip
+def test_scales_in_blocks_are_those_of_the_whole_matrix(
+    monkeypatch, ratings_dtype: str, mask: str, block: int, reg: float
+) -> None:
+    monkeypatch.setattr(gate, "BLOCK_ELEMENTS", block)
+    case = Case(suite="t", m=67, n=131, rank=9, density=0.7, ratings_dtype=ratings_dtype, mask=mask, data="synthetic",
+                seed=5)  # fmt: skip
+    inputs = draw(case)._replace(reg=reg)
+    exact = flat(oracle_loss_and_grads(*inputs))
+    for found, expected in zip(gate._scales(inputs, exact), scales_of_the_whole(inputs, exact), strict=True):
+        assert found.shape == expected.shape
+        if block == 1 << 22:  # the oracle's own blocks: the same sums in the same order
+            np.testing.assert_array_equal(found, expected)
+        else:
+            np.testing.assert_allclose(found, expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize(("m", "n"), [(0, 5), (5, 0)])
+def test_scales_of_no_ratings_are_those_of_the_regulariser(m: int, n: int) -> None:
+    inputs = inputs_at(1.0, m, n)
+    exact = flat(oracle_loss_and_grads(*inputs))
+    for found, expected in zip(gate._scales(inputs, exact), scales_of_the_whole(inputs, exact), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_large_matrices_are_held_to_eager_blocks(monkeypatch) -> None:
     inputs = inputs_at(1.0)
     whole = gate.standard(inputs)

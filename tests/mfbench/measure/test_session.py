@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from mfbench.errors import UsageError
+from mfbench.measure import footprint
 from mfbench.measure import session as module
 from mfbench.measure.options import RunOptions
 from mfbench.measure.session import Session
@@ -111,8 +113,18 @@ def test_an_oracle_that_does_not_fit_is_out_of_memory(measured, monkeypatch: pyt
     assert {(record.status, record.code) for record in records} == {("oom", "oracle-oom")}
 
 
+def test_a_case_too_large_for_the_free_memory_is_skipped_and_the_next_is_measured(measured, monkeypatch) -> None:
+    free = SimpleNamespace(available=1 << 30)
+    monkeypatch.setattr(footprint.psutil, "virtual_memory", lambda: free)
+    too_large, fits = run(session(spec(size=(20000, 20000)), spec(6)))
+    assert [(record.status, record.code) for record in too_large] == [("skipped", "too-large-for-memory")] * 2
+    assert all((record.reason or "").startswith("needs about 8") for record in too_large)
+    assert [record.status for record in fits] == ["ok", "ok"]
+    assert measured == [["autograd", "fused"]]
+
+
 def test_a_provider_that_cannot_be_loaded_ends_the_run_and_stops_all_workers(measured, monkeypatch) -> None:
-    monkeypatch.setattr(Worker, "error", UsageError("no", code="provider-import-failed"))
+    monkeypatch.setattr(Worker, "error", UsageError("no", code="provider-load-failed"))
     with pytest.raises(UsageError):
         run(session(spec()))
     assert all(worker.calls[-1] == "stop" for worker in Worker.made)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -14,8 +18,9 @@ from mfbench.providers import registry
 from reference import oracle_loss_and_grads
 from tests.problems import draw_inputs
 
-# Reduced precision has bounds of its own in the gate's tests; `compile` takes a C++ compiler and half a minute.
-EXACT = [name for name in registry.BUILTIN if name not in ("compile", "fused-tf32", "fused-bf16x3", "fused-tf32x3")]
+COMPILED = ("compile", "compile-closed-form")  # they take a C++ compiler and half a minute
+REDUCED = ("fused-tf32", "fused-bf16x3", "fused-tf32x3")  # the gate's tests have their bounds
+EXACT = [name for name in registry.BUILTIN if name not in (*COMPILED, *REDUCED)]
 
 
 @pytest.fixture
@@ -35,14 +40,72 @@ def assert_exact(step: registry.Step, inputs: Inputs) -> None:
         torch.testing.assert_close(grad.double(), torch.as_tensor(values), rtol=1e-4, atol=1e-2)
 
 
-@pytest.mark.parametrize("mask_dtype", [torch.uint8, None])
+@pytest.mark.parametrize("mask_dtype", [torch.uint8, None, torch.float32])
 @pytest.mark.parametrize("name", EXACT)
 def test_builtin_providers_compute_the_step_of_the_present_inputs(name: str, mask_dtype) -> None:
     inputs = draw_inputs(21, 34, 5, mask_dtype=mask_dtype)
+    if name == "fused-encoded" and inputs.weighted:
+        with pytest.raises(ValueError, match="encoded ratings cannot carry weights"):
+            registry.load(name).prepare(inputs)
+        return
     step = registry.load(name).prepare(inputs)
     assert_exact(step, inputs)
     inputs.user_factors.mul_(0.5)  # in place, as between two samples
     assert_exact(step, inputs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mask_dtype", [torch.uint8, None])
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_providers_compute_the_step_of_the_present_inputs(name: str, mask_dtype) -> None:
+    inputs = draw_inputs(21, 34, 5, mask_dtype=mask_dtype)
+    step = registry.load(name).prepare(inputs)
+    assert_exact(step, inputs)
+    inputs.user_factors.mul_(0.5)
+    assert_exact(step, inputs)
+
+
+EAGER = """
+import torch
+from mfbench.providers import registry
+from tests.problems import draw_inputs
+{setting}
+step = registry.load("{name}").prepare(draw_inputs(9, 7, 3))
+try:
+    step()
+except RuntimeError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_a_forced_eager_stance_is_no_compilation(name: str) -> None:
+    step = registry.load(name).prepare(draw_inputs(9, 7, 3))
+    with (
+        torch.compiler.set_stance("force_eager"),
+        pytest.raises(RuntimeError, match="did not compile, and ran the function in eager mode"),
+    ):
+        step()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize(
+    ("environment", "setting"),
+    [
+        ("TORCHDYNAMO_DISABLE", ""),
+        ("TORCH_COMPILE_DISABLE", ""),
+        ("", "torch._dynamo.config.disable = True"),
+        ("TORCHDYNAMO_SUPPRESS_ERRORS", "import torch._inductor.compile_fx as broken; broken.compile_fx = None"),
+    ],
+)
+def test_eager_mode_is_not_measured_as_compiled(name: str, environment: str, setting: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", EAGER.format(name=name, setting=setting)],
+        env=os.environ | ({environment: "1"} if environment else {}), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    cause = f" ({environment}=1)" if environment else ""
+    assert run.stdout == f"torch.compile did not compile, and ran the function in eager mode{cause}\n"
 
 
 def test_a_users_function_is_loaded_with_the_files_beside_it(file: Path) -> None:
@@ -69,7 +132,7 @@ def test_an_installed_provider_is_found(file: Path, monkeypatch: pytest.MonkeyPa
         ("{folder}/mine.py", "no-such-function", "expected a function of "),
         ("{folder}/mine.py:stp", "no-such-function", "did you mean 'step'"),
         ("{folder}/mine.py:value", "no-such-function", "has no function 'value'"),
-        ("{folder}/broken.py:step", "provider-import-failed", "ZeroDivisionError"),
+        ("{folder}/broken.py:step", "provider-load-failed", "ZeroDivisionError"),
     ],
 )
 def test_what_cannot_be_loaded_is_named(file: Path, name: str, code: str, message: str) -> None:
@@ -77,3 +140,102 @@ def test_what_cannot_be_loaded_is_named(file: Path, name: str, code: str, messag
     with pytest.raises(UsageError, match=message) as raised:
         registry.load(name.format(folder=file.parent))
     assert (raised.value.code, raised.value.argument) == (code, "provider")
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package whose modules import each other, in the current folder."""
+    for folder in ("theirs_pkg", "theirs_pkg/steps"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").touch()
+    (tmp_path / "theirs_pkg" / "base.py").write_text("from reference import autograd_loss_and_grads\n")
+    (tmp_path / "theirs_pkg" / "steps" / "mine.py").write_text("from ..base import autograd_loss_and_grads as step\n")
+    (tmp_path / "theirs_pkg" / "beside.py").write_text("from .base import autograd_loss_and_grads as step\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    yield tmp_path
+    for name in [name for name in sys.modules if name.partition(".")[0] == "theirs_pkg"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "theirs_pkg.beside:step",
+        "theirs_pkg.steps.mine:step",
+        "theirs_pkg/steps/mine.py:step",
+        "{folder}/theirs_pkg/beside.py:step",
+        "reference:autograd_loss_and_grads",
+    ],
+)
+def test_a_function_in_a_package_is_loaded_with_relative_imports(package: Path, name: str) -> None:
+    name = name.format(folder=package)
+    registry.check(name)
+    inputs = draw_inputs(9, 7, 3)
+    assert_exact(registry.load(name).prepare(inputs), inputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("no_such_package.module:step", "no-such-provider"),
+        ("theirs_pkg.none:step", "provider-load-failed"),
+        ("theirs_pkg.beside:stp", "no-such-function"),
+    ],
+)
+def test_a_module_that_cannot_be_loaded_is_named(package: Path, name: str, code: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        registry.load(name)
+    assert (raised.value.code, raised.value.argument) == (code, "provider")
+
+
+SELF_AWARE = {
+    "dataclass": """
+import dataclasses
+@dataclasses.dataclass
+class Options:
+    reg: float
+    other: "dataclasses.InitVar[int]" = 0
+""",
+    "pickle": """
+import copy, pickle
+class Options:
+    pass
+assert type(pickle.loads(pickle.dumps(Options()))) is Options
+""",
+    "type hints": """
+import typing
+class Options(typing.NamedTuple):
+    reg: float
+assert typing.get_type_hints(Options) == {"reg": float}
+import sys
+assert sys.modules[__name__].Options is Options
+""",
+}
+
+
+@pytest.mark.parametrize("stem", ["a_file_of_theirs", "copy", "my-kernel"])  # the second is a module's name
+@pytest.mark.parametrize("kind", SELF_AWARE)
+def test_a_file_may_look_itself_up(tmp_path: Path, monkeypatch, kind: str, stem: str) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    path, before = tmp_path / f"{stem}.py", set(sys.modules)
+    imports = "from __future__ import annotations\nfrom reference import autograd_loss_and_grads as step\n"
+    path.write_text(imports + SELF_AWARE[kind])
+    inputs = draw_inputs(9, 7, 3)
+    assert_exact(registry.load(f"{path}:step").prepare(inputs), inputs)
+    assert sys.modules["copy"].__file__ != str(path)
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("ours", ["kernels", "reference", "mfbench"])
+def test_a_users_package_with_a_name_of_ours_is_named(tmp_path: Path, monkeypatch, ours: str) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ours).mkdir()
+    (tmp_path / ours / "__init__.py").touch()
+    (tmp_path / ours / "mine.py").write_text("def step(*arguments): ...\n")
+    (tmp_path / "beside.py").write_text(f"from {ours}.mine import step\n")
+    for name in (f"{ours}/mine.py:step", f"{ours}.mine:step", "beside.py:step"):
+        with pytest.raises(UsageError, match=rf"your '{ours}' in .* which is imported instead; rename it"):
+            registry.load(name)

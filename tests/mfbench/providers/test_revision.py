@@ -266,3 +266,51 @@ def test_a_users_file_is_measured_with_what_lay_beside_it(tmp_path: Path) -> Non
     done = mfbench_command(*options, "--provider", "new.py:step", cwd=folder / "src")
     assert done.returncode == 4
     assert done.stderr == "mfbench: not comparable: --against: HEAD has no new.py [not-in-revision]\n"
+
+
+def commit_twice(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "mine.py").write_text("from reference import autograd_loss_and_grads as step\n")
+    name = ("-c", "user.name=test", "-c", "user.email=test@test", "-c", "commit.gpgsign=false")
+    commit = [*name, "commit", "--quiet", "--allow-empty", "-m", "a revision"]
+    for arguments in (["init", "--quiet"], ["add", "."], commit, commit):
+        subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("wanted", ["HEAD~1", "v1.0", "0123456"])
+def test_a_revision_that_a_shallow_clone_lacks(tmp_path: Path, wanted: str) -> None:
+    commit_twice(tmp_path / "whole")
+    source = f"file://{tmp_path / 'whole'}"
+    clone = ["git", "clone", "--quiet", "--depth", "1", source, str(tmp_path / "shallow")]
+    subprocess.run(clone, check=True, capture_output=True)
+    for folder, hint in (("shallow", True), ("whole", False)):
+        revision_there = wanted if folder == "shallow" else "none"
+        with (
+            pytest.raises(UsageError, match="no revision") as raised,
+            revision.checkout(revision_there, [f"{tmp_path / folder / 'mine.py'}:step"]),
+        ):
+            pass
+        assert ("git fetch --unshallow" in raised.value.message) == hint
+
+
+@pytest.mark.parametrize("wanted", ["HEAD", "HEAD~1", "none"])
+def test_a_repository_of_another_user(tmp_path: Path, monkeypatch, wanted: str) -> None:
+    commit_twice(tmp_path / "theirs")
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
+    with (
+        pytest.raises(UsageError, match=r"another user owns; if you trust it, `git config .* safe.directory") as raised,
+        revision.checkout(wanted, [f"{tmp_path / 'theirs' / 'mine.py'}:step"]),
+    ):
+        pass
+    assert raised.value.code == "foreign-owner"
+
+
+def test_a_hook_of_another_repository_does_not_change_the_revision(tmp_path: Path, monkeypatch) -> None:
+    commit_twice(tmp_path / "mine")
+    commit_twice(tmp_path / "other")
+    subprocess.run(["git", "tag", "only-here"], cwd=tmp_path / "mine", check=True)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
+    with revision.checkout("only-here", [f"{tmp_path / 'mine' / 'mine.py'}:step"]) as other:
+        assert other.repository == tmp_path / "mine"

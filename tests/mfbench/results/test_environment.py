@@ -43,6 +43,19 @@ def test_a_users_file_is_identified_by_its_contents(tmp_path: Path) -> None:
     assert environment.source(f"{other}:step") not in (None, digest)
 
 
+def test_a_users_module_is_identified_by_its_contents(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "pkg" / "steps").mkdir(parents=True)
+    (tmp_path / "pkg" / "__init__.py").write_text("raise ImportError('never imported')\n")
+    monkeypatch.chdir(tmp_path)
+    found = set()
+    for content in ("def step(): ...\n", "def step(): pass\n"):
+        (tmp_path / "pkg" / "steps" / "mine.py").write_text(content)
+        found.add(environment.source("pkg.steps.mine:step"))
+        assert environment.source("pkg.steps.mine:step") == environment.source("pkg/steps/mine.py:step")
+    assert len(found - {None}) == 2
+    assert environment.source("pkg.none:step") is None
+
+
 @pytest.mark.parametrize("provider", ["fused", "none.py:step", "mine.py:step@HEAD"])
 def test_what_has_no_file_of_its_own_has_no_digest(tmp_path: Path, monkeypatch, provider: str) -> None:
     (tmp_path / "mine.py").touch()
@@ -60,3 +73,28 @@ def test_commit_and_changes_of_a_repository(tmp_path: Path) -> None:
     (tmp_path / "new").touch()
     assert environment._git(tmp_path, "status", "--porcelain") == "?? new"
     assert environment._git(tmp_path, "no-such-command") is None
+
+
+@pytest.mark.parametrize("names", [("GIT_DIR",), ("GIT_DIR", "GIT_WORK_TREE"), ("GIT_DIR", "GIT_INDEX_FILE")])
+def test_a_hook_of_another_repository_does_not_change_the_commit(tmp_path: Path, monkeypatch, names) -> None:
+    folders = tmp_path / "own", tmp_path / "other"
+    for folder in folders:
+        folder.mkdir()
+        name = ("-c", "user.name=test", "-c", "user.email=test@test", "-c", "commit.gpgsign=false")
+        for arguments in (["init", "--quiet"], [*name, "commit", "--quiet", "--allow-empty", "-m", folder.name]):
+            subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True)
+    expected = environment._git(folders[0], "rev-parse", "HEAD")
+    places = {"GIT_DIR": ".git", "GIT_WORK_TREE": "", "GIT_INDEX_FILE": ".git/index"}
+    for name in names:
+        monkeypatch.setenv(name, str(folders[1] / places[name]))
+    assert environment._git(folders[0], "rev-parse", "HEAD") == expected
+    assert environment._git(folders[0], "rev-parse", "--show-toplevel") == str(folders[0])
+
+
+@pytest.mark.parametrize(("more", "noted"), [(0, False), (1, True), (4000, True)])
+def test_more_threads_than_cpus_are_noted(capsys, more: int, noted: bool) -> None:
+    threads = environment.usable_cpus() + more
+    environment.check_threads(threads)
+    assert (f"{threads} threads share " in capsys.readouterr().err) == noted
+    environment.check_threads(None)
+    assert capsys.readouterr().err == ""

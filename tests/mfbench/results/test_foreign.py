@@ -13,13 +13,8 @@ import pytest
 
 from mfbench.errors import NotComparable
 from mfbench.results import foreign
-from mfbench.results.comparison import Measurement, Quartiles, compare, measurement
+from mfbench.results.comparison import Measurement, Quartiles
 from mfbench.results.judging import judged, read
-from mfbench.results.records import Record
-from tests.mfbench.cli_runner import mfbench_here
-from tests.mfbench.report.synthetic import write
-from tests.mfbench.results.test_comparison import ENV
-from tests.mfbench.results.test_records import record
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "foreign"
 TOOLS = [tool.name for tool in foreign.TOOLS]
@@ -228,73 +223,6 @@ def test_nvbench_samples_are_read_from_the_file_beside(tmp_path: Path) -> None:
     samples = 1.5e-5 * np.exp(0.01 * np.random.default_rng(1).standard_normal(300))
     (m,) = read(with_samples(tmp_path, "a.json", samples)).measurements
     assert m.samples.tolist() == pytest.approx(samples, rel=1e-6)
-
-
-@pytest.fixture
-def sides(request, tmp_path: Path) -> tuple[Path, Path]:
-    """The real files of a tool; for nvbench, files with samples of a known ratio."""
-    if request.param != "nvbench":
-        return FIXTURES / f"{request.param}-base.json", FIXTURES / f"{request.param}-new.json"
-    rng = np.random.default_rng(2)
-    base, new = (median * np.exp(0.01 * rng.standard_normal(300)) for median in (1.5e-5, 1.8e-5))
-    return with_samples(tmp_path, "base.json", base), with_samples(tmp_path, "new.json", new)
-
-
-def as_record(m: Measurement, number: int) -> Record:
-    """Return our own record of the same numbers."""
-    if m.samples is None:
-        return record(number, provider=m.provider, status=m.status, reason=m.reason, env=ENV)
-    samples = np.asarray(m.samples).tolist()
-    timing = {"samples_s": samples, "median_s": float(np.median(samples)), "ci95_s": (None, None),
-              "rounds": len(samples), "loops": 1, "method": "another tool", "cold_cache": False}  # fmt: skip
-    return record(number, provider=m.provider, status="ok", reason=None, timing=timing, env=ENV)
-
-
-@pytest.mark.parametrize("sides", TOOLS, indirect=True)
-def test_the_verdict_is_that_of_the_same_numbers_in_our_records(sides: tuple[Path, Path]) -> None:
-    base, new = (read(path) for path in sides)
-    theirs = judged(base, new, 0.02)
-    assert any(pair.outcome == "slower" for pair in theirs.pairs)
-    numbers = {m.key: number for number, m in enumerate(base.measurements)}
-    ours = compare(*([measurement(as_record(m, numbers[m.key])) for m in side.measurements] for side in (base, new)),
-                   margin=0.02)  # fmt: skip
-    assert [(p.ratio, p.outcome) for p in ours.pairs] == [(p.ratio, p.outcome) for p in theirs.pairs]
-    assert ours.exit_code == theirs.exit_code == 1
-
-
-@pytest.mark.parametrize("tool", TOOLS)
-def test_the_command_line_compares_and_reports_every_tool(tool: str, monkeypatch, capsys, tmp_path: Path) -> None:
-    paths = [FIXTURES / f"{tool}-base.json", FIXTURES / f"{tool}-new.json"]
-    assert mfbench_here(monkeypatch, "compare", *paths, "--json") == 1
-    assert json.loads(capsys.readouterr().out)["outcomes"]["slower"] >= 1
-    assert mfbench_here(monkeypatch, "compare", paths[0], paths[0]) == 0
-    csv = tmp_path / "all.csv"
-    assert mfbench_here(monkeypatch, "report", *paths, "--out", csv) == 0
-    assert csv.read_text().startswith("run,time,case,provider,device,status,reason,median_s")
-
-
-def test_another_machine_is_refused_without_force(tmp_path: Path, monkeypatch, capsys) -> None:
-    base, new = FIXTURES / "pytest-benchmark-base.json", tmp_path / "new.json"
-    new.write_text(base.read_text().replace("a cpu", "another"))
-    assert mfbench_here(monkeypatch, "compare", base, new) == 4
-    assert "cpu is another, was a cpu" in capsys.readouterr().err
-    assert mfbench_here(monkeypatch, "compare", base, new, "--force") == 0
-
-
-def test_records_and_another_tool_are_not_compared(tmp_path: Path, monkeypatch, capsys) -> None:
-    path = write(tmp_path / "r.jsonl", [record(0)])
-    assert mfbench_here(monkeypatch, "compare", FIXTURES / "asv-base.json", path) == 4
-    assert "holds results of mfbench" in capsys.readouterr().err
-
-
-def test_two_tools_are_not_compared(monkeypatch, capsys) -> None:
-    base, new = FIXTURES / "pyperf-base.json", FIXTURES / "hyperfine-base.json"
-    with pytest.raises(NotComparable, match="they measure in different ways"):
-        judged(read(base), read(new), 0.02)
-    assert mfbench_here(monkeypatch, "compare", base, new) == 4
-    err = capsys.readouterr().err
-    assert "holds results of pyperf" in err
-    assert "holds results of hyperfine" in err
 
 
 @pytest.mark.parametrize("tool", TOOLS)

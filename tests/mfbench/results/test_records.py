@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -144,3 +146,13 @@ def test_full_disk_keeps_what_was_finished(tmp_path: Path, monkeypatch) -> None:
         writer.append([record(1)])
     writer.close()
     assert read(path) == ([record(0)], [])
+
+
+def test_the_page_on_records_is_current() -> None:
+    root = Path(__file__).parents[3]
+    settings = os.environ | {"PYTHONPATH": str(root)}
+    script = root / "docs" / "records.py"
+    written = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, env=settings).stdout
+    assert (root / "docs" / "records.md").read_text() == written, "run: python docs/records.py > docs/records.md"
+    for name in ("placements", "throttled", "disturbed", "dropped", "foreign_cores", "family", "code"):
+        assert f"| `{name}` |" in written

@@ -98,6 +98,23 @@ def test_where_there_is_no_gpu_its_cases_are_skipped(run) -> None:
     assert "PyTorch sees no GPU here" in out
 
 
+@pytest.mark.parametrize("name", ["kernels", "reference"])
+@pytest.mark.parametrize("order", ["imported first", "imported by nobody"])
+def test_a_users_package_with_a_name_of_ours_is_named(tmp_path: Path, name: str, order: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("def step(*arguments): ...\n")
+    line = f"from {name} import step\n" if order == "imported first" else ""
+    (tmp_path / "test_mine.py").write_text(f"{line}def test_mine(mf_case): mf_case.check(print)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *OPTIONS, "test_mine.py"], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert f"mf_case: the package '{name}' that Python finds ({tmp_path / name / '__init__.py'})" in done.stdout
+    assert "rename it if it is yours" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
 def test_nothing_is_imported_for_others(tmp_path: Path) -> None:
     suite = "import sys\ndef test_mine(): assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules)\n"
     (tmp_path / "test_mine.py").write_text(suite)

@@ -12,5 +12,8 @@ def test_drawn_problems_cover_the_contract() -> None:
     assert {inputs.ratings.dtype for inputs in drawn} == set(RATINGS_DTYPES)
     assert {inputs.mask.dtype if inputs.mask is not None else None for inputs in drawn} == set(MASK_DTYPES)
     assert {inputs.user_factors.dtype for inputs in drawn} == {torch.float32, torch.float64}
+    weights = torch.cat([inputs.mask.double().flatten() for inputs in drawn if inputs.weighted]).unique()
+    assert weights.min() < 0 < weights.max()
+    assert len(weights) > 50
     assert any(inputs.ratings.stride()[0] == 0 for inputs in drawn)
     assert any(not inputs.ratings.is_contiguous() and inputs.ratings.stride()[0] == 1 for inputs in drawn)

@@ -168,7 +168,9 @@ def test_a_diverging_run_names_a_rate_that_works(rating_file, data, optimizer):
     with pytest.raises(Diverged) as raised:
         run_training(lr=1e4, **arguments)
     message = re.fullmatch(
-        r"lr: training diverged: loss \S+ at epoch \d+, \S+ at first, with 10000; (\S+) would work", str(raised.value)
+        r"lr: training diverged: loss \S+ at epoch \d+, \S+ at first, with 10000; "
+        r"(\S+) would work \(tried for 1000 epochs\)",
+        str(raised.value),
     )
     run = run_training(lr=float(message[1]), **arguments)
     assert run.entries[-1].loss < run.entries[0].loss

@@ -21,6 +21,8 @@ SIGNS = signs(new_bits())
 def inputs_of(density: float = 0.6, scale: float = 1.0, mask: str = "uint8") -> Inputs:
     inputs = draw(Case(suite="t", m=70, n=130, rank=40, density=density, ratings_dtype="float32", mask=mask,
                        data="synthetic", seed=3))  # fmt: skip
+    if mask == "float32":
+        inputs = inputs._replace(mask=inputs.mask * torch.linspace(-50, 100, inputs.mask.numel()).reshape(70, 130))
     root = scale**0.5
     return inputs._replace(
         user_factors=inputs.user_factors * root, item_factors=inputs.item_factors * root,
@@ -37,7 +39,7 @@ def projected(outputs: list[np.ndarray], with_signs: np.ndarray) -> list[float]:
     return [project(output, with_signs) for output in outputs]
 
 
-@pytest.mark.parametrize("mask", ["uint8", "none"])
+@pytest.mark.parametrize("mask", ["uint8", "none", "float32"])
 @pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
 def test_the_oracle_is_met_at_every_bias(scale: float, mask: str) -> None:
     inputs = inputs_of(scale=scale, mask=mask)

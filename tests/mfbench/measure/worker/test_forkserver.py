@@ -1,4 +1,4 @@
-"""Workers that are forked end, fail and see the world as those do that are started anew."""
+"""Forked workers end, fail and see their environment as freshly started ones do."""
 
 from __future__ import annotations
 
@@ -76,6 +76,22 @@ def test_both_see_the_same_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "threads": 1, "folder": str(tmp_path), "variable": "set", "python_threads": 1, "stdin": "",
         "group": True, "sigchld": str(signal.SIG_DFL),
     }  # fmt: skip
+
+
+def test_only_variables_that_libraries_read_as_they_load_take_another_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = forkserver._server()
+    monkeypatch.setenv("A_VARIABLE", "set")
+    assert forkserver._server() is first
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    assert forkserver._server() is not first
+
+
+def test_a_variable_that_was_removed_is_not_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load) -> None:
+    monkeypatch.setenv("A_VARIABLE", "set")
+    forkserver.warm_up()
+    monkeypatch.delenv("A_VARIABLE")
+    load(TELLS)
+    assert json.loads((tmp_path / "told.json").read_text())["variable"] is None
 
 
 def test_packages_of_the_current_folder_do_not_stand_in_front(tmp_path: Path, load) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,18 @@ def test_a_file_that_cannot_be_loaded_again_is_the_providers_failure(tmp_path: P
     path.write_text("saved halfway(")
     with pytest.raises(ProviderFailure, match=r"mine\.py cannot be imported: SyntaxError") as failure:
         worker.request("rest")
-    assert failure.value.code is Code.NOT_LOADED
+    assert failure.value.code is Code.PROVIDER_LOAD_FAILED
     worker.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="scores of the out-of-memory killer are Linux's")
+def test_the_system_kills_a_worker_before_the_harness_when_memory_runs_out() -> None:
+    worker = WorkerProcess("autograd", "cpu", 1, 60.0)
+    worker.ready()
+    badness = Path(f"/proc/{worker.pid}/oom_score"), Path("/proc/self/oom_score")
+    of_worker, of_harness = (int(path.read_text()) for path in badness)
+    worker.stop()
+    assert of_worker > of_harness
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -62,7 +62,7 @@ def as_text(table, separator, header, order, quote_all, newline):
     return lines
 
 
-BROKEN = ["garbage", "", "{s}{s}{s}", "x{s}x{s}x{s}x", "7{s}20", "7{s}20{s}3{s}9{s}7{s}20", "{s}1{s}1{s}1", '"{s}1']
+BROKEN = ["garbage", "", "{s}{s}{s}", "x{s}x{s}x{s}x", "7{s}20", "7{s}20{s}3{s}9{s}7{s}20", "x{s}{s}{s}x", '"{s}1']
 
 
 @SETTINGS

@@ -8,11 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from mfbench.report import answer, curves
-from mfbench.report.evidence import Evidence, of_records
-from mfbench.report.samples import pack
-from tests.mfbench.cli_runner import mfbench_here
-from tests.mfbench.commands.test_compare import write as rewrite
 from tests.mfbench.report.synthetic import HOSTILE, case, failed, history, ok, suite, write
 
 STATUSES = ("wrong", "oom", "timeout", "crashed", "error", "skipped")
@@ -33,48 +28,6 @@ def text(page: str) -> str:
 
 def data(page: str) -> dict:
     return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page)[1])
-
-
-def says(records: list) -> str:
-    return answer.sentence(Evidence(of_records(records), [], []))
-
-
-def test_the_first_sentence_is_the_answer() -> None:
-    found = says(suite())
-    assert re.match(r"fused is (3\.9\d|4|4\.0\d) times as fast as autograd \(geometric mean .* of 4 cases", found)
-    assert "4 faster" in found
-    assert "on Testium 9000, 2 threads" in found
-    assert found.endswith("all 8 results lie within the bounds of the correctness gate.")
-
-
-@pytest.mark.parametrize(("factor", "expected"), [(8, "fused takes 2 times as long as autograd"),
-                                                  (4, "fused is as fast as autograd")])  # fmt: skip
-def test_the_first_sentence_says_slower_and_same(factor: float, expected: str) -> None:
-    assert re.sub(r"(1\.9\d|2\.0\d)(?= times as long)", "2", says(suite(factor=factor))).startswith(expected)
-
-
-def test_the_first_sentence_counts_what_failed() -> None:
-    found = says([*suite(), failed(case(0), "wrong", "x"), failed(case(1), "crashed", "y")])
-    assert found.endswith("; 2 of 10 results failed (1 wrong, 1 crashed).")
-
-
-def test_an_interval_that_reaches_one_is_undecided() -> None:
-    records = [ok(case(), median_s=1e-3, baseline_s=1.03e-3, noise=0.2), ok(case(), "autograd", 1.03e-3, 1.03e-3)]
-    assert says(records).startswith("Undecided: fused against autograd")
-
-
-def test_the_newest_measurement_of_a_case_counts() -> None:
-    page = Evidence(of_records([ok(case(), median_s=1e-3), ok(case(), median_s=2e-3, run=1)]), [], [])
-    (entry,) = page.latest()
-    assert entry.run == "run-1"
-    skipped = Evidence(of_records([ok(case()), failed(case(), "skipped", "no", "fused", run=1)]), [], [])
-    assert skipped.latest()[0].measurement.status == "ok"
-
-
-def test_the_exponent_is_that_of_the_power_law() -> None:
-    slope, error = curves.exponent([10, 100, 1000], [1e-3, 3e-2, 0.9])
-    assert slope == pytest.approx(1.477, abs=1e-3)
-    assert error == pytest.approx(0, abs=1e-12)
 
 
 def test_the_page_has_every_section(made, tmp_path: Path) -> None:
@@ -169,18 +122,6 @@ def test_names_are_shown_and_never_markup(made, tmp_path: Path) -> None:
     assert sorted(bars) == [5] + [12] * 9  # the failed one has its reason in place of the figures
 
 
-def test_samples_are_packed_within_a_65535th_of_their_range() -> None:
-    import base64
-
-    import numpy as np
-
-    values = np.random.default_rng(1).uniform(1e-3, 2e-3, 1000)
-    packed = pack(values)
-    steps = np.frombuffer(base64.b64decode(packed["q"]), "<u2")
-    found = packed["lo"] + steps / 65535 * (packed["hi"] - packed["lo"])
-    assert np.abs(found - values).max() <= (packed["hi"] - packed["lo"]) / 65535
-
-
 @pytest.mark.slow
 def test_a_long_history_stays_small_and_says_what_it_left_out(made, tmp_path: Path) -> None:
     path = write(tmp_path / "r.jsonl", history(runs=250, cases=20, step_at=125, ratio=1.2, rounds=120))
@@ -188,42 +129,6 @@ def test_a_long_history_stays_small_and_says_what_it_left_out(made, tmp_path: Pa
     assert len(page.encode()) < 4_000_000
     assert re.search(r"The raw samples of 1,\d{3} older measurements would make this page too large", text(page))
     assert all(str(249) in item["samples"] for item in data(page)["items"])
-
-
-@pytest.mark.parametrize(
-    ("kind", "start"), [("svg", b"<?xml"), pytest.param("png", b"\x89PNG", marks=pytest.mark.slow)]
-)
-def test_every_figure_is_a_file_too(made, tmp_path: Path, kind: str, start: bytes) -> None:
-    path = write(tmp_path / "r.jsonl", [*suite(0), *suite(1), *suite(2)])
-    made(path, options=("--plots", tmp_path / "plots", "--plots-format", kind))
-    found = {file.stem: file.read_bytes() for file in (tmp_path / "plots").iterdir()}
-    assert {"speedups", "time-over-size", "roofline", "errors", "memory", "history-04", "samples-004"} <= set(found)
-    assert all(content.startswith(start) for content in found.values())
-
-
-def test_usage_errors_have_code_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    good = rewrite(tmp_path / "r.jsonl", suite())
-    assert mfbench_here(monkeypatch, "report", tmp_path / "none.jsonl", "--out", tmp_path / "x.html") == 2
-    assert mfbench_here(monkeypatch, "report", good, "--out", tmp_path / "no" / "x.html") == 2
-    assert mfbench_here(monkeypatch, "report", good) == 2
-    assert mfbench_here(monkeypatch, "report", good, "--out", tmp_path / "x.pdf") == 2
-    told = capsys.readouterr().err
-    assert "cannot be read" in told
-    assert "--out: expected a name that ends in .html, .md or .csv, or a format, got " in told
-    assert not (tmp_path / "x.pdf").exists()
-    before = good.read_bytes()
-    assert mfbench_here(monkeypatch, "report", good, "--out", good, "--format", "md") == 2
-    assert good.read_bytes() == before
-    assert mfbench_here(monkeypatch, "report", good, "--out", tmp_path / "x.page", "--format", "html") == 0
-
-
-def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    from mfbench.report import requirements
-
-    monkeypatch.setattr(requirements, "find_spec", lambda name: None)
-    good = rewrite(tmp_path / "r.jsonl", suite())
-    assert mfbench_here(monkeypatch, "report", good, "--out", tmp_path / "x.html") == 2
-    assert "pip install 'mfbench[report]'" in capsys.readouterr().err
 
 
 def test_reading_needs_no_torch() -> None:

@@ -1,0 +1,100 @@
+"""Add up the memory that a case needs in all processes, before any of them allocates it.
+
+An allocation that fails becomes a record; but several processes that each stay below the free memory can exceed it
+together, and the system then kills one of them. The sum leaves out what providers allocate: a step that does not fit
+fails in its worker, and the others are still measured.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import psutil
+
+from mfbench.correctness.gate import EAGER_ELEMENTS
+from mfbench.measure.devices.memory import HEADROOM
+from mfbench.measure.roofline import BYTES
+from mfbench.problems.cases import DRAWN, Case
+from reference.oracle import BLOCK_ELEMENTS
+
+ORACLE_TEMPORARIES = 10  # float64 arrays of a block's size that the oracle and the gate hold at once
+EAGER_TEMPORARIES = 8  # arrays of a block's size that eager PyTorch is seen to hold at once, in the promoted dtype
+# Bytes for each entry of factors and biases. The harness holds float32 parameters, exact outputs and their scales in
+# float64 for three draws, and the oracle's copies; a worker holds parameters, gradients and the outputs it sends.
+HARNESS_PARAMETER_BYTES, WORKER_PARAMETER_BYTES = 96, 32
+
+
+class Footprint(NamedTuple):
+    """Memory of a case on the host, in bytes, by what needs it."""
+
+    inputs: int  # ratings and masks that stay in memory, in all processes
+    preparing: int  # drawing or moving inputs, or blocks of the gate, whichever is most; one process at a time
+    parameters: int  # factors, biases and their gradients, in all processes
+    processes: int  # that hold the inputs
+
+    @property
+    def total(self) -> int:
+        """Return the sum in bytes."""
+        return self.inputs + self.preparing + self.parameters
+
+
+def footprint(case: Case, workers: int, device: str) -> Footprint:
+    """Add up a case's memory on the host.
+
+    Args:
+        case: with its size filled in.
+        workers: number of providers that take part, each in its own process.
+        device: "cpu" or "cuda". On a GPU the workers keep no inputs on the host.
+    """
+    cells, entries = case.m * case.n, (case.m + case.n) * (case.rank + 1) + 1
+    matrices = cells * (BYTES[case.ratings_dtype] + BYTES[case.mask])
+    if case.data not in DRAWN:
+        matrices += cells * (BYTES["float32"] + BYTES["uint8"])  # the data set, which each process keeps
+    processes = 1 + (workers if device == "cpu" else 0)
+    copy = matrices  # a worker's inputs while they move, or before they are on the GPU
+    return Footprint(
+        inputs=processes * matrices,
+        preparing=max(cells * _drawing_bytes(case), _gate_bytes(case, cells), copy if workers else 0),
+        parameters=entries * (HARNESS_PARAMETER_BYTES + workers * WORKER_PARAMETER_BYTES),
+        processes=processes,
+    )
+
+
+def obstacle(case: Case, workers: int, device: str) -> str | None:
+    """Return why a case does not fit into the free memory, with the sum in words; None if it fits.
+
+    Args:
+        case, workers, device: as `footprint` takes them.
+    """
+    needed = footprint(case, workers, device)
+    free = int((1 - HEADROOM) * psutil.virtual_memory().available)
+    if needed.total <= free:
+        return None
+    plural = "es" if needed.processes > 1 else ""
+    return (
+        f"needs about {_gb(needed.total)}: {_gb(needed.inputs)} for ratings and masks in {needed.processes} "
+        f"process{plural}, {_gb(needed.preparing)} to draw, check or move them, {_gb(needed.parameters)} for factors, "
+        f"biases and gradients; free {_gb(free)}"
+    )
+
+
+def _drawing_bytes(case: Case) -> int:
+    """Return the bytes per rating that drawing needs beyond the result."""
+    if case.data == "seed":
+        drawn = BYTES["float64"] + BYTES["float32"] + BYTES["bool"] + BYTES["int32"]
+    elif case.data == "blocks":
+        drawn = 3 * BYTES["uint8"]
+    else:
+        drawn = BYTES["uint8"]
+    return drawn + (BYTES["bool"] if case.mask == "none" else 0)
+
+
+def _gate_bytes(case: Case, cells: int) -> int:
+    """Return the bytes of the largest block that the gate evaluates."""
+    widest = max(BYTES["float32"], BYTES[case.ratings_dtype] if "float" in case.ratings_dtype else 0)
+    oracle = ORACLE_TEMPORARIES * BYTES["float64"] * min(cells, max(BLOCK_ELEMENTS, case.n))
+    return max(oracle, EAGER_TEMPORARIES * widest * min(cells, max(EAGER_ELEMENTS, case.n)))
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"

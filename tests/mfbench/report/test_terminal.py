@@ -1,0 +1,131 @@
+"""Tables in a terminal: complete at any width, never read as markup, coloured only in terminals."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import select
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from rich.console import Console, RenderableType
+
+from mfbench.commands.compare import blocks
+from mfbench.report import terminal
+from mfbench.report.labels import seconds
+from mfbench.report.terminal import Fitted
+from mfbench.results.comparison import compare, measurement
+from mfbench.results.records import Record
+from tests.mfbench.cli_runner import command
+from tests.mfbench.report.synthetic import case, failed, ok, suite, write
+
+LONG = "/home/someone/kernels/my_compiled[1].py:step_with_a_long_name"
+RECORDS = [ok(case(), "fused"), ok(case(), "autograd", 4e-3), ok(case(), LONG, 1.234e-3),
+           failed(case(), "wrong", "grad_item_bias: 3.2 times its bound", "mine.py:step")]  # fmt: skip
+WIDTHS = (40, 60, 80, 120)
+
+
+def printed(what: RenderableType, width: int) -> list[str]:
+    output = io.StringIO()
+    Console(file=output, width=width).print(what)
+    return output.getvalue().splitlines()
+
+
+def comparison_of(records: Sequence[Record]) -> Fitted:
+    slower = [ok(case(), "fused", 2e-3, run=1), ok(case(), "autograd", 4e-3, run=1), ok(case(), LONG, 1.3e-3, run=1)]
+    sides = ([measurement(record) for record in side] for side in (records, [*slower, records[-1]]))
+    return Fitted(blocks(compare(*sides, margin=0.02)))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_table_of_a_run_loses_nothing(width: int) -> None:
+    lines = printed(terminal.table(RECORDS), width)
+    assert max(map(len, lines)) <= width
+    text = "".join("".join(lines).split())
+    median = "".join(seconds(RECORDS[2].timing.median_s).split())
+    for part in (
+        "fused", "autograd", "mine.py:step", "median", "±", "×autograd", "verdict", "error", "peak", "GEMM", median,
+        "faster", "baseline", "0.10", "4KiB", "wrong", "3.2timesitsbound",
+    ):  # fmt: skip
+        assert part in text
+    assert "…" not in text
+    words = set(" ".join(lines).split())
+    assert {"fused", "autograd", "median", "verdict", "baseline", "faster", "wrong"} <= {w.strip(":") for w in words}
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_table_of_a_comparison_loses_nothing(width: int) -> None:
+    lines = printed(comparison_of(RECORDS), width)
+    assert max(map(len, lines)) <= width
+    words = set(" ".join(lines).split())
+    assert {"base", "new", "verdict", "slower", "same", "still", "failing"} <= words
+    assert any(re.fullmatch(r"0\.\d+", word) for word in words)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_intervals_stay_on_one_line_in_tables(width: int) -> None:
+    assert any(re.search(r"\[\d\S*, \d\S*\]", line) for line in printed(terminal.table(RECORDS), width))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_brackets_are_text(width: int) -> None:
+    few = ok(case(), "[red]fused[/red]", rounds=3)
+    text = " ".join(" ".join(printed(terminal.table([few]), width)).split())
+    assert "[red]fused[/red]" in "".join(text.split())
+    assert "[too noisy]" in text
+
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def in_terminal(arguments: list[str], cwd: Path, **environment: str) -> str:
+    """Return what a command prints in a terminal of 80 columns."""
+    leader, follower = pty.openpty()
+    settings = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")}
+    settings |= {"TERM": "xterm-256color", "COLUMNS": "80", **environment}
+    with subprocess.Popen(arguments, cwd=cwd, stdout=follower, stderr=follower, env=settings) as process:
+        os.close(follower)
+        printed = b""
+        while select.select([leader], [], [], 120)[0]:
+            try:
+                part = os.read(leader, 65536)
+            except OSError:  # the other end was closed
+                break
+            if not part:
+                break
+            printed += part
+        process.wait()
+    os.close(leader)
+    return printed.decode()
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A command that prints a table with colours and a line of errors."""
+    folder = tmp_path_factory.mktemp("compared")
+    base, new = write(folder / "a.jsonl", suite(0)), write(folder / "b.jsonl", suite(1, factor=1.5))
+    return command("compare", base, new)
+
+
+@pytest.fixture(scope="module")
+def shown(compared: list[str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What that command prints in a terminal."""
+    return in_terminal(compared, tmp_path_factory.mktemp("shown"))
+
+
+def test_colours_are_for_terminals_and_can_be_turned_off(shown: str, compared: list[str], tmp_path: Path) -> None:
+    assert COLOUR.search(shown)
+    assert not re.search(r"\x1b\[(?:\d+;)*(?:3|4|9)\d", in_terminal(compared, tmp_path, NO_COLOR="1"))
+    piped = subprocess.run(compared, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "slower" in piped.stdout
+    assert "\x1b" not in piped.stdout + piped.stderr
+
+
+def test_80_columns_are_enough(shown: str) -> None:
+    lines = COLOUR.sub("", shown).replace("\r", "").splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not any("…" in line for line in lines)
