@@ -14,7 +14,7 @@ from kernels.operators import arguments_of, detached_arguments_of, loss_op, step
 from kernels.precision import PRECISIONS as PRECISIONS  # the harness finds it here in every revision
 from kernels.problem import Grads
 from kernels.step import EagerStep, StepResult, evaluate, loss_and_grads
-from kernels.transforms import transformed_loss, transformed_step
+from kernels.transforms import transformed_loss, transformed_step, untraced_loss, untraced_step
 
 
 @with_arguments(bundle)
@@ -47,8 +47,7 @@ def mf_loss_and_grads(call: Call) -> tuple[Tensor, Grads]:
         TypeError, ValueError: an argument's type, dtype, shape, device or value is wrong; the message names it.
         RuntimeError: the requested backend cannot run here.
     """
-    loss, *grads = _step(call)
-    return loss, Grads(*grads)
+    return _step(call)
 
 
 @with_arguments(bundle)
@@ -89,22 +88,27 @@ def mf_sse(
     return _loss(call, differentiable=False)
 
 
-def _step(call: Call) -> StepResult:
+def _step(call: Call) -> tuple[Tensor, Grads]:
     if is_dynamo_compiling():
         call = cast_for_autocast(call)
-        return transformed_step(call) if is_transformed() else _operator_step(call)
+        return _bundled(untraced_step(call) if is_transformed() else _operator_step(call))
     if is_ordinary(call):
         return loss_and_grads(call)
     call = admit(call)
     if is_transformed():
-        return transformed_step(call)
-    return _operator_step(call) if is_intercepted(call) else loss_and_grads(call)
+        return _bundled(transformed_step(call))
+    return _bundled(_operator_step(call)) if is_intercepted(call) else loss_and_grads(call)
+
+
+def _bundled(result: StepResult) -> tuple[Tensor, Grads]:
+    loss, *grads = result
+    return loss, Grads(*grads)
 
 
 def _loss(call: Call, differentiable: bool) -> Tensor:
     if is_dynamo_compiling():
         call = cast_for_autocast(call)
-        return transformed_loss(call) if is_transformed() else _operator_loss(call, differentiable)
+        return untraced_loss(call) if is_transformed() else _operator_loss(call, differentiable)
     if is_ordinary(call):
         return _eager_loss(call, differentiable)
     call = admit(call)

@@ -43,7 +43,8 @@ def _call_of(arguments: tuple[Any, ...]) -> Call:
 
 
 def _step(*arguments: Any) -> StepResult:
-    return loss_and_grads(_call_of(arguments))
+    loss, grads = loss_and_grads(_call_of(arguments))
+    return loss, *grads
 
 
 def _loss(*arguments: Any) -> Tensor:

@@ -37,11 +37,6 @@ def _precision_of_torch() -> str:
         return "tf32"
 
 
-def product_precisions() -> dict[str, str]:
-    """Return what PyTorch's switches allow float32 products to be computed in, by device: "ieee", "tf32" or "bf16"."""
-    return {device: _read(library, "matmul").replace("none", "ieee") for device, library in _DEVICES.items()}
-
-
 @contextmanager
 def full_float32(*devices: str) -> Iterator[None]:
     """Compute PyTorch's float32 products in full precision on the devices ("cpu", "cuda"), whatever it is set to.

@@ -31,11 +31,11 @@ def evaluate(call: Call, gradients: bool) -> tuple[Tensor, Grads | None]:
     return result
 
 
-def loss_and_grads(call: Call) -> StepResult:
-    """Return the loss and the gradients, flat."""
+def loss_and_grads(call: Call) -> tuple[Tensor, Grads]:
+    """Return the loss and the gradients."""
     loss, grads = evaluate(call, gradients=True)
     assert grads is not None  # they were requested
-    return loss, *grads
+    return loss, grads
 
 
 def save_grads(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -65,7 +65,8 @@ class EagerStep(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
         """Evaluate the call that follows the parameters; autograd sees only these."""
-        output = loss_and_grads(arguments[-1])
+        loss, grads = loss_and_grads(arguments[-1])
+        output = loss, *grads
         save_grads(ctx, arguments, output)
         return output
 

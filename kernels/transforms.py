@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from kernels.admission import NAMES
 from kernels.call import Call
@@ -14,24 +15,23 @@ from kernels.operators import arguments_of, step_op, vmap_by_loop
 from kernels.problem import Grads
 from kernels.step import StepResult
 
-REASON = "torch.compile does not trace mf_loss under torch.func or forward-mode differentiation; it runs eagerly"
 
-
-def _transformed_step(call: Call) -> StepResult:
+def transformed_step(call: Call) -> StepResult:
     """Return the loss and the gradients of one step, of which only the loss has derivatives, in either mode."""
     loss, *grads = Step.apply(*arguments_of(call))
     return loss, *FirstDerivatives.apply(*grads)
 
 
-def _transformed_loss(call: Call) -> Tensor:
+def transformed_loss(call: Call) -> Tensor:
     """Return the loss, which has first derivatives in either mode."""
     loss: Tensor
     loss, *_ = Step.apply(*arguments_of(call))
     return loss
 
 
-transformed_step: Callable[[Call], StepResult] = torch.compiler.disable(_transformed_step, reason=REASON)
-transformed_loss: Callable[[Call], Tensor] = torch.compiler.disable(_transformed_loss, reason=REASON)
+# For code that is being compiled, which cannot trace them. `torch.compiler.disable` would import the compiler now.
+untraced_step: Callable[[Call], StepResult] = _disable_dynamo(transformed_step)
+untraced_loss: Callable[[Call], Tensor] = _disable_dynamo(transformed_loss)
 
 
 class Step(torch.autograd.Function):

@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +23,8 @@ from mfbench.installation import ROOT
 
 GIT_TIMEOUT_S = 10
 PACKAGES = ("torch", "triton", "numpy", "mfbench")
+
+MATMUL_LIBRARIES = {"cpu": "mkldnn", "cuda": "cuda"}  # as PyTorch's precision switches name them, by device
 
 
 def describe(device: str) -> dict[str, Any]:
@@ -67,6 +70,12 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "none"
     return found
+
+
+def product_precisions() -> dict[str, str]:
+    """Return what PyTorch's switches allow float32 products to be computed in, by device: "ieee", "tf32" or "bf16"."""
+    getter: Callable[[str, str], str] = torch._C._get_fp32_precision_getter
+    return {device: getter(library, "matmul").replace("none", "ieee") for device, library in MATMUL_LIBRARIES.items()}
 
 
 def cpu_name() -> str:

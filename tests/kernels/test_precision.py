@@ -9,8 +9,9 @@ import torch
 from kernels import mf_loss, mf_sse
 from kernels.gpu.config import ARITHMETIC
 from kernels.gpu.plan import split_operand
-from kernels.precision import full_float32, product_precisions, resolve_precision
+from kernels.precision import full_float32, resolve_precision
 from mfbench.correctness.gate import standard
+from mfbench.results.environment import product_precisions
 from reference import autograd_loss_and_grads
 from tests.problems import draw_inputs
 from tests.ptx.steps import PRODUCT_ERROR

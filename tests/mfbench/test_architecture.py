@@ -39,11 +39,11 @@ FROM_OTHER_REVISIONS = {
     "kernels.encode_ratings",
     "kernels.loss.PRECISIONS",
     "kernels.cpu.launch",
-    "reference.autograd_loss_and_grads",
     "reference.oracle_loss_and_grads",
     "reference.autograd.notebook_loss",
     "reference.autograd.notebook_operands",
 }
+GATE = "mfbench.correctness.gate"  # only in the harness's own process, which has the present revision
 IN_WORKERS = ("mfbench.problems", "mfbench.results", "mfbench.providers", "mfbench.correctness", "mfbench.measure")
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -114,7 +114,7 @@ def test_workers_import_only_what_older_revisions_have() -> None:
     found = {
         f"{node.module}.{alias.name}"
         for module, path in FILES.items()
-        if room(module) in IN_WORKERS
+        if room(module) in IN_WORKERS and module != GATE
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("kernels", "reference")
         for alias in node.names

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from kernels.precision import product_precisions
 from mfbench.correctness.audit import probe
 from mfbench.correctness.audit.probe import Challenge, Observation, Probe
 from mfbench.errors import UsageError
@@ -33,6 +32,7 @@ from mfbench.providers import registry
 from mfbench.providers.exceptions import reason
 from mfbench.providers.outputs import WrongOutputs, changed_inputs, flaws, tensors
 from mfbench.results.codes import Code, Finding
+from mfbench.results.environment import product_precisions
 
 REST_S = 0.25  # longest wait for threads to go to sleep; Intel's OpenMP spins for 0.2 s
 METHODS = (
