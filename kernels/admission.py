@@ -23,11 +23,11 @@ NAMES = dict(enumerate(REQUIRED)) | {6: "mask", 7: "ratings.levels", 9: "ratings
 
 def has_plain_types(call: Call) -> bool:
     """Return whether every tensor is of a plain type."""
+    P, Q, bu, bi, mu = call.parameters
     ratings, mask, levels, _, occupied = call.observations
-    if mask is None:
-        mask = ratings
-    plain = PLAIN.issuperset(map(type, (*call.parameters, ratings, mask)))
-    return plain and ((levels is None and occupied is None) or OPTIONAL.issuperset(map(type, (levels, occupied))))
+    return OPTIONAL.issuperset((type(mask), type(levels), type(occupied))) and PLAIN.issuperset(
+        (type(P), type(Q), type(bu), type(bi), type(mu), type(ratings))
+    )
 
 
 def admit(call: Call) -> Call:

@@ -25,7 +25,7 @@ def evaluate(call: Call, gradients: bool) -> tuple[Tensor, Grads | None]:
     deterministic = deterministic or torch.are_deterministic_algorithms_enabled()
     module = choose(backend, problem, precision, deterministic)
     check_exact(observations, problem.dtype)
-    if 0 in observations.ratings.shape or 0 in parameters[0].shape:
+    if not (observations.ratings.numel() and parameters[0].numel()):
         module = tiled  # nothing to fuse: no kernel has to handle empty sizes
     result: tuple[Tensor, Grads | None] = module.step(problem, precision, deterministic, gradients)
     return result

@@ -90,6 +90,13 @@ def _threads() -> int:
     return min(torch.get_num_threads(), _cpu_quota())
 
 
+def _output(parameter: Tensor) -> Tensor:
+    """Allocate a contiguous gradient. Naming the format takes longer than asking whether it is needed."""
+    if parameter.is_contiguous():
+        return torch.empty_like(parameter)
+    return torch.empty_like(parameter, memory_format=torch.contiguous_format)
+
+
 def step(problem: Problem, precision: str, deterministic: bool, gradients: bool) -> tuple[Tensor, Grads | None]:
     """Return the loss (0-d float64) and, if requested, the gradients of one step.
 
@@ -111,7 +118,7 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     grads = None
     d_pointers: tuple[int, ...] = (0, 0, 0, 0, 0)
     if gradients:
-        grads = Grads(*[torch.empty_like(p, memory_format=torch.contiguous_format) for p in (P, Q, bu, bi, mu)])
+        grads = Grads(_output(P), _output(Q), _output(bu), _output(bi), _output(mu))
         d_pointers = tuple([d.data_ptr() for d in grads])
     dP, dQ, dbu, dbi, dmu = d_pointers
     rating_kind = RATING_KINDS[ratings.dtype] if levels is None else CODES

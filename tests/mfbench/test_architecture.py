@@ -40,6 +40,7 @@ FROM_OTHER_REVISIONS = {
     "kernels.loss.PRECISIONS",
     "kernels.cpu.launch",
     "reference.oracle_loss_and_grads",
+    "reference.oracle.BLOCK_ELEMENTS",
     "reference.autograd.notebook_loss",
     "reference.autograd.notebook_operands",
 }
