@@ -248,7 +248,9 @@ def test_observed_ratings_are_counted_some_rows_at_a_time(monkeypatch):
         assert encode_ratings(torch.ones(60, 50, dtype=torch.uint8), mask, encoding).observed == mask.sum()
 
 
-@pytest.mark.parametrize("encoding", ["uint8-code", "uint8-bits", "float16-nan"])
+@pytest.mark.parametrize(
+    "encoding", ["uint8-code", *(pytest.param(name, marks=pytest.mark.slow) for name in ("uint8-bits", "float16-nan"))]
+)
 def test_saved_ratings_are_loaded_by_weights_alone(tmp_path, encoding):
     ratings, mask = torch.randint(1, 11, (600, 500), dtype=torch.uint8), torch.rand(600, 500) < 0.5
     mask[:, 64:] = False

@@ -43,6 +43,7 @@ def test_a_run_gives_what_the_command_line_records(tmp_path: Path) -> None:
     assert results.sentence.endswith("all 2 results lie within the bounds of the correctness gate.")
 
 
+@pytest.mark.slow
 def test_threads_are_those_that_were_set_and_stay_so(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(

@@ -101,7 +101,7 @@ def test_a_library_is_built_once_and_again_for_another_cpu_source_or_compiler(
 
 
 @needs_kernel
-@pytest.mark.parametrize("kept", [0, 9, 0.3, 0.999])
+@pytest.mark.parametrize("kept", [*(pytest.param(kept, marks=pytest.mark.slow) for kept in (0, 9, 0.999)), 0.3])
 def test_a_library_cut_short_is_built_again(fresh_cache, compiler_script, built_library, kept):
     whole = built_library.read_bytes()
     load = "from kernels.cpu import build; build.load_kernel().mf_release()"
@@ -173,7 +173,7 @@ def test_a_compiler_that_appends_fast_math_is_refused(tmp_path):
 
 
 @needs_kernel
-@pytest.mark.parametrize("state", ["noexec", "file"])
+@pytest.mark.parametrize("state", ["noexec", pytest.param("file", marks=pytest.mark.slow)])
 def test_without_a_usable_cache_a_library_is_still_built_once(state, tmp_path, compiler_script):
     home, temporary = tmp_path / "home", tmp_path / "temporary"
     temporary.mkdir()

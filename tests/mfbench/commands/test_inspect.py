@@ -35,6 +35,7 @@ def test_command(tmp_path):
     assert f"registers {before['registers']} → {before['registers'] - 7}\n" in compared.stdout
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_what_compiles(tmp_path):
     options = ["inspect", "--target", "sm_80,sm_90", "--rank", "8,256", "--jobs", "2"]
     process = subprocess.Popen(command(*options), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

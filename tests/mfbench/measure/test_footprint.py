@@ -47,7 +47,17 @@ def set_free(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the high-water mark of resident memory is Linux's")
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"mask": "none"}, {"mask": "float32"}, {"data": "seed", "mask": "int32", "ratings_dtype": "float64"}],
+    [
+        {},
+        *(
+            pytest.param(changes, marks=pytest.mark.slow)
+            for changes in (
+                {"mask": "none"},
+                {"mask": "float32"},
+                {"data": "seed", "mask": "int32", "ratings_dtype": "float64"},
+            )
+        ),
+    ],
     ids=str,
 )
 def test_the_harness_stays_within_the_sum(changes: dict[str, Any]) -> None:

@@ -102,6 +102,7 @@ def test_a_device_that_takes_nothing_is_told_at_once(tmp_path: Path, monkeypatch
     assert "--out: cannot write /dev/full: No space left on device" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_killed_run_takes_its_workers_with_it(tmp_path: Path) -> None:
     provider = tmp_path / "hang.py"
     provider.write_text(

@@ -54,6 +54,7 @@ def test_resume_refuses_a_run_that_began_with_other_options(
     assert begun.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_resume_refuses_what_was_measured_of_another_file(tmp_path: Path, monkeypatch, capsys) -> None:
     file, out = tmp_path / "mine.py", tmp_path / "out.jsonl"
     file.write_text("from kernels import mf_loss_and_grads as step")

@@ -164,7 +164,11 @@ def test_a_wrong_working_tree_is_a_regression_and_resume_measures_nothing_twice(
 @pytest.mark.parametrize(
     ("plant", "message"),
     [
-        ("another interface", "no case was timed on both sides of --against HEAD: TypeError: "),
+        pytest.param(
+            "another interface",
+            "no case was timed on both sides of --against HEAD: TypeError: ",
+            marks=pytest.mark.slow,
+        ),
         ("not importable", "this harness cannot load the kernels of HEAD: "),
     ],
 )
