@@ -50,7 +50,7 @@ def run(code):
     [
         "torch.set_default_device('meta')",
         "torch.set_default_device('meta'); kernels.backends(); torch.set_default_device('cpu')",
-        "torch.utils._device.DeviceContext('meta').__enter__()",
+        "import torch.utils._device; torch.utils._device.DeviceContext('meta').__enter__()",
         "from torch._subclasses.fake_tensor import FakeTensorMode\nwith FakeTensorMode(): kernels.mf_loss(*problem())",
         "from torch._subclasses.fake_tensor import FakeTensorMode\nwith FakeTensorMode(): kernels.backends()",
     ],
