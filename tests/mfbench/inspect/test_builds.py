@@ -33,7 +33,7 @@ def test_shipped_builds_are_clean(target, encoding):
     build = examine(spec(target, encoding=encoding, mode=MODES[len(encoding) % 2]))
     assert isinstance(build, Build)
     assert build.ok, build.reason
-    assert build.mix.matrix >= 16
+    assert build.mix.matrix >= 12  # three products, of several instructions each
     assert build.blocks >= 1
     users, items = map(int, build.tile.split("x")[:2])
     bytes_a_clock = DEVICE_RATES[target].dram_bytes
