@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mfbench.report.picture import Picture
 
 Paths = str | Path
+PAGES = ("html", "md")  # formats of the page; the others export its numbers
 
 
 class Results:
@@ -77,23 +78,30 @@ class Results:
         return picture.find(name, [*page.all_plots(content), *strips.plots(self._evidence.latest())])
 
     def report(self, path: Paths, form: str | None = None) -> Path:
-        """Write the page of `mfbench report`.
+        """Write what `mfbench report` writes.
 
         Args:
-            path: of the page; its ending says the format.
-            form: "html", or "md" for a short version, whatever the ending.
+            path: of the report; its ending says the format.
+            form: a format of `mfbench report --format`, whatever the ending.
 
         Raises:
             UsageError: an unknown format, or the extra `report` is not installed.
         """
-        from mfbench.report import page
+        from mfbench.report.exports import EXPORTS
 
         path = Path(path)
-        if form not in (None, "html", "md"):
-            raise UsageError(f"expected 'html' or 'md', got {form!r}", code="bad-format", argument="form")
-        write = page.markdown if (form or format_of(path)) == "md" else page.html
-        path.write_text(write(self._content), encoding="utf-8")
+        if form not in (None, *PAGES, *EXPORTS):
+            message = f"expected one of {', '.join((*PAGES, *EXPORTS))}, got {form!r}"
+            raise UsageError(message, code="bad-format", argument="form")
+        form = form or format_of(path)
+        path.write_text(EXPORTS[form](self._evidence) if form in EXPORTS else self._page(form), encoding="utf-8")
         return path
+
+    def _page(self, form: str) -> str:
+        content = self._content  # first, since it says which packages are missing
+        from mfbench.report import page
+
+        return page.markdown(content) if form == "md" else page.html(content)
 
     @functools.cached_property
     def _content(self) -> Content:

@@ -108,6 +108,8 @@ def test_plots_are_pictures(results: mfbench.Results, tmp_path: Path) -> None:
 def test_reports_are_written(results: mfbench.Results, tmp_path: Path) -> None:
     assert results.sentence in results.report(tmp_path / "r.html").read_text()
     assert results.report(tmp_path / "r.md").read_text().startswith("**fused is")
+    assert results.report(tmp_path / "r.csv").read_text().startswith("run,time,suite,m,n,rank,")
+    assert results.report(tmp_path / "r.html", "csv").read_text() == (tmp_path / "r.csv").read_text()
 
 
 def test_comparisons_have_verdicts(tmp_path: Path) -> None:
