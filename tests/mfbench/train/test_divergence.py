@@ -11,7 +11,8 @@ import torch
 from mfbench.errors import UsageError
 from mfbench.problems.datasets import Ratings
 from mfbench.providers import registry
-from mfbench.train.loop import Diverged, train
+from mfbench.train.loop import Diverged, TrainingRun, train
+from mfbench.train.options import Optimizer
 from mfbench.train.rates import default_rate
 from mfbench.train.task import rating_task
 
@@ -37,11 +38,11 @@ def stars(scale: float) -> Ratings:
     return ratings._replace(values=ratings.values.clamp(max=5) * scale)
 
 
-def trained(ratings: Ratings, rank: int, optimizer: str, lr: float | None = None, every: int = 50):
-    return train(rating_task(ratings, rank), FUSED, EPOCHS, every, optimizer, lr)
+def trained(ratings: Ratings, rank: int, optimizer: Optimizer, lr: float | None = None) -> TrainingRun:
+    return train(rating_task(ratings, rank), FUSED, EPOCHS, 50, optimizer, lr)
 
 
-def converged(run) -> bool:
+def converged(run: TrainingRun) -> bool:
     """Return whether the loss was finite at every entry, and less in the end than at the start."""
     losses = [entry.loss for entry in run.entries]
     assert [entry.epoch for entry in run.entries] == [0, 50, 100, 150]
