@@ -128,7 +128,7 @@ template <class T> class Step {
     }
 
     // Packs what the thread's last unit did not share. Every thread packs for itself, so that no core waits for data
-    // that another one wrote.
+    // that another wrote.
     void pack_unit(int64_t user_range, int64_t item_range, Workspace &workspace) const {
         users.pack(user_range, *static_cast<const T *>(call.global_bias), workspace.users);
         if (!items.pack(item_range, T(0), workspace.items)) return;

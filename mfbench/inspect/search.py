@@ -143,7 +143,7 @@ def table_source(rows: Iterable[Row]) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Search the rows of every combination, and write each as it is found."""
+    """Search the rows of every combination, and write each one immediately."""
     table = {(row.target, row.precision, row.width): row for row in tile_table.TABLE}
     for target, precision, width in itertools.product(*(argument.split(",") for argument in arguments)):
         row = search(target, precision, width)

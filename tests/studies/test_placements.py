@@ -1,4 +1,4 @@
-"""`placements`: every kind of block is measured, and scatter beyond the noise is told from the noise."""
+"""`placements`: every kind of block is measured, and scatter beyond the noise is detected."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Missing(NamedTuple):
 
 
 class Coded(NamedTuple):
-    """Identifiers of some ratings, in little memory of its own."""
+    """Identifiers of some ratings, stored compactly."""
 
     distinct: Any  # pyarrow array
     codes: np.ndarray  # (count,) positions in it, uint16 where they fit

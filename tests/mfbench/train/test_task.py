@@ -1,4 +1,4 @@
-"""What to train: ratings are split once, reproducibly, and training starts at the mean of its own part."""
+"""Training tasks: ratings are split once, reproducibly, and training starts at the mean of the ratings it may see."""
 
 import pytest
 import torch
