@@ -266,8 +266,9 @@ def load_suite(name_or_path: str) -> Suite:
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return the tail of an error message: the nearest valid name, or all of them."""
     names = list(names)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(names)}"
+    if close := difflib.get_close_matches(name, names, n=1):
+        return f"; did you mean {close[0]!r}?"
+    return f"; there are {', '.join(names)}" if names else "; there are none"
 
 
 def _first_fault(error: ValidationError) -> str:

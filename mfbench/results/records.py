@@ -226,14 +226,19 @@ class Writer:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}", code="unwritable-file", argument="out") from None
+        self._created = not path.exists()
+        self._open()
         self._regular = stat.S_ISREG(os.fstat(self._file).st_mode)  # pipes and devices have no tail to cut
         if self._regular:
             with self._locked():
                 self._cut_torn_line()
+
+    def _open(self) -> None:
+        try:
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            message = f"cannot write {self.path}: {error.strerror}"
+            raise UsageError(message, code="unwritable-file", argument="out") from None
 
     def _cut_torn_line(self) -> None:
         size = os.fstat(self._file).st_size
@@ -265,6 +270,9 @@ class Writer:
             UsageError: the write failed, for example on a full disk; the file keeps its previous content.
         """
         content = "".join(record.model_dump_json(exclude_none=True) + "\n" for record in records).encode()
+        if self._regular and not os.fstat(self._file).st_nlink:  # somebody has removed the file meanwhile
+            os.close(self._file)
+            self._open()
         with self._locked():
             size = os.fstat(self._file).st_size
             try:
@@ -280,5 +288,9 @@ class Writer:
                 raise UsageError(message, code="unwritable-file", argument="out") from None
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and remove it if this writer created it and nothing was written."""
+        if self._created and self._regular:
+            with self._locked(), contextlib.suppress(OSError):
+                if not os.fstat(self._file).st_size:
+                    self.path.unlink()
         os.close(self._file)

@@ -301,6 +301,7 @@ def test_a_provider_file_that_cannot_be_imported(tmp_path: Path, monkeypatch, ca
     error = capsys.readouterr().err
     assert "--provider: bad.py cannot be imported: ModuleNotFoundError: No module named 'nosuchmodule'" in error
     assert error.endswith("[provider-load-failed]\n")
+    assert not (tmp_path / "mfbench-records.jsonl").exists()
     assert "Traceback" not in error
 
 
