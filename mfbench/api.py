@@ -25,6 +25,7 @@ from mfbench.results import comparison
 from mfbench.results.judging import Side, judged, read
 from mfbench.results.records import Record
 from mfbench.stats.margin import checked_margin
+from mfbench.wording import one_of
 
 if TYPE_CHECKING:
     import pandas
@@ -91,8 +92,7 @@ class Results:
 
         path = Path(path)
         if form not in (None, *PAGES, *EXPORTS):
-            message = f"expected one of {', '.join((*PAGES, *EXPORTS))}, got {form!r}"
-            raise UsageError(message, code="bad-format", argument="form")
+            raise UsageError(one_of((*PAGES, *EXPORTS), form), code="bad-format", argument="form")
         form = form or format_of(path)
         path.write_text(EXPORTS[form](self._evidence) if form in EXPORTS else self._page(form), encoding="utf-8")
         return path
@@ -194,8 +194,11 @@ def run(
             the suite's.
 
     Raises:
-        UsageError: a name, a file or a value that does not fit.
+        UsageError: a name, a file or a value that does not fit, or `resume` without `out`.
     """
+    if resume and out is None:
+        message = "needs `out`, the file that holds the run to continue"
+        raise UsageError(message, code="bad-value", argument="resume")
     with tempfile.TemporaryDirectory() as folder:
         options = RunOptions(
             suite=suite, device=device, provider=provider, axes=axes, resume=resume, threads=threads,

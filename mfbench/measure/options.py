@@ -10,6 +10,7 @@ from typing import Any
 from mfbench.errors import UsageError
 from mfbench.problems.bounds import SECONDS, THREADS
 from mfbench.stats.margin import checked_margin
+from mfbench.wording import one_of
 
 DEVICES = ("cpu", "cuda", "all")
 
@@ -52,8 +53,7 @@ class RunOptions:
         from mfbench.problems.cases import parse_overrides  # pydantic is too slow to import for `mfbench --help`
 
         if self.device not in (None, *DEVICES):
-            message = f"expected one of {', '.join(DEVICES)}, got {self.device!r}"
-            raise UsageError(message, code="bad-device", argument="device")
+            raise UsageError(one_of(DEVICES, self.device), code="bad-device", argument="device")
         object.__setattr__(self, "provider", _names(self.provider))
         for name, bounds in (("threads", THREADS), ("budget", SECONDS), ("time_limit", SECONDS)):
             value = getattr(self, name)

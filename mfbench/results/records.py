@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mfbench.errors import UsageError
 from mfbench.problems.cases import Case
+from mfbench.problems.faults import first_fault
 from mfbench.results.codes import Status
 from mfbench.stats.intervals import Verdict
 
@@ -25,6 +26,7 @@ except ImportError:  # Windows
 
 SCHEMA = 1
 OPENING = b'{"schema":'  # first bytes of every record
+LONGEST_QUOTE = 60  # bytes of a line that a message quotes
 
 
 class _Part(BaseModel):
@@ -151,7 +153,13 @@ def content(path: Path) -> bytes:
 
 
 def parse(path: Path, content: bytes) -> tuple[list[Record], list[str]]:
-    """Return the records in a file's content, and a note for every line that is not one or is torn."""
+    """Return the records in a file's content, and a note for every line that is not one or is torn.
+
+    One note is enough for a file in which no line looks like a record.
+    """
+    last = content.rpartition(b"\n")[2]
+    if not (_has_objects(content) or (last and OPENING.startswith(last))):
+        return [], [f"no records in {path} ({_beginning(content)})"]
     lines, torn = _lines(content)
     notes = [f"{path}: the last line is torn and was left out"] if torn else []
     records = []
@@ -161,10 +169,17 @@ def parse(path: Path, content: bytes) -> tuple[list[Record], list[str]]:
         try:
             records.append(Record.model_validate_json(line))
         except ValidationError as error:
-            detail = error.errors(include_url=False)[0]
-            place = ".".join(str(part) for part in detail["loc"])
-            notes.append(f"{path}: line {number} is not a record and was left out: {place} {detail['msg']}".strip())
+            notes.append(f"{path}: line {number} is not a record and was left out: {first_fault(error)}")
     return records, notes
+
+
+def _beginning(content: bytes) -> str:
+    """Describe the first line of a file without records."""
+    for number, line in enumerate(content.splitlines(), start=1):
+        if line.strip():
+            kind = "a record" if _is_json(line) else "JSON"
+            return f"line {number} is not {kind}: {line.strip()[:LONGEST_QUOTE].decode(errors='replace')!r}"
+    return "it is empty"
 
 
 def _lines(content: bytes) -> tuple[list[bytes], bytes]:
@@ -214,7 +229,11 @@ def check_name(name: str, argument: str) -> None:
 
 def _may_be_records(lines: bytes) -> bool:
     """Return whether the lines are empty or at least one looks like an object with a schema."""
-    return not lines.strip() or any(b'"schema"' in line for line in lines.split(b"\n") if line.startswith(b"{"))
+    return not lines.strip() or _has_objects(lines)
+
+
+def _has_objects(lines: bytes) -> bool:
+    return any(b'"schema"' in line for line in lines.split(b"\n") if line.startswith(b"{"))
 
 
 class Writer:
