@@ -272,6 +272,6 @@ def _failure(error: BaseException) -> tuple[Code, tuple[str, ...]]:
     """Return the code of a failure, and the other arguments of `ProviderFailure`."""
     if isinstance(error, WrongOutputs):
         return Code.BAD_OUTPUTS, (str(error),)
-    if isinstance(error, UsageError):
+    if isinstance(error, UsageError) and not memory.exhausted(error):
         return Code.PROVIDER_LOAD_FAILED, (error.message, error.code)
     return Code.OOM if memory.exhausted(error) else Code.EXCEPTION, (reason(error),)

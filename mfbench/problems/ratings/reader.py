@@ -48,6 +48,9 @@ def load_ratings(
     except OSError as error:
         reason = error.strerror or error
         raise UsageError(f"cannot read {path}: {reason}", code="unreadable-file", argument="data") from None
+    except MemoryError:
+        message = f"{path}: its ratings do not fit into memory"
+        raise UsageError(message, code="data-too-large", argument="data") from None
     except DAMAGED as error:
         reason = str(error) or type(error).__name__
         raise UsageError(f"cannot read {path}: {reason}", code="unreadable-file", argument="data") from None
