@@ -171,7 +171,8 @@ def run(
     threads: int | None = RunOptions.threads,
     baseline: str = RunOptions.baseline,
     margin: float = RunOptions.margin,
-    budget: float = RunOptions.budget,
+    budget: float | None = RunOptions.budget,
+    resolve: float | None = RunOptions.resolve,
     time_limit: float = RunOptions.time_limit,
     **axes: Any,
 ) -> Results:
@@ -188,7 +189,9 @@ def run(
         threads: of PyTorch; None: its present number.
         baseline: the provider that speed-ups are relative to.
         margin: largest relative difference between two times that count as the same.
-        budget: seconds of timing for each case.
+        budget: seconds of timing for each case; None: 5, or at most 120 with `resolve`.
+        resolve: smallest relative difference that the verdicts should tell, such as 0.02; the number of rounds follows
+            from it. None: as many rounds as the budget allows.
         time_limit: seconds that one answer of a provider may take.
         axes: size ("MxN"), rank, density, ratings_dtype, mask, data, seed: a value or a list of values that replace
             the suite's.
@@ -202,7 +205,7 @@ def run(
     with tempfile.TemporaryDirectory() as folder:
         options = RunOptions(
             suite=suite, device=device, provider=provider, axes=axes, resume=resume, threads=threads,
-            baseline=baseline, margin=margin, budget=budget, time_limit=time_limit,
+            baseline=baseline, margin=margin, budget=budget, resolve=resolve, time_limit=time_limit,
             out=Path(folder) / "records.jsonl" if out is None else Path(out),
         )  # fmt: skip
         with ProgressBar() as bar:

@@ -40,8 +40,8 @@ def cli() -> None:
 
 
 @cli.command()
-@options("suite", "device", "provider", *AXES, "out", "resume", "threads", "baseline", "margin", "budget", "as_json",
-         "time_limit")  # fmt: skip
+@options("suite", "device", "provider", *AXES, "out", "resume", "threads", "baseline", "margin", "budget", "resolve",
+         "as_json", "time_limit")  # fmt: skip
 @click.option(
     "--against",
     metavar="REV",

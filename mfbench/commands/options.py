@@ -13,8 +13,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from mfbench.errors import UsageError
-from mfbench.measure.options import DEVICES, RunOptions
-from mfbench.problems.bounds import DENSITY, RANK, SECONDS, SEED, THREADS, Bounds
+from mfbench.measure.options import BUDGET_S, DEVICES, RESOLVE_BUDGET_S, RunOptions
+from mfbench.problems.bounds import DENSITY, FRACTION, RANK, SECONDS, SEED, THREADS, Bounds
 from mfbench.stats.margin import checked_margin
 from mfbench.wording import one_of
 
@@ -120,8 +120,11 @@ OPTIONS: dict[str, Callable[..., Any]] = {
     "margin": click.option("--margin", type=Number(Bounds(-math.inf)), default=RunOptions.margin,
                            show_default=True, metavar="F", callback=_margin,
                            help="Relative difference up to which two times count as the same: 0.05 is 5 per cent."),
-    "budget": click.option("--budget", type=Number(SECONDS), default=RunOptions.budget, show_default=True,
-                           metavar="SECONDS", help="Time to spend on timing each case."),
+    "budget": click.option("--budget", type=Number(SECONDS), metavar="SECONDS",
+                           help=f"Time to spend on timing each case.  [default: {BUDGET_S:g}, with --resolve "
+                           f"{RESOLVE_BUDGET_S:g}]"),
+    "resolve": click.option("--resolve", type=Number(FRACTION), metavar="F",
+                            help="Time each case until a difference of F can be told: 0.02 is 2 per cent."),
     "time_limit": click.option("--time-limit", type=Number(SECONDS), default=RunOptions.time_limit, show_default=True,
                                metavar="SECONDS", help="Longest time for one answer of a provider."),
     "as_json": click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout."),

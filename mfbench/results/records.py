@@ -61,6 +61,8 @@ class Timing(_Part):
     disturbed: int | None = None  # rounds kept although other programs used part of the machine
     dropped: int | None = None  # rounds replaced because other programs used part of the machine
     foreign_cores: float | None = None  # cores that other programs kept busy, averaged over the rounds
+    planned_s: float | None = None  # seconds that the rounds of all providers were expected to take
+    took_s: float | None = None  # seconds that they took
 
     @property
     def busy(self) -> bool:
@@ -77,6 +79,7 @@ class Speedup(_Part):
     margin: float  # relative difference up to which two times count as the same
     verdict: Verdict  # simultaneous: at 95 %, no verdict of the family is wrong
     family: int = 1  # comparisons in the run
+    needs_s: float | None = None  # seconds of rounds that would probably decide an inconclusive verdict
 
 
 class Rates(_Part):
