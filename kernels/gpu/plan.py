@@ -120,7 +120,7 @@ def choose(problem: Problem, target: Target, precision: str, deterministic: bool
         NotShipped: there is no clean one.
     """
     observations = problem.observations
-    ratings, mask, _, packed, _ = observations
+    ratings, mask, _, packed, *_ = observations
     if reason := undecodable(mask):
         raise NotShipped(reason)
     loaded = [ratings] if mask is None or packed else [ratings, mask]
@@ -165,7 +165,7 @@ def rows_and_columns(config: Config) -> tuple[int, int]:
 
 def prepare_call(problem: Problem, config: Config, grid: Grid, buffers: Buffers, gradients: bool) -> KernelCall:
     """Return the launch of `prepare`."""
-    _, _, levels, _, occupied = problem.observations
+    _, _, levels, _, occupied, *_ = problem.observations
     rows, columns = rows_and_columns(config)
     programs = grid.groups * grid.splits
     with_rows = buffers.terms.shape[0] - programs
@@ -196,7 +196,7 @@ def pass_call(
 ) -> KernelCall:
     """Return the launch of the pass."""
     m, n, _ = problem.shape
-    ratings, mask, levels, packed, _ = problem.observations
+    ratings, mask, levels, packed, *_ = problem.observations
     arguments = {
         "a_ptr": buffers.A, "b_ptr": buffers.B, "bu_ptr": buffers.bu, "bi_ptr": buffers.bi,
         "ratings_ptr": "ratings", "mask_ptr": None if mask is None else "mask",
@@ -241,10 +241,10 @@ def finish_call(problem: Problem, config: Config, buffers: Buffers) -> KernelCal
 
 def bind(plan: Plan, problem: Problem, gradients: bool) -> LaunchPlan:
     """Return the launches of a plan with the problem's tensors and with new ones for workspace and results."""
-    ratings, mask, levels, _, occupied = problem.observations
+    ratings, mask, levels, _, occupied, *_ = problem.observations
     mask, occupied = (t.view(torch.uint8) if t is not None and t.dtype == torch.bool else t for t in (mask, occupied))
     workspace, loss, grads = allocate(plan, problem, gradients)
-    values = (*problem.parameters, ratings, mask, levels, occupied, loss, *(grads or [None] * 5), problem.reg)
+    values = (*problem.parameters, ratings, mask, levels, occupied, loss, *(grads or [None] * 5), float(problem.reg))
     operands = dict(zip(OPERANDS, values, strict=True))
 
     def bound(value: Any) -> Any:
