@@ -12,18 +12,16 @@ from kernels.gpu.plan import OPERANDS, Plan, allocate
 from kernels.gpu.workspace import Region
 from kernels.problem import Grads, Problem
 
-Layout = tuple[tuple[Any, ...] | bool | None, ...]
 
-
-def layout_of(problem: Problem) -> Layout:
+def layout_of(problem: Problem) -> tuple[Any, ...]:
     """Return what a plan and its compiled kernels depend on: shapes, strides, dtypes and alignment of all tensors."""
     return *map(_layout, problem.parameters), *map(_layout, problem.observations)
 
 
-def _layout(value: Any) -> tuple[Any, ...] | bool | None:
-    if not isinstance(value, Tensor):
-        return value
-    return value.shape, value.stride(), value.dtype, value.data_ptr() % 16
+def _layout(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.shape, value.stride(), value.dtype, value.data_ptr() % 16
+    return value
 
 
 class CompiledStep:
@@ -39,7 +37,8 @@ class CompiledStep:
             kernels: what Triton returned when it first launched each call.
         """
         self.plan = plan
-        values = [[self._value(call, name) for name in call.kernel.arg_names] for call in plan.calls]
+        # Constants are compiled in: Triton's launcher skips their places.
+        values = [[call.arguments.get(name) for name in call.kernel.arg_names] for call in plan.calls]
         flat = [value for each in values for value in each]
         self.offsets = [value.offset for value in flat if isinstance(value, Region)]
         self.numbers = [value for value in flat if not isinstance(value, (Region, str))]
@@ -57,11 +56,6 @@ class CompiledStep:
         self.launches = [
             (kernel[grid], itemgetter(*each)) for kernel, grid, each in zip(kernels, grids, places, strict=True)
         ]
-
-    @staticmethod
-    def _value(call: Any, name: str) -> Any:
-        """Return an argument. A constant is compiled in; the launcher skips its place."""
-        return call.arguments.get(name)
 
     def __call__(self, problem: Problem, gradients: bool) -> tuple[Tensor, Grads | None]:
         """Enqueue the launches for a problem of the plan's layout, and return loss and gradients."""

@@ -1,6 +1,8 @@
 """The last launch: slices of partial gradients summed in a fixed order, regularised and doubled; the loss.
 
     dP = 2 (sum of dA slices + reg P), likewise dQ, dbu and dbi;  dmu = 2 sum of dbu before regularisation
+
+The last program to get there adds up the loss and dmu.
 """
 
 import triton

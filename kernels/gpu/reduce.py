@@ -25,3 +25,10 @@ def sum_of(terms_ptr, length):
     for start in range(0, length, BLOCK):
         total += tl.load(terms_ptr + start + offs, mask=offs < length - start, other=0)
     return tl_sum(total, 0)
+
+
+@triton.jit
+def store_loss(loss_ptr, terms_ptr, terms, ticket_ptr):
+    """Store the sum of the loss's terms, in the last program."""
+    if is_last_program(ticket_ptr):
+        tl.store(loss_ptr, sum_of(terms_ptr, terms))

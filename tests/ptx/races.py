@@ -137,7 +137,6 @@ class Marks:
         self.stamp[units] = self.clock.stamp
         self.line[units] = line
 
-
     def since_barrier_by_others(self, thread: int) -> np.ndarray:
         """Where a thread other than that one touched since the last barrier of all."""
         return (self.stamp >= self.clock.floor) & ((self.low != thread) | (self.high != thread))

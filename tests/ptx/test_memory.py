@@ -170,18 +170,18 @@ def test_global_memory_is_watched_within_a_block_and_between_blocks():
 
 TICKET = "setp.eq.u32 %p1, %t, 0; @%p1 atom.global.gpu.acq_rel.add.u32 %r6, [%ptr1], 1; bar.sync 0;"
 STORE = "mad.wide.u32 %d3, %c, 4, %ptr0; setp.eq.u32 %p2, %t, {thread}; @%p2 st.global.b32 [%d3], %t;"
-SUM_OF_ALL = "and.b32 %r7, %t, 3; mad.wide.u32 %d4, %r7, 4, %ptr0; setp.eq.u32 %p3, %c, 3; @%p3 ld.global.b32 %r8, [%d4];"
+ALL = "and.b32 %r7, %t, 3; mad.wide.u32 %d4, %r7, 4, %ptr0; setp.eq.u32 %p3, %c, 3; @%p3 ld.global.b32 %r8, [%d4];"
 
 
 @pytest.mark.parametrize(
     ("body", "ordered"),
     [
-        (STORE.format(thread=0) + TICKET + SUM_OF_ALL, True),
-        (STORE.format(thread=33) + "bar.sync 0;" + TICKET + SUM_OF_ALL, True),
-        (STORE.format(thread=33) + TICKET + SUM_OF_ALL, False),  # another thread's store, and no barrier
-        (TICKET + STORE.format(thread=0) + SUM_OF_ALL, False),  # too late
-        ((STORE.format(thread=0) + TICKET + SUM_OF_ALL).replace("acq_rel", "relaxed"), False),
-        (STORE.format(thread=0) + "bar.sync 0;" + SUM_OF_ALL, False),
+        (STORE.format(thread=0) + TICKET + ALL, True),
+        (STORE.format(thread=33) + "bar.sync 0;" + TICKET + ALL, True),
+        (STORE.format(thread=33) + TICKET + ALL, False),  # another thread's store, and no barrier
+        (TICKET + STORE.format(thread=0) + ALL, False),  # too late
+        ((STORE.format(thread=0) + TICKET + ALL).replace("acq_rel", "relaxed"), False),
+        (STORE.format(thread=0) + "bar.sync 0;" + ALL, False),
     ],
 )
 def test_blocks_are_ordered_by_tickets(body, ordered):

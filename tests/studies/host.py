@@ -59,7 +59,8 @@ class Worker:
 
     def seconds(self, steps: int) -> float:
         """Return the seconds of a step, the mean over some in a row."""
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin
+        assert self.process.stdout
         print(steps, file=self.process.stdin, flush=True)
         return float(self.process.stdout.readline())
 
