@@ -22,6 +22,8 @@ ELSEWHERE = {
     "kernels/gpu/tiles.py": ("kernels/gpu/test_config.py", "rows of the table"),
     "kernels/gpu/chunked.py": ("kernels/gpu/test_interpret.py", "Triton code, which only runs as part of the step"),
     "kernels/gpu/fused.py": ("kernels/gpu/test_interpret.py", "Triton code, which only runs as part of the step"),
+    "kernels/gpu/finish.py": ("kernels/gpu/test_interpret.py", "Triton code, which only runs as part of the step"),
+    "kernels/gpu/prepare.py": ("kernels/gpu/test_interpret.py", "Triton code, which only runs as part of the step"),
     "kernels/gpu/reduce.py": ("kernels/gpu/test_interpret.py", "Triton code, which only runs as part of the step"),
     "kernels/admission.py": ("kernels/test_subclasses.py", "which tensors a step takes"),
     "kernels/call.py": ("kernels/test_loss.py", "the arguments of the public functions"),

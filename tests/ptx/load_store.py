@@ -18,7 +18,8 @@ CACHING += ("L1::no_allocate", "L2::64B", "L2::128B", "L2::256B", "aligned", "ct
 def locate(code: Code, operand):
     """A function of the block and the active threads: the memory and the addresses in it."""
     address = code.address(operand)
-    space = next((modifier for modifier in code.modifiers if modifier in SPACES), None)
+    modifiers = (modifier.removesuffix("::cta") for modifier in code.modifiers)
+    space = next((modifier for modifier in modifiers if modifier in SPACES), None)
     if space:
         return lambda block, threads: (block.spaces[space], address(block)[threads])
 
@@ -33,7 +34,7 @@ def locate(code: Code, operand):
 
 
 def check_modifiers(code: Code, *more: str) -> None:
-    code.accept(*SPACES, *ORDERING, *CACHING, "v2", "v4", "v8", *more, code.modifiers[-1])
+    code.accept(*SPACES, "shared::cta", *ORDERING, *CACHING, "v2", "v4", "v8", *more, code.modifiers[-1])
 
 
 def registers_of(operand) -> tuple:
