@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -11,6 +11,7 @@ import torch
 
 from . import alu, convert, load_store, matrix, warp  # noqa: F401  (each registers its instructions)
 from .errors import Diverged, Endless
+from .matrix import multiply_add as add_in_numpy
 from .memory import GlobalMemory, LocalMemory
 from .parser import parse
 from .program import Program
@@ -20,6 +21,7 @@ from .types import TYPES, UNSIGNED
 
 MAX_STEPS = 5_000_000  # a block
 POISON = 0xFF  # each byte of a register before it is written
+MultiplyAdd = Callable[[np.ndarray, np.ndarray, np.ndarray, str], np.ndarray]  # as `matrix.multiply_add`
 
 
 @dataclass
@@ -39,12 +41,16 @@ def run(
     args: Sequence[torch.Tensor | int | float],
     order: Iterable[int] | None = None,
     schedule: Sequence[int] | None = None,
+    multiply_add: MultiplyAdd = add_in_numpy,
 ) -> Report:
     """Execute one launch of compiled PTX on CPU tensors, block after block.
 
-    `args` are the kernel's parameters in order; pointers that follow the last one given (Triton's scratch) are null.
-    `order` lists the blocks' linear indices, x fastest; None: ascending. `schedule` lists a block's warps: each goes as
-    far as it can before the next one moves, which shows what a missing barrier can do; None: all in lockstep.
+    Args:
+        args: the kernel's parameters in order; pointers that follow the last one given (Triton's scratch) are null.
+        order: the blocks' linear indices, x fastest; None: ascending.
+        schedule: a block's warps: each goes as far as it can before the next one moves, which shows what a missing
+            barrier can do; None: all in lockstep.
+        multiply_add: the arithmetic of the matrix units.
 
     Raises:
         PTXError: an unknown instruction, an access out of bounds or misaligned, a barrier that warps split at, no end.
@@ -58,7 +64,7 @@ def run(
     report = Report()
     with np.errstate(all="ignore"):
         for index in range(blocks) if order is None else order:
-            block = Block(program, memory, parameters, extents, index, schedule)
+            block = Block(program, memory, parameters, extents, index, schedule, multiply_add)
             block.run()
             report.instructions += block.executed
     report.races = list(memory.races.found.values())
@@ -112,9 +118,11 @@ class Block:
         parameters: np.ndarray,
         grid: tuple[int, ...],
         index: int,
-        schedule: Sequence[int] | None = None,
+        schedule: Sequence[int] | None,
+        multiply_add: MultiplyAdd,
     ) -> None:
         self.program, self.threads, self.index = program, program.threads, index
+        self.multiply_add = multiply_add
         self.every_thread = np.arange(self.threads)
         self.clock = Clock(self.threads // WARP)
         memory.start_block(index, self.clock)

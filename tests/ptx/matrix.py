@@ -32,9 +32,21 @@ FORMS = {  # (shape, types of A and B) -> type in which operands are read
 }
 
 
+def multiply_add(a: np.ndarray, b: np.ndarray, c: np.ndarray, kind: str) -> np.ndarray:
+    """Return A B + C in NumPy's arithmetic: what matrix units compute unless `run` is given another function.
+
+    Args:
+        a: [..., rows, depth], as the unit reads it: tf32 already truncated.
+        b: [..., depth, columns].
+        c: [..., rows, columns], float32 or float64; products and sums have its type.
+        kind: type of A and B: "tf32", "bf16", "f16" or "f64".
+    """
+    return a.astype(c.dtype) @ b.astype(c.dtype) + c
+
+
 @instruction("mma")
 def mma(code: Code) -> Execute:
-    """D = A B + C. Products and sums are in the type of C, in which hardware does not state its order of addition."""
+    """D = A B + C, computed by the block's `multiply_add`."""
     sync, aligned, shape, *layout, result, a_type, b_type, c_type = code.modifiers
     expected = ("sync", "aligned", ["row", "col"], "f64" if a_type == "f64" else "f32")
     form = FORMS.get((shape, a_type))
@@ -45,19 +57,18 @@ def mma(code: Code) -> Execute:
     d, a, b, c = (getattr(vector, "items", (vector,)) for vector in code.operands)
     a_of, b_of = (_fragment(code, registers, form) for registers in (a, b))
     c_of, writes = _fragment(code, c, result), [code.writer(register, TYPES[result]) for register in d]
-    compute = TYPES[result].dtype
 
     def execute(block, mask):
         active_warps(block, mask, code)
         # [j, i, warps, g, t, h] -> [warps, rows, depth]
         left = operand(a_of(block)).reshape(-1, rows // 8, block.threads // WARP, 8, 4, _width(form))
-        left = left.transpose(2, 1, 3, 0, 4, 5).reshape(-1, rows, depth).astype(compute)
+        left = left.transpose(2, 1, 3, 0, 4, 5).reshape(-1, rows, depth)
         # [j, warps, g, t, h] -> [warps, depth, columns]
         right = operand(b_of(block)).reshape(-1, block.threads // WARP, 8, 4, _width(form))
-        right = right.transpose(1, 0, 3, 4, 2).reshape(-1, depth, columns).astype(compute)
+        right = right.transpose(1, 0, 3, 4, 2).reshape(-1, depth, columns)
         # [i, p, warps, g, t] <-> [warps, rows, columns]
         start = c_of(block).reshape(-1, 2, block.threads // WARP, 8, 4).transpose(2, 0, 3, 4, 1)
-        total = left @ right + start.reshape(-1, rows, columns)
+        total = block.multiply_add(left, right, start.reshape(-1, rows, columns), a_type)
         total = total.reshape(-1, rows // 8, 8, 4, 2).transpose(1, 4, 0, 2, 3).reshape(-1, block.threads)
         for register, write in zip(np.ascontiguousarray(total), writes, strict=True):
             write(block, register, mask)
