@@ -39,12 +39,20 @@ class Visibility:
         if self.any_fence[1] != interval:
             self.any_fence = (self.any_fence[1], interval)
 
-    def hidden(self, units: np.ndarray, warp: int) -> np.ndarray:
-        """Return which units hold a write that has not reached an asynchronous read by `warp` now."""
-        interval, written, fenced = self.clock.floor, self.written[units], self.fenced[units]
-        by_writer = (fenced < interval) | ((fenced == interval) & (self.writer[units] == warp))
+    def hidden(self, units: np.ndarray, warps: list[int]) -> tuple[np.ndarray, int]:
+        """Return which units hold a write that has not reached an asynchronous read by one of `warps`, and by which."""
+        interval, written = self.clock.floor, self.written[units]
         between_barriers = max(fence for fence in (0, *self.any_fence) if fence < interval)
-        return ~by_writer & (written >= max(self.fences[warp], between_barriers))
+        fences = np.maximum(self.fences[warps], between_barriers)
+        waiting = written >= fences.min()
+        if waiting.any():
+            fenced, writer = self.fenced[units], self.writer[units]
+            waiting &= fenced >= interval  # not by the writer before the last barrier
+            for warp, fence in zip(warps, fences, strict=True):
+                here = waiting & (written >= fence) & ((fenced > interval) | (writer != warp))
+                if here.any():
+                    return here, warp
+        return np.zeros_like(waiting), -1
 
 
 class AsyncProxy:
@@ -55,21 +63,21 @@ class AsyncProxy:
         self.readers = np.zeros(units, np.int32)  # warps that have yet to complete a read
         self.reader_line = np.zeros(units, np.int32)
 
-    def begin_read(self, code: Instruction, warps: np.ndarray, units: np.ndarray) -> None:
+    def begin_read(self, code: Instruction, warps: list[int], units: np.ndarray) -> None:
         """Check that some warps can read `units`, which must not change until `end_read`."""
-        for warp in warps:
-            if (hidden := self.visibility.hidden(units, warp)).any():
-                unit = int(units[hidden.argmax()])
-                writer, line = int(self.visibility.writer[unit]) * WARP, int(self.visibility.line[unit])
-                self.watch.report("async read of unfenced write", unit, code, line, writer, int(warp) * WARP)
-        self.readers[units] += warps.size
+        hidden, warp = self.visibility.hidden(units, warps)
+        if hidden.any():
+            unit = int(units[hidden.argmax()])
+            writer, line = int(self.visibility.writer[unit]) * WARP, int(self.visibility.line[unit])
+            self.watch.report("async read of unfenced write", unit, code, line, writer, warp * WARP)
+        self.readers[units] += len(warps)
         self.reader_line[units] = code.line
 
-    def end_read(self, code: Instruction, warps: np.ndarray, units: np.ndarray) -> None:
+    def end_read(self, code: Instruction, warps: list[int], units: np.ndarray) -> None:
         """Record that some warps have completed their read."""
-        self.readers[units] -= warps.size
-        for warp in (warps[0], warps[-1]):
-            self.watch.marks["read"].touch(units, np.full(units.size, warp * WARP), code.line)
+        self.readers[units] -= len(warps)
+        first, last = (np.full(units.size, warp * WARP) for warp in (warps[0], warps[-1]))
+        self.watch.marks["read"].touch(units, first, code.line, last)
 
     def write(self, units: np.ndarray, threads: np.ndarray, code: Instruction) -> None:
         """Record a write by the generic proxy, which must not change what is being read."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 SWIZZLES = {0: 0, 1: 128, 2: 64, 3: 32}  # field -> bytes of a row of the swizzled atom; 0: none
-CORE_BYTES = 16  # of a row of a core matrix, which has 8 rows
+PIECE = 16  # bytes of a row of a core matrix, which has 8 rows; swizzles permute these
 FIELDS = {"start": (0, 14), "leading": (16, 14), "stride": (32, 14), "base": (49, 3), "swizzle": (62, 2)}
 RESERVED = (1 << 64) - 1 - sum((1 << bits) - 1 << first for first, bits in FIELDS.values())
 
@@ -41,9 +41,16 @@ def decode(bits: int) -> Descriptor:
     return Descriptor(*offsets, SWIZZLES[field["swizzle"]])
 
 
+class Places(NamedTuple):
+    """Where an operand lies in shared memory."""
+
+    elements: np.ndarray  # [rows, depth] addresses
+    pieces: np.ndarray  # addresses of the pieces of 16 bytes that these fill
+
+
 @lru_cache(maxsize=4096)
-def addresses(descriptor: Descriptor, rows: int, depth: int, size: int, depth_major: bool) -> np.ndarray:
-    """Return the shared addresses of the elements of an operand, [rows, depth].
+def places(descriptor: Descriptor, rows: int, depth: int, size: int, depth_major: bool) -> Places:
+    """Return where the elements of an operand lie.
 
     Args:
         descriptor: the operand's.
@@ -54,21 +61,20 @@ def addresses(descriptor: Descriptor, rows: int, depth: int, size: int, depth_ma
     """
     start, leading, stride, swizzle = descriptor
     r, k = np.ogrid[:rows, :depth]
-    core = CORE_BYTES // size
+    core = PIECE // size
     if depth_major and swizzle:  # one atom holds a row's depth: the leading offset is not used
         address = start + r // 8 * stride + r % 8 * swizzle + k * size
     elif depth_major:
-        address = start + r // 8 * stride + r % 8 * CORE_BYTES + k // core * leading + k % core * size
+        address = start + r // 8 * stride + r % 8 * PIECE + k // core * leading + k % core * size
     elif swizzle:
         atom = swizzle // size
         address = start + r // atom * leading + r % atom * size + k // 8 * stride + k % 8 * swizzle
     else:
-        address = start + r // core * stride + r % core * size + k // 8 * leading + k % 8 * CORE_BYTES
-    result = swizzled(address, swizzle)
-    result.flags.writeable = False
-    return result
+        address = start + r // core * stride + r % core * size + k // 8 * leading + k % 8 * PIECE
+    elements = swizzled(address, swizzle)
+    return Places(elements, np.unique(elements // PIECE) * PIECE)
 
 
 def swizzled(address: np.ndarray, swizzle: int) -> np.ndarray:
     """Return where the hardware keeps the bytes of an address: bits 4 to 6 are XORed with those from bit 7 on."""
-    return address ^ (address >> 3 & (swizzle - CORE_BYTES if swizzle else 0))
+    return address ^ (address >> 3 & (swizzle - PIECE if swizzle else 0))

@@ -165,7 +165,10 @@ class Block:
 
     def use(self, name: str) -> np.ndarray:
         """Return a register that asynchronous instructions use, for the instruction being executed."""
-        self.warpgroups.use(name, np.unique(self.active(self.mask) // WARP), self.code)
+        warps = range(self.threads // WARP)
+        if self.mask is not None:
+            warps = np.flatnonzero(self.mask.reshape(-1, WARP).any(axis=1)).tolist()
+        self.warpgroups.use(name, warps, self.code)
         return self.registers[name]
 
     def active(self, mask: np.ndarray | None) -> np.ndarray:

@@ -16,7 +16,7 @@ from .async_proxy import AsyncProxy
 from .errors import OutOfBounds
 from .memory import SHARED_BASE, Bytes, check_alignment, units_of
 from .parser import Instruction
-from .races import WARP, Clock, Races, Watch
+from .races import SEVERAL_WARPS, WARP, Clock, Races, Watch
 
 NAN_BYTE = 0xFF
 
@@ -66,17 +66,16 @@ class SharedMemory:
         """16-byte rows whose addresses `threads` give, read for all threads of their warps (ldmatrix)."""
         offsets, units, count = self._locate(code, threads, addresses, 16)
         first = np.repeat(threads // WARP * WARP, count)
-        self._check("read", units, first, code)
-        self.watch.marks["read"].touch(units, first + (WARP - 1), code.line)
+        self._check("read", units, first, code, record=False)
+        self.watch.marks["read"].touch(units, first, code.line, first + (WARP - 1))
         return self.memory.pieces(16)[offsets]
 
-    def begin_async_read(self, code: Instruction, warps: np.ndarray, addresses: np.ndarray, width: int) -> np.ndarray:
-        """Check that some warps together can read `width` bytes at each address; return the units to `end` it with."""
+    def begin_async_read(self, code: Instruction, warps: list[int], addresses: np.ndarray, width: int) -> np.ndarray:
+        """Check that some warps together can read `width` bytes at each address; return the units to `end_read`."""
         assert self.proxy is not None
-        first, last = int(warps[0]) * WARP, int(warps[-1]) * WARP + WARP - 1
-        units = np.unique(self._locate(code, np.full(addresses.size, first), addresses, width)[1])
-        for thread in (first, last):
-            self._check("read", units, np.full(units.size, thread), code, record=False)
+        threads = np.full(addresses.size, warps[0] * WARP)
+        units = self._locate(code, threads, addresses, width)[1]
+        self._check("read", units, np.full(units.size, SEVERAL_WARPS), code, record=False)
         self.proxy.begin_read(code, warps, units)
         return units
 

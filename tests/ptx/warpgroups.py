@@ -7,11 +7,9 @@ other uses of a register from an instruction that uses it. The warps of a group 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import NamedTuple
-
-import numpy as np
 
 from .errors import Diverged, InFlight, Unfenced
 from .parser import Instruction
@@ -34,9 +32,10 @@ class Operation:
     issue: Issue
     accumulators: tuple[str, ...]  # registers that it adds to
     inputs: tuple[str, ...]  # registers that it reads
-    complete: Callable[[np.ndarray], None]  # of some warps
-    warps: np.ndarray  # those that have not waited
-    groups: np.ndarray = field(default_factory=lambda: np.zeros(0))  # for each: the number of its group of operations
+    complete: Callable[[list[int]], None]  # for some warps
+    groups: dict[int, int] = field(
+        default_factory=dict
+    )  # warp that has not waited -> number of the group it commits to
 
 
 class Warpgroups:
@@ -44,61 +43,62 @@ class Warpgroups:
 
     def __init__(self, warps: int) -> None:
         self.pending: list[Operation] = []
-        self.committed = np.zeros(warps, np.int64)  # groups committed so far, by warp
+        self.committed = [0] * warps  # groups of operations committed so far, by warp
         self.issues: dict[int, list[Issue]] = {}  # by warpgroup
-        self.issued = np.zeros(warps, np.int64)  # operations issued so far, by warp
+        self.issued = [0] * warps  # operations issued so far, by warp
         self.now = 1
-        self.fenced = np.zeros(warps, np.int64)  # when each warp last executed a fence; 0: never
-        self.used: dict[str, np.ndarray] = {}  # register -> when each warp last used it outside these operations
+        self.fenced = [0] * warps  # when each warp last executed a fence; 0: never
+        self.used: dict[str, list[int]] = {}  # register -> when each warp last used it outside these operations
 
-    def use(self, name: str, warps: np.ndarray, code: Instruction) -> None:
+    def use(self, name: str, warps: Collection[int], code: Instruction) -> None:
         """Record that another instruction reads or writes a register.
 
         Raises:
             InFlight: a pending operation uses it.
         """
         for operation in self.pending:
-            uses = name in operation.accumulators or name in operation.inputs
-            if uses and np.isin(warps, operation.warps).any():
-                raise InFlight(f"{name} is in flight since PTX line {operation.code.line}", code.line, code.text)
-        self.used.setdefault(name, np.zeros(self.fenced.size, np.int64))[warps] = self.now
+            if (name in operation.accumulators or name in operation.inputs) and _share(warps, operation):
+                raise _in_flight(name, operation, code)
+        times = self.used.setdefault(name, [0] * len(self.fenced))
+        for warp in warps:
+            times[warp] = self.now
 
-    def fence(self, warps: np.ndarray) -> None:
+    def fence(self, warps: Collection[int]) -> None:
         """Order the uses of registers so far before the operations to come."""
-        self.fenced[warps] = self.now
+        for warp in warps:
+            self.fenced[warp] = self.now
         self.now += 1
 
-    def issue(self, operation: Operation) -> None:
-        """Add an operation to the pending ones.
+    def issue(self, operation: Operation, warps: Collection[int]) -> None:
+        """Add an operation that some warps issue to the pending ones.
 
         Raises:
             InFlight: it uses a register of a pending operation otherwise than to accumulate in the same shape.
             Unfenced: no fence after the last use of one of its registers by another instruction, or none at all.
             Diverged: another warp of the group has issued something else in its place.
         """
-        self._check_fences(operation)
-        self._check_pending(operation)
-        for warp in operation.warps.tolist():
+        self._check_fences(operation, warps)
+        self._check_pending(operation, warps)
+        for warp in warps:
             self._agree(warp, operation)
-        operation.groups = self.committed[operation.warps]
+            operation.groups[warp] = self.committed[warp]
         self.pending.append(operation)
 
-    def commit(self, warps: np.ndarray) -> None:
+    def commit(self, warps: Collection[int]) -> None:
         """Close the group of the operations that each of `warps` issued since its last one."""
-        self.committed[warps] += 1
+        for warp in warps:
+            self.committed[warp] += 1
 
-    def wait(self, warps: np.ndarray, newest: int) -> None:
+    def wait(self, warps: Collection[int], newest: int) -> None:
         """Complete the operations of `warps` but those of their `newest` last groups, or in none yet."""
-        remaining = []
         for operation in self.pending:
-            done = np.isin(operation.warps, warps)
-            done &= operation.groups < self.committed[operation.warps] - newest
-            if done.any():
-                operation.complete(operation.warps[done])
-            if not done.all():
-                operation.warps, operation.groups = operation.warps[~done], operation.groups[~done]
-                remaining.append(operation)
-        self.pending = remaining
+            groups = operation.groups
+            done = [warp for warp in warps if groups.get(warp, NEVER) < self.committed[warp] - newest]
+            if done:
+                operation.complete(done)
+            for warp in done:
+                del groups[warp]
+        self.pending = [operation for operation in self.pending if operation.groups]
 
     def finish(self) -> None:
         """Check, at the end of a block, that the warps of each group have issued the same operations.
@@ -108,37 +108,47 @@ class Warpgroups:
         """
         for group, issues in self.issues.items():
             counts = self.issued[group * WARPS :][:WARPS]
-            if (behind := counts < len(issues)).any():
-                warp, line = group * WARPS + int(behind.argmax()), issues[int(counts.min())].line
+            if min(counts) < len(issues):
+                warp, line = group * WARPS + counts.index(min(counts)), issues[min(counts)].line
                 raise Diverged(f"warp {warp} ends without a wgmma of the rest of its group", line, "")
 
-    def _check_fences(self, operation: Operation) -> None:
-        code, fenced = operation.code, self.fenced[operation.warps]
-        if not fenced.all():
+    def _check_fences(self, operation: Operation, warps: Collection[int]) -> None:
+        code = operation.code
+        if not all(self.fenced[warp] for warp in warps):
             raise Unfenced("no wgmma.fence before the first wgmma", code.line, code.text)
         for name in (*operation.accumulators, *operation.inputs):
-            used = self.used.get(name)
-            if used is not None and (used[operation.warps] > fenced).any():
+            times = self.used.get(name)
+            if times is not None and any(times[warp] > self.fenced[warp] for warp in warps):
                 raise Unfenced(f"no wgmma.fence after the last use of {name}", code.line, code.text)
 
-    def _check_pending(self, operation: Operation) -> None:
-        code, results, inputs = operation.code, set(operation.accumulators), set(operation.inputs)
+    def _check_pending(self, operation: Operation, warps: Collection[int]) -> None:
         for other in self.pending:
-            if not np.isin(other.warps, operation.warps).any():
+            if not _share(warps, other):
                 continue
-            continues = other.accumulators == operation.accumulators and other.code.modifiers == code.modifiers
-            clash = inputs & set(other.accumulators) | results & set(other.inputs)
-            clash |= set() if continues else results & set(other.accumulators)
+            clash = set(operation.inputs).intersection(other.accumulators)
+            clash.update(set(operation.accumulators).intersection(other.inputs))
+            if other.accumulators != operation.accumulators or other.code.modifiers != operation.code.modifiers:
+                clash.update(set(operation.accumulators).intersection(other.accumulators))
             if clash:
-                name = min(clash)
-                raise InFlight(f"{name} is in flight since PTX line {other.code.line}", code.line, code.text)
+                raise _in_flight(min(clash), other, operation.code)
 
     def _agree(self, warp: int, operation: Operation) -> None:
         code, issue = operation.code, operation.issue
-        issues, place = self.issues.setdefault(warp // WARPS, []), int(self.issued[warp])
+        issues, place = self.issues.setdefault(warp // WARPS, []), self.issued[warp]
         if place == len(issues):
             issues.append(issue)
         elif issues[place] != issue:
             message = f"warp {warp} issues {issue}, another of its group {issues[place]}"
             raise Diverged(message, code.line, code.text)
         self.issued[warp] += 1
+
+
+NEVER = 1 << 62
+
+
+def _share(warps: Collection[int], operation: Operation) -> bool:
+    return any(warp in operation.groups for warp in warps)
+
+
+def _in_flight(name: str, operation: Operation, code: Instruction) -> InFlight:
+    return InFlight(f"{name} is in flight since PTX line {operation.code.line}", code.line, code.text)

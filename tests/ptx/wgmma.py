@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from functools import partial
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 
 from .convert import tf32_truncated
-from .descriptors import addresses, decode
+from .descriptors import PIECE, Places, decode, places
 from .errors import Diverged
 from .fragments import pack_c, unpack_a, unpack_c
 from .parser import Immediate, Operand, Register, Vector
@@ -46,12 +47,12 @@ def wgmma(code: Code) -> Execute:
     if rest != ["sync", "aligned"]:
         raise code.unsupported(".".join(["wgmma", *code.modifiers]))
     if form == "fence":
-        return lambda block, mask: block.warpgroups.fence(active_warps(block, mask, code))
+        return lambda block, mask: block.warpgroups.fence(_warps(block, mask, code))
     if form == "commit_group":
-        return lambda block, mask: block.warpgroups.commit(active_warps(block, mask, code))
+        return lambda block, mask: block.warpgroups.commit(_warps(block, mask, code))
     if form == "wait_group":
         newest = code.operands[0].bits
-        return lambda block, mask: block.warpgroups.wait(active_warps(block, mask, code), newest)
+        return lambda block, mask: block.warpgroups.wait(_warps(block, mask, code), newest)
     raise code.unsupported(f"wgmma.{form}")
 
 
@@ -90,36 +91,34 @@ class Product:
 
     def __call__(self, block, mask) -> None:
         """Issue the operation for each group of warps."""
-        warps = active_warps(block, mask, self.code)
+        warps = _warps(block, mask, self.code)
         if block.threads % (WARPS * WARP):
             code = self.code.instruction
             raise Diverged("wgmma in a block without whole groups of four warps", code.line, code.text)
-        for group in np.unique(warps // WARPS):
-            self._issue(block, warps[warps // WARPS == group])
+        for _, members in groupby(warps, lambda warp: warp // WARPS):
+            self._issue(block, list(members))
 
-    def _issue(self, block, warps: np.ndarray) -> None:
+    def _issue(self, block, warps: list[int]) -> None:
         code, shared = self.code.instruction, block.spaces["shared"]
         a, b, scale = (self._uniform(block, read, warps) for read in (self.a_descriptor, self.b_descriptor, self.scale))
-        places = {}
-        if self.a_descriptor is not None:
-            places["a"] = self._addresses(a, ROWS, self.a_depth_major)
-        places["b"] = self._addresses(b, self.columns, self.b_depth_major)
-        every = np.concatenate([place.ravel() for place in places.values()])
-        units = shared.begin_async_read(code, warps, every, self.kind.size)
-        compute = partial(self._compute, block, places, bool(scale))
+        a_places = None if self.a_descriptor is None else self._places(a, ROWS, self.a_depth_major)
+        b_places = self._places(b, self.columns, self.b_depth_major)
+        pieces = np.concatenate([places.pieces for places in (a_places, b_places) if places])
+        units = shared.begin_async_read(code, warps, pieces, PIECE)
+        compute = partial(self._compute, block, a_places, b_places, bool(scale))
 
-        def complete(done: np.ndarray) -> None:
+        def complete(done: list[int]) -> None:
             if block.late:
                 compute(done)
             shared.proxy.end_read(code, done, units)
 
         issue = Issue(code.line, (a, b, scale))
-        block.warpgroups.issue(Operation(code, issue, self.accumulators, self.inputs, complete, warps))
+        block.warpgroups.issue(Operation(code, issue, self.accumulators, self.inputs, complete), warps)
         if not block.late:
             compute(warps)
 
-    def _uniform(self, block, read: Reader | None, warps: np.ndarray) -> int:
-        """The value of an operand that the threads of a group must agree in; 0 if there is none."""
+    def _uniform(self, block, read: Reader | None, warps: list[int]) -> int:
+        """Return the value of an operand that the threads of a group must agree in; 0 if there is none."""
         if read is None:
             return 0
         values = read(block).reshape(-1, WARP)[warps]
@@ -128,36 +127,43 @@ class Product:
             raise Diverged("threads of a warpgroup differ in a descriptor or predicate", code.line, code.text)
         return int(values[0, 0])
 
-    def _addresses(self, descriptor: int, rows: int, depth_major: bool) -> np.ndarray:
+    def _places(self, descriptor: int, rows: int, depth_major: bool) -> Places:
         try:
-            return addresses(decode(descriptor), rows, self.kind.depth, self.kind.size, depth_major)
+            return places(decode(descriptor), rows, self.kind.depth, self.kind.size, depth_major)
         except ValueError as error:
             raise self.code.unsupported(str(error)) from None
 
-    def _compute(self, block, places: dict[str, np.ndarray], scale: bool, warps: np.ndarray) -> None:
-        """D = A B + D, or A B, for some warps of a group: its rows 16 w to 16 w + 15 for warp w."""
-        left = self._shared_operand(block, places["a"]) if "a" in places else self._register_operand(block)
-        left = left.reshape(WARPS, 16, -1)[warps % WARPS] if "a" in places else left[warps]
-        right = self._shared_operand(block, places["b"]).T
-        right = np.broadcast_to(right, (warps.size, *right.shape))
-        total = unpack_c(np.stack([block.registers[name].view(np.float32) for name in self.accumulators]), 16)
+    def _compute(self, block, a: Places | None, b: Places, scale: bool, warps: list[int]) -> None:
+        """D = A B + D, or A B, for some warps of a group; warp w has rows 16 (w % 4) to 16 (w % 4) + 15."""
+        if a is None:
+            left = self._register_operand(block)[warps]
+        else:
+            left = self._shared_operand(block, a).reshape(WARPS, ROWS // WARPS, -1)[[warp % WARPS for warp in warps]]
+        right = self._shared_operand(block, b).T
+        right = np.broadcast_to(right, (len(warps), *right.shape))
+        numbers = np.stack([block.registers[name] for name in self.accumulators]).view(np.float32)
+        total = unpack_c(numbers, ROWS // WARPS)
         start = total[warps] if scale else np.zeros_like(total[warps])
         total[warps] = block.multiply_add(self.sign * left, right, start, self.type)
         mask = None if len(warps) == len(total) else np.isin(block.every_thread // WARP, warps)
-        for name, value in zip(self.accumulators, pack_c(total), strict=True):
-            block.write(name, value.view(np.uint32), mask)
+        for name, value in zip(self.accumulators, pack_c(total).view(np.uint32), strict=True):
+            block.write(name, value, mask)
 
-    def _shared_operand(self, block, place: np.ndarray) -> np.ndarray:
-        """An operand in shared memory, [rows, depth]."""
-        bits = np.ascontiguousarray(block.spaces["shared"].read(place, self.kind.size))
+    def _shared_operand(self, block, places: Places) -> np.ndarray:
+        """Return an operand in shared memory, [rows, depth]."""
+        bits = np.ascontiguousarray(block.spaces["shared"].read(places.elements, self.kind.size))
         if self.type == "bf16":
             return bfloat16_numbers(bits.view(np.uint16))
         return tf32_truncated(bits.view(np.float32)) if self.type == "tf32" else bits.view(np.float16)
 
     def _register_operand(self, block) -> np.ndarray:
-        """A from registers, [warps, 16, depth]."""
+        """Return A from registers, [warps, 16, depth]."""
         numbers = np.stack([TYPES[self.kind.form].decode(block.registers[name]) for name in self.inputs])
-        return unpack_a(tf32_truncated(numbers) if self.type == "tf32" else numbers, 16, 4 // self.kind.size)
+        return unpack_a(tf32_truncated(numbers) if self.type == "tf32" else numbers, ROWS // WARPS, 4 // self.kind.size)
+
+
+def _warps(block, mask, code: Code) -> list[int]:
+    return active_warps(block, mask, code).tolist()
 
 
 def _names(operand: Operand | None) -> tuple[str, ...]:
