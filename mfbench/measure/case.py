@@ -109,7 +109,6 @@ def _time(
         estimates_s = {competitor.name: competitor.prepared.second_s for competitor in passing}
         pivot = baseline if baseline in names else names[0]
 
-
         def announce(plan: Plan) -> None:
             progress(f"timing, {plan}")
             if goal.resolve is not None:

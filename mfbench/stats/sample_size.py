@@ -27,10 +27,12 @@ def blocks_needed(noise: float, half_width: float, confidence: float) -> int:
 
 def growth(location: Location, half_width: float, confidence: float) -> float:
     """Return how many times as many samples the interval of a centre needs for this half width; below 1: fewer."""
-    independent = location.freedom + 1
     if not math.isfinite(location.error):
         return math.inf
-    return blocks_needed(location.error * math.sqrt(independent), half_width, confidence) / independent
+    independent = location.freedom + 1
+    needed = blocks_needed(location.error * math.sqrt(independent), half_width, confidence) / independent
+    suffices = float(stdtrit(location.freedom, 0.5 + confidence / 2)) * location.error <= half_width
+    return min(needed, 1.0) if suffices else needed
 
 
 def decisive_half_width(log_ratio: float, margin: float) -> float:
@@ -44,6 +46,6 @@ def decisive_half_width(log_ratio: float, margin: float) -> float:
 
 
 def clearance(ratio: Interval, margin: float) -> float:
-    """Return how far the interval of a ratio lies beyond the margin, as a difference of logarithms; 0 if it does not."""
+    """Return how far the interval of a ratio lies beyond the margin, in logarithms; 0 if it does not."""
     lowest = max(ratio.low, 1 / ratio.high) if ratio.high > 0 else math.inf
     return max(math.log(lowest / (1 + margin)), 0.0) if lowest > 0 else 0.0
