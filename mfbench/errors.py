@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 CODES = {
     # Arguments and options
     "bad-usage": "the command line cannot be parsed",
@@ -111,3 +114,10 @@ class NotComparable(MfbenchError):
     @property
     def for_command_line(self) -> str:
         return f"not comparable: {super().for_command_line}"
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return the tail of an error message: the nearest valid name, or all of them."""
+    names = list(names)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(names)}"

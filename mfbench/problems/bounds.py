@@ -1,4 +1,4 @@
-"""The ranges of the numbers that options, suite files and the Python interface accept."""
+"""The ranges of the numbers that options, suite files and the Python interface accept, and the names of drawn data."""
 
 from __future__ import annotations
 
@@ -34,3 +34,4 @@ DENSITY = Bounds(0, 1)
 SEED = Bounds(0, 2**63 - 1, whole=True)
 THREADS = Bounds(1, 1024, whole=True)
 SECONDS = Bounds(0, above_low=True)
+DRAWN = ("synthetic", "blocks", "seed")  # data drawn at any size and density; all other data has its own

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from mfbench.errors import UsageError
-from mfbench.problems.bounds import DENSITY, RANK, SEED
+from mfbench.errors import UsageError, nearest
+from mfbench.problems.bounds import DENSITY, DRAWN, RANK, SEED
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,7 +22,6 @@ else:
 SUITES = Path(__file__).parent / "suites"
 DEFAULT_SUITE = "quick"
 CUSTOM_SUITE = "custom"  # in the records of cases that options describe without a suite
-DRAWN = ("synthetic", "blocks", "seed")  # data drawn at any size and density; all other data has its own
 
 LARGEST = 2**40  # users or items
 MOST_RATINGS = 2**56
@@ -261,13 +259,6 @@ def load_suite(name_or_path: str) -> Suite:
         raise UsageError(f"{path} is not TOML: {error}", code="not-toml", argument="suite") from None
     except ValidationError as error:
         raise UsageError(f"{path}: {_first_fault(error)}", code="bad-suite", argument="suite") from None
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return the tail of an error message: the nearest valid name, or all of them."""
-    names = list(names)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(names)}"
 
 
 def _first_fault(error: ValidationError) -> str:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import psutil
 
-from mfbench.errors import DataUnavailable, UsageError
-from mfbench.problems.cases import DRAWN, nearest
+from mfbench.errors import DataUnavailable, UsageError, nearest
+from mfbench.problems.bounds import DRAWN
 from mfbench.problems.ratings import csr, load_ratings
 from mfbench.problems.ratings.source import exists
 

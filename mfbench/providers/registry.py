@@ -13,8 +13,7 @@ from torch import Tensor
 
 from kernels import encode_ratings, mf_loss_and_grads
 from kernels.loss import PRECISIONS
-from mfbench.errors import UsageError
-from mfbench.problems.cases import nearest
+from mfbench.errors import UsageError, nearest
 from mfbench.problems.inputs import Inputs
 from mfbench.providers import user_code
 from reference.autograd import notebook_loss, notebook_operands

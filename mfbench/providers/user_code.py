@@ -13,9 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from mfbench.errors import UsageError
+from mfbench.errors import UsageError, nearest
 from mfbench.installation import MEASURED, ROOT
-from mfbench.problems.cases import nearest
 from mfbench.providers.exceptions import reason
 
 OURS = (*MEASURED, "mfbench")

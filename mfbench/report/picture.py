@@ -7,8 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from mfbench.errors import UsageError
-from mfbench.problems.cases import nearest
+from mfbench.errors import UsageError, nearest
 from mfbench.report.style import Plot, drawn, file
 
 
