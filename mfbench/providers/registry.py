@@ -16,6 +16,7 @@ from kernels.loss import PRECISIONS
 from mfbench.errors import UsageError, nearest
 from mfbench.problems.inputs import Inputs
 from mfbench.providers import user_code
+from mfbench.providers.graphs import in_graph
 from reference.autograd import notebook_loss, notebook_operands
 
 Outputs = tuple[Any, Any]  # loss, gradients in parameter order
@@ -187,3 +188,8 @@ BUILTIN = {
     ),
     "closed-form": Builtin("three matrix products and elementwise operations, no autograd", _prepare_closed_form),
 }
+GRAPHS = {
+    f"{name}-graph": Builtin(f"`{name}` captured in a CUDA graph, on a GPU only", in_graph(BUILTIN[name].prepare))
+    for name in ("fused", "autograd", "compile")
+}
+BUILTIN |= GRAPHS
