@@ -39,19 +39,19 @@ class Origin(NamedTuple):
         Args:
             ran_with: settings of the provider's own process, for the record's `env`.
         """
-        return self._record(provider, ran_with, status="ok", **parts)
+        return _record(self.fields(provider, ran_with, status="ok", **parts))
 
-    def failure(
-        self, provider: str, code: Code, reason: str, correctness: Fields | None = None
-    ) -> Record:
+    def failure(self, provider: str, code: Code, reason: str, correctness: Fields | None = None) -> Record:
         """Return the record of a provider that has no timing, and why."""
-        return self._record(
+        return _record(self.failure_fields(provider, code, reason, correctness))
+
+    def failure_fields(self, provider: str, code: Code, reason: str, correctness: Fields | None = None) -> Fields:
+        """Return the fields of the record of a provider that has no timing, and why."""
+        return self.fields(
             provider, status=code.status, code=code.value, reason=_printable(reason), correctness=correctness
         )
 
-    def fields(
-        self, provider: str, ran_with: Mapping[str, Any] = MappingProxyType({}), **measured: Any
-    ) -> Fields:
+    def fields(self, provider: str, ran_with: Mapping[str, Any] = MappingProxyType({}), **measured: Any) -> Fields:
         """Return the fields of a record: what was measured, and what all records have."""
         return {
             "run_id": self.run_id,
@@ -63,10 +63,11 @@ class Origin(NamedTuple):
             **measured,
         }
 
-    def _record(self, provider: str, ran_with: Mapping[str, Any] = MappingProxyType({}), **measured: Any) -> Record:
-        from mfbench.results.records import Record
 
-        return Record(**self.fields(provider, ran_with, **measured))
+def _record(fields: Fields) -> Record:
+    from mfbench.results.records import Record  # here, as Pydantic may be missing where `gpu-check` runs
+
+    return Record(**fields)
 
 
 def correctness(checks: Mapping[str, OutputCheck]) -> Fields:

@@ -40,7 +40,10 @@ class Update:
     def written(self) -> list[Tensor]:
         """Return the tensors that an update writes to: parameters first, then the optimizer's state."""
         state = self._rule.state.values() if self._rule else ()
-        return [*self.parameters, *(value for values in state for value in values.values() if isinstance(value, Tensor))]
+        return [
+            *self.parameters,
+            *(value for values in state for value in values.values() if isinstance(value, Tensor)),
+        ]
 
 
 def epoch_of(step: Step, update: Update) -> Callable[[], object]:
@@ -81,7 +84,7 @@ def _alike(replay: Callable[[], object], epoch: Callable[[], object], update: Up
             for tensor, value in zip(update.written(), before, strict=True):
                 tensor.copy_(value)
 
-    return all(_close(*pair, value) for *pair, value in zip(moved(replay), moved(epoch), before, strict=True))
+    return all(map(_close, moved(replay), moved(epoch), before))
 
 
 def _close(replayed: Tensor, eager: Tensor, value: Tensor) -> bool:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from kernels import mf_sse
@@ -78,9 +77,10 @@ def descend(task: Task, step: registry.Step, update: Update, epochs: int, every:
     """
     parameters, count = task.inputs[:5], int(task.held_out.count_nonzero())
     limit, seconds, resumed = math.inf, 0.0, time.perf_counter()
+    run_epoch: Callable[[], object] | None = None  # from the second epoch on
     for epoch in range(epochs + 1):
         entry_due = epoch % every == 0 or epoch == epochs
-        if not entry_due and epoch % CHECK_EVERY:
+        if run_epoch and not entry_due and epoch % CHECK_EVERY:
             run_epoch()
             continue
         loss, grads = step()
