@@ -107,7 +107,7 @@ class Context(NamedTuple):
         inputs = on_device(Inputs(*arguments), self.machine.device)
         parameters: dict[str, Any] = {name: getattr(inputs, name).double() for name in Inputs._fields[:5]}
         loss, grads = mf_loss_and_grads(*inputs._replace(**parameters), backend="torch")
-        return loss.cpu(), [grad.cpu() for grad in grads]
+        return float(loss), [grad.cpu().numpy() for grad in grads]
 
     def judged(self, name: str, prepare: Prepare, standard: gate.Standard, suite: str, eps: float = 0.0) -> Result:
         """Evaluate a step on the standard's inputs, moved to the device, and return its result with a record."""
