@@ -107,7 +107,7 @@ def _drawn(context: Context, rank: int) -> Inputs:
     return draw(as_case(PlainCase(SUITES[DETERMINISM], *context.machine.sizes.build, rank, seed=context.seed)))
 
 
-def _new_parameters(context: Context) -> dict[str, Tensor]:
+def _new_parameters(context: Context) -> dict[str, Any]:
     case = PlainCase(SUITES[GRAPH], *context.machine.sizes.build, RANKS[0], seed=context.seed)
     return redraw_parameters(as_case(case), context.seed + 1)
 

@@ -10,13 +10,17 @@ from pathlib import Path
 
 import click
 import pytest
-import tomllib
 from packaging.requirements import Requirement
 
 from mfbench import bare, installation
 from mfbench.cli import cli
 from mfbench.gpu_check.options import OPTIONS, CheckOptions
 from mfbench.installation import ROOT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 HERE = ("torch", "triton", "numpy")
 
