@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
-
 CODES = {
     # Arguments and options
     "bad-usage": "the command line cannot be parsed",
@@ -66,6 +63,9 @@ CODES = {
     "not-in-revision": "the revision lacks the kernels or the provider's file",
     "revision-load-failed": "this harness cannot load the revision's kernels",
     "nothing-timed": "no case was timed on both sides",
+    "missing-cases": "the new side lacks cases of the base",
+    # Reports (exit code 4)
+    "nothing-to-show": "no file holds anything that a report can show",
 }
 """Every code with its meaning. A code keeps its meaning; messages may be reworded."""
 
@@ -116,8 +116,8 @@ class NotComparable(MfbenchError):
         return f"not comparable: {super().for_command_line}"
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return the tail of an error message: the nearest valid name, or all of them."""
-    names = list(names)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(names)}"
+class NothingToShow(MfbenchError):
+    """Files without anything that a report can show; the message says what they hold."""
+
+    code = "nothing-to-show"
+    exit_code = 4

@@ -122,7 +122,9 @@ def _check_sums(context: Context, sums: Sums) -> Result:
 def _at_start(inputs: Inputs) -> Inputs:
     """Make factors small and biases 0, so that errors are about as large as ratings, and negative."""
     factors: dict[str, Any] = {name: getattr(inputs, name) * SMALL for name in ("user_factors", "item_factors")}
-    biases: dict[str, Any] = {name: torch.zeros_like(getattr(inputs, name)) for name in ("user_bias", "item_bias", "global_bias")}
+    biases: dict[str, Any] = {
+        name: torch.zeros_like(getattr(inputs, name)) for name in ("user_bias", "item_bias", "global_bias")
+    }
     return inputs._replace(**factors, **biases)
 
 

@@ -13,6 +13,7 @@ from mfbench.correctness.gate import Standard
 from mfbench.gpu_check.machine import WALL_CLOCK, Size
 from mfbench.gpu_check.task import Context, PlainCase, Result, Task, as_case, product_eps
 from mfbench.measure import recording
+from mfbench.measure.planning import Goal
 from mfbench.measure.recording import Fields
 from mfbench.measure.rounds import time_in_rounds
 from mfbench.problems.inputs import Inputs, draw, on_device, redraw_parameters
@@ -139,7 +140,7 @@ class _Contest:
         baseline = BASELINE if BASELINE in names else None
         estimates = {name: self.seconds[name] for name in names}
         hooks = machine.hooks(self.steps, wall_clock)
-        timing = time_in_rounds(hooks, baseline or names[0], BUDGET_S, self.case.seed, estimates)
+        timing = time_in_rounds(hooks, baseline or names[0], Goal(BUDGET_S), self.case.seed, estimates)
         ceilings, observed = machine.ceilings(as_case(self.case)), self.inputs.observed
         found = {}
         for name in names:

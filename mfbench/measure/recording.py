@@ -13,7 +13,7 @@ from mfbench.measure import roofline
 from mfbench.measure.rounds import CaseTiming
 from mfbench.results import environment
 from mfbench.results.codes import Code
-from mfbench.stats import intervals
+from mfbench.stats import intervals, sample_size
 
 if TYPE_CHECKING:
     from mfbench.problems.cases import Case
@@ -140,6 +140,8 @@ def timed(
             "disturbed": disturbed,
             "dropped": timing.dropped,
             "foreign_cores": float(cores.mean()) if load_known and cores.size else None,
+            "planned_s": timing.planned_s,
+            "took_s": timing.took_s,
         },
         "rates": {
             "ratings_per_s": case.m * case.n / median.estimate,
@@ -156,18 +158,31 @@ def timed(
     }
     if baseline is not None:
         pair = timing.providers[baseline].samples, own.samples
-        ratio = intervals.ratio_interval(*pair)
-        simultaneous = intervals.ratio_interval(*pair, confidence=intervals.family_confidence(family))
+        ratio, confidence = intervals.ratio_interval(*pair), intervals.family_confidence(family)
+        simultaneous = intervals.ratio_interval(*pair, confidence=confidence)
         busy = 2 * (disturbed or 0) >= len(own.samples)
+        verdict = "same" if provider == baseline else intervals.verdict(simultaneous, margin, busy)
         fields["speedup"] = {
             "baseline": baseline,
             "ratio": ratio.estimate,
             "ci95": (finite(ratio.low), finite(ratio.high)),
             "margin": margin,
-            "verdict": "same" if provider == baseline else intervals.verdict(simultaneous, margin, busy),
+            "verdict": verdict,
             "family": family,
+            "needs_s": _seconds_to_decide(timing, pair, margin, confidence) if verdict == "inconclusive" else None,
         }
     return fields
+
+
+def _seconds_to_decide(
+    timing: CaseTiming, pair: tuple[intervals.Samples, intervals.Samples], margin: float, confidence: float
+) -> float | None:
+    """Return how many seconds of rounds would probably decide a verdict; None if no number would, or it is unknown."""
+    centre = intervals.ratio_location(*pair)
+    half_width = sample_size.decisive_half_width(centre.mean, margin)
+    if half_width <= 0:
+        return None
+    return finite(timing.took_s * max(1.0, sample_size.growth(centre, half_width, confidence)))
 
 
 def _printable(text: str) -> str:

@@ -13,9 +13,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from mfbench.errors import UsageError, nearest
+from mfbench.errors import UsageError
 from mfbench.installation import MEASURED, ROOT
 from mfbench.providers.exceptions import reason
+from mfbench.wording import nearest
 
 OURS = (*MEASURED, "mfbench")
 MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:\w+")  # `pkg.module:function`

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from mfbench.errors import UsageError, nearest
+from mfbench.errors import UsageError
 from mfbench.report.style import Plot, drawn, file
+from mfbench.wording import nearest
 
 
 class Picture:
