@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mfbench.errors import UsageError
-from mfbench.problems.bounds import DENSITY, RANK, SEED
+from mfbench.problems.bounds import DENSITY, DRAWN, RANK, SEED
 from mfbench.problems.faults import expectation, first_fault
 from mfbench.wording import nearest
 
@@ -23,7 +23,6 @@ else:
 SUITES = Path(__file__).parent / "suites"
 DEFAULT_SUITE = "quick"
 CUSTOM_SUITE = "custom"  # in the records of cases that options describe without a suite
-DRAWN = ("synthetic", "blocks", "seed")  # data drawn at any size and density; all other data has its own
 
 LARGEST = 2**40  # users or items
 MOST_RATINGS = 2**56

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 
 from mfbench.errors import DataUnavailable, UsageError
-from mfbench.problems.cases import DRAWN
+from mfbench.problems.bounds import DRAWN
 from mfbench.problems.ratings import csr, load_ratings
 from mfbench.problems.ratings.source import exists
 from mfbench.wording import nearest

@@ -5,13 +5,15 @@ from __future__ import annotations
 import mmap
 import secrets
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mfbench.problems import datasets
-from mfbench.problems.cases import DRAWN, Case, CaseSpec
+from mfbench.problems.bounds import DRAWN
+
+if TYPE_CHECKING:
+    from mfbench.problems.cases import Case, CaseSpec
 
 STARS = 10  # ratings are half stars from 0.5 to 5, as in MovieLens; whole numbers from 1 to 10 in integer dtypes
 BLOCK = 64  # users and items of a block that is observed as a whole or not at all
@@ -79,6 +81,8 @@ def resolve(spec: CaseSpec) -> Case:
     """
     if spec.size is not None and spec.density is not None:
         return spec.sized(*spec.size, spec.density)
+    from mfbench.problems import datasets  # here, as `gpu-check` draws inputs where readers' packages are missing
+
     datasets.refuse_pipe(spec.data)  # the providers' processes load the data, too
     try:
         ratings = datasets.load(spec.data)
@@ -101,6 +105,8 @@ def draw(case: Case) -> Inputs:
     elif case.data in DRAWN:
         ratings, mask = _synthetic_ratings(case, ratings_dtype, generator)
     else:
+        from mfbench.problems import datasets
+
         ratings, mask = datasets.load(case.data)[:2]
     ratings = ratings.to(ratings_dtype)
     parameters = _parameters(case, generator)

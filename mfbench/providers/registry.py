@@ -16,6 +16,7 @@ from kernels.loss import PRECISIONS
 from mfbench.errors import UsageError
 from mfbench.problems.inputs import Inputs
 from mfbench.providers import user_code
+from mfbench.providers.graphs import in_graph
 from mfbench.wording import nearest
 from reference.autograd import notebook_loss, notebook_operands
 
@@ -188,3 +189,8 @@ BUILTIN = {
     ),
     "closed-form": Builtin("three matrix products and elementwise operations, no autograd", _prepare_closed_form),
 }
+GRAPHS = {
+    f"{name}-graph": Builtin(f"`{name}` captured in a CUDA graph, on a GPU only", in_graph(BUILTIN[name].prepare))
+    for name in ("fused", "autograd", "compile")
+}
+BUILTIN |= GRAPHS

@@ -8,7 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit  # Student's t quantile; importing scipy.stats takes a second
+
+from mfbench.stats import student
 
 CONFIDENCE = 0.95
 BLOCK_ROUNDS = 3  # rounds per block, one placement of the data in memory; their median is nearly normal
@@ -178,10 +179,10 @@ def _effective_count(count: int, correlation: float) -> float:
 
 
 def _interval(location: Location, confidence: float) -> Interval:
-    """Return the interval of a centre by Student's t; unbounded without degrees of freedom."""
-    if location.freedom <= 0:
+    """Return the interval of a centre by Student's t; unbounded without degrees of freedom, or without SciPy."""
+    if location.freedom <= 0 or not student.AVAILABLE:
         return Interval(location.median, -math.inf, math.inf)
-    half = float(stdtrit(location.freedom, 0.5 + confidence / 2)) * location.error
+    half = student.quantile(location.freedom, 0.5 + confidence / 2) * location.error
     return Interval(
         location.median, min(location.median, location.mean - half), max(location.median, location.mean + half)
     )

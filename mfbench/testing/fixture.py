@@ -70,10 +70,10 @@ class GatedCase:
         from mfbench.testing.verify import check
 
         provider = Provider("", lambda inputs: functools.partial(function, *inputs))
-        errors, wrong = check(provider, inputs, standard)
+        verdicts, wrong = check(provider, inputs, standard)
         if wrong:
             raise AssertionError(f"{self.case.label}: {when}{wrong}")
-        return errors
+        return {name: verdict.error / verdict.bound for name, verdict in verdicts.items()}
 
     @functools.cached_property
     def _drawn(self) -> Inputs:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from mfbench.errors import UsageError
 from mfbench.problems import datasets
-from mfbench.problems.cases import DRAWN, Case
+from mfbench.problems.bounds import DRAWN
+from mfbench.problems.cases import Case
 from mfbench.problems.datasets import Ratings
 from mfbench.problems.inputs import Inputs, draw
 from mfbench.train.options import NOTEBOOK_SIZE, TrainOptions

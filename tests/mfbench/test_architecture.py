@@ -27,10 +27,10 @@ FLOORS = (
     ("mfbench.measure",),
     ("mfbench.report",),
     ("mfbench.testing",),
-    ("mfbench.api", "mfbench.train"),
+    ("mfbench.api", "mfbench.train", "mfbench.gpu_check"),
     ("mfbench.commands",),
     ("mfbench.shell",),
-    ("mfbench.cli",),
+    ("mfbench.cli", "mfbench.bare"),
     ("mfbench", "mfbench.__main__"),
 )
 # What a worker takes from the packages that `--against` swaps: an older revision must have each of these, too.
