@@ -68,11 +68,12 @@ class Arithmetic:
     split: int = 0  # float32 operands become two halves, the low one with this many mantissa bits; 0: whole
     half: str = "float32"  # dtype of the halves
     rounded: int = 0  # mantissa bits by which whole factors are rounded, since the hardware would truncate them
+    depth: int = 0  # most columns of the factors that one product may sum over; 0: any number
 
 
 ARITHMETIC = {
     "ieee": Arithmetic("ieee"),
-    "tf32x3": Arithmetic("tf32", split=13),
+    "tf32x3": Arithmetic("tf32", split=13, depth=32),
     "bf16x3": Arithmetic("ieee", split=16, half="bfloat16"),
     "tf32": Arithmetic("tf32", rounded=13),
     "float64": Arithmetic("ieee"),
@@ -104,6 +105,11 @@ class Config:
         nothing: x * x + y contracts to an FMA.
         """
         return self.BN if self.arithmetic.input_precision == "ieee" and not self.arithmetic.split else 16
+
+    @property
+    def depth(self) -> int:
+        """Columns of the factors that one product sums over: all, unless truncated sums would be too inaccurate."""
+        return min(self.BK, self.arithmetic.depth or self.BK)
 
     @property
     def options(self) -> dict[str, int | str]:
