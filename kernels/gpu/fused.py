@@ -32,7 +32,7 @@ def fused_step(
     tile_lists_ptr, tile_counts_ptr,  # (user_blocks, tiles) occupied tiles first, (user_blocks,); None: all in order
     db_slice,  # 0: every program adds into one dB; else the rows of dB that each group has to itself
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-    DEPTH: tl.constexpr,  # columns of the factors that one product takes: config.Config.depth
+    DEPTH: tl.constexpr,  # columns of the factors that one product takes: config.Config.depth, or all
     LANES: tl.constexpr,  # partial sums of squared errors per user: config.Config.lanes
     BITS: tl.constexpr,  # the mask is packed: bit c % 32 of word c // 32
     WEIGHTED: tl.constexpr,  # the mask holds weights
@@ -74,12 +74,12 @@ def fused_step(
             # The ratings stay out of the product's accumulator: loads that feed one are not pipelined.
             E = bu[:, None] + bi[None, :]
             for c in tl.static_range(BK // DEPTH):
-                E = add_product(E, A[c], A_low[c], tl.trans(B[c]), tl.trans(B_low[c]), SPLIT, PRECISION)
+                E = add_prediction(E, A[c], A_low[c], B[c], B_low[c], SPLIT, PRECISION)
             E -= R
             E = tl.where(observed, E, 0)  # [BM, BN]; a product with the mask would keep NaN
             if WEIGHTED:
                 E *= W
-            sse += tl_sum((E * E).reshape(BM, BN // LANES, LANES), 1)
+            sse = add_squares(sse, E)  # [BM, LANES]
             if GRADIENTS:
                 if WEIGHTED:
                     E *= W
@@ -88,13 +88,13 @@ def fused_step(
                     d_bi = tl_sum(E, 0)
                 row = group.to(tl.int64) * db_slice + j
                 E, E_low = halves(E, a_ptr.dtype.element_ty, SPLIT)
-                sums = ()
+                total = ()
                 for c in tl.static_range(BK // DEPTH):
-                    sums += (add_product(dA[c], E, E_low, B[c], B_low[c], SPLIT, PRECISION),)  # [BM, DEPTH]
+                    total += (add_gradient(dA[c], E, E_low, B[c], B_low[c], SPLIT, PRECISION),)
                     dB = tl.full([BN, DEPTH], 0, dtype)
                     dB = product(tl.trans(E), tl.trans(E_low), A[c], A_low[c], dB, SPLIT, PRECISION)
                     add(db_ptr + row * BK + c * DEPTH + offs_b, dB, ATOMIC)
-                dA = sums
+                dA = total
                 if SUMS:
                     add(dbi_ptr + row + offs_n, d_bi, ATOMIC)
 
@@ -241,16 +241,69 @@ def halves(x, dtype: tl.constexpr, SPLIT: tl.constexpr):
 
 
 @triton.jit
-def add_product(total, x, x_low, y, y_low, SPLIT: tl.constexpr, PRECISION: tl.constexpr):
-    """Return total + x y, the product summed from zero where matrix units would truncate a larger sum.
+def add_squares(total, x):
+    """Return total + x², the columns summed that are a multiple of total's width apart, by one FMA for each x.
 
-    They truncate at every step, relative to the sum so far, and always toward zero: over a long walk that adds up.
+    x has the width of total, or 2 or 4 times that.
     """
-    if SPLIT or PRECISION != "ieee":
-        total += product(x, x_low, y, y_low, tl.full(total.shape, 0, total.dtype), SPLIT, PRECISION)
+    if x.shape[1] == total.shape[1]:
+        total += x * x
     else:
-        total = product(x, x_low, y, y_low, total, SPLIT, PRECISION)
+        left, right = column_halves(x)
+        if left.shape[1] == total.shape[1]:
+            total = total + left * left + right * right
+        else:
+            tl.static_assert(left.shape[1] == 2 * total.shape[1])
+            x0, x1 = column_halves(left)
+            x2, x3 = column_halves(right)
+            total = total + x0 * x0 + x1 * x1 + x2 * x2 + x3 * x3
     return total
+
+
+@triton.jit
+def column_halves(x):
+    """Return the left and the right half of the columns of x."""
+    return x.reshape(x.shape[0], 2, x.shape[1] // 2).permute(0, 2, 1).split()
+
+
+@triton.jit
+def add_prediction(E, A, A_low, B, B_low, SPLIT: tl.constexpr, PRECISION: tl.constexpr):
+    """Return E + A B'. In tf32x3 truncation would show even in a sum that starts from the biases."""
+    if SPLIT and PRECISION == "tf32":
+        E = add_product(E, A, A_low, tl.trans(B), tl.trans(B_low), SPLIT, PRECISION)
+    else:
+        E = product(A, A_low, tl.trans(B), tl.trans(B_low), E, SPLIT, PRECISION)
+    return E
+
+
+@triton.jit
+def add_gradient(dA, E, E_low, B, B_low, SPLIT: tl.constexpr, PRECISION: tl.constexpr):
+    """Return dA + E B. Matrix units truncate sums, always toward zero: over a walk that would add up."""
+    if PRECISION == "tf32":
+        E, E_low = fragment_order(E), fragment_order(E_low)
+        B, B_low = tl.trans(fragment_order(tl.trans(B))), tl.trans(fragment_order(tl.trans(B_low)))
+    if SPLIT or PRECISION != "ieee":
+        dA = add_product(dA, E, E_low, B, B_low, SPLIT, PRECISION)
+    else:
+        dA = product(E, E_low, B, B_low, dA, SPLIT, PRECISION)
+    return dA
+
+
+@triton.jit
+def fragment_order(x):
+    """Return the columns of x in another order, in which a product's result is a tf32 operand as it stands.
+
+    Of every 8 columns, thread t of 4 holds 2t and 2t + 1 in a result, but t and t + 4 in an operand.
+    """
+    rows: tl.constexpr = x.shape[0]
+    columns: tl.constexpr = x.shape[1]
+    return x.reshape(rows, columns // 8, 4, 2).permute(0, 1, 3, 2).reshape(rows, columns)
+
+
+@triton.jit
+def add_product(total, x, x_low, y, y_low, SPLIT: tl.constexpr, PRECISION: tl.constexpr):
+    """Return total + x y, where a matrix unit sums only x y and the vector units add it, rounding to nearest."""
+    return total + product(x, x_low, y, y_low, tl.full(total.shape, 0, total.dtype), SPLIT, PRECISION)
 
 
 @triton.jit

@@ -167,7 +167,8 @@ def launch_constants(problem: Problem, config: Config, grid: Grid, gradients: bo
         "GRADIENTS": gradients, "ATOMIC": config.atomics, "PERSISTENT": grid.groups < grid.user_blocks,
         "SPLIT": config.arithmetic.split, "PRECISION": config.arithmetic.input_precision,
     }  # fmt: skip
-    return constants | ({"CHUNK": config.chunk} if config.chunk else {"SUMS": config.sums, "DEPTH": config.depth})
+    depth = config.depth or config.BK
+    return constants | ({"CHUNK": config.chunk} if config.chunk else {"SUMS": config.sums, "DEPTH": depth})
 
 
 def read_result(problem: Problem, config: Config, sse: Tensor, totals: list[Tensor]) -> tuple[Tensor, Grads | None]:
