@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.encoding import check_exact, observations_of
+from kernels.decoding import check_exact
+from kernels.encoding import observations_of
 from kernels.gpu import config
 from kernels.loss import mf_loss_and_grads
 from kernels.precision import resolve_precision
@@ -35,7 +36,7 @@ class Launch:
     cubin: bytes | None
     amdgcn: str | None
     hsaco: bytes | None
-    args: list[Tensor | int]  # in the order of the compiled kernel's parameters; null pointers are 0
+    args: list[Tensor | int | float]  # in the order of the compiled kernel's parameters; null pointers are 0
     constants: dict[str, Any]  # compile-time constants by name: tile sizes, precision, ...
 
     @property
@@ -87,6 +88,10 @@ def plan_step(*args: Any, **kwargs: Any) -> StepPlan:
     if problem.device.type != "cpu" or 0 in problem.shape:
         raise ValueError(f"ratings: expected a CPU tensor with rows and columns, got {problem.device}, "
                          f"shape {tuple(problem.observations.ratings.shape)}, rank {problem.shape[2]}")  # fmt: skip
+    if problem.observations.sparse:
+        raise ValueError(
+            "ratings: expected a dense layout, since no kernel for a GPU takes sparse ones; got torch.sparse_csr"
+        )
     check_exact(problem.observations, problem.dtype)
     try:
         from kernels.gpu import plan
@@ -108,7 +113,7 @@ def _launch(call: Any, target: config.Target) -> Launch:
     types, constants, aligned, args = {}, dict(call.constants), [], []
     for name in call.kernel.arg_names:
         value = call.arguments.get(name)
-        specialise = name not in call.kernel.do_not_specialize
+        specialise = name not in call.kernel.do_not_specialize and not isinstance(value, float)
         types[name] = _type(value, specialise)
         if types[name] != "constexpr":
             args.append(value)
@@ -135,6 +140,8 @@ def _type(value: Any, specialise: bool) -> str:
         return f"*{_TYPES[value.dtype]}"
     if value is None or (specialise and value == 1):
         return "constexpr"
+    if isinstance(value, float):
+        return "fp64"  # as the kernels declare
     return "i32" if -(2**31) <= value < 2**31 else "i64"
 
 

@@ -21,15 +21,16 @@ from kernels.gpu.fused import (
     product,
     scheduled_tile,
     staggered_split,
+    store_squares,
     user_rows,
 )
 
 
-@triton.jit(do_not_specialize=["M", "user_blocks", "tiles", "tiles_per_split"])
+@triton.jit(do_not_specialize=["M", "terms", "user_blocks", "tiles", "tiles_per_split"])
 def chunked_step(
     a_ptr, b_ptr, bu_ptr, bi_ptr, ratings_ptr, mask_ptr, scale_ptr,  # as in fused_step
-    da_ptr, db_ptr, dbu_ptr, dbi_ptr, sse_ptr,  # as in fused_step; da zeroed too
-    M, N,
+    da_ptr, db_ptr, dbu_ptr, dbi_ptr, terms_ptr, loss_ptr, ticket_ptr,  # as in fused_step; da zeroed too
+    M, N, terms,
     stride_rm, stride_rn, stride_mm, stride_mn,
     user_blocks, tiles, tiles_per_split, tile_lists_ptr, tile_counts_ptr,
     db_slice,
@@ -45,7 +46,7 @@ def chunked_step(
     a_low = tl.cast(user_blocks, tl.int64) * (BM * BK)  # from the high halves to the low ones
     b_low = tl.cast(tiles, tl.int64) * (BN * BK)
     sse = tl.full([BM, LANES], 0, dtype)
-    scale = None if scale_ptr is None else tl.load(scale_ptr)
+    scale = None if scale_ptr is None else tl.load(scale_ptr).to(dtype)
     last, stride = (user_blocks, tl.num_programs(0)) if PERSISTENT else (group + 1, 1)
     for user_block in range(group, last, stride):
         i = tl.cast(user_block, tl.int64) * BM
@@ -93,5 +94,4 @@ def chunked_step(
         if GRADIENTS:
             tl.store(dbu_ptr + da_row + offs_m, dbu)
 
-    program = group.to(tl.int64) * tl.num_programs(1) + split
-    tl.store(sse_ptr + program * BM + offs_m, tl_sum(sse, 1).to(tl.float64))
+    store_squares(terms_ptr, loss_ptr, ticket_ptr, sse, group, split, terms, GRADIENTS)

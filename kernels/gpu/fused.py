@@ -14,19 +14,22 @@ import triton
 import triton.language as tl
 from triton.language import sum as tl_sum  # a global name of this module, so that interpret.py can replace it
 
+from kernels.gpu.reduce import store_loss
+
 MISSING_CODE = tl.constexpr(255)
 
 
-@triton.jit(do_not_specialize=["M", "user_blocks", "tiles", "tiles_per_split"])
+@triton.jit(do_not_specialize=["M", "terms", "user_blocks", "tiles", "tiles_per_split"])
 def fused_step(
     a_ptr, b_ptr,  # padded factors, rows up to whole tiles: (users, BK), (items, BK); if SPLIT, high then low halves
     bu_ptr, bi_ptr,  # user bias + global bias, item bias
     ratings_ptr, mask_ptr,  # (M, N), any strides; mask None: NaN = missing, integers all observed
-    scale_ptr,  # (1,) if ratings are codes: value = code * scale, 255 = missing; else None
+    scale_ptr,  # (2,) float64 if ratings are codes: value = code * scale[0], 255 = missing; else None
     da_ptr, db_ptr,  # slices of (users, BK), one per split; slices of (items, BK), zeroed
     dbu_ptr, dbi_ptr,  # bias gradients if the factors have no columns for them (SUMS), else None
-    sse_ptr,  # (programs, BM) float64
-    M, N,
+    terms_ptr,  # (terms,) float64 of the loss: the squared errors of each program, then what prepare.py adds
+    loss_ptr, ticket_ptr,  # float64; int32, 0; without gradients the last program stores the loss
+    M, N, terms,
     stride_rm, stride_rn, stride_mm, stride_mn,
     user_blocks, tiles, tiles_per_split,  # a program is one (group of user blocks, split of item tiles): config.Grid
     tile_lists_ptr, tile_counts_ptr,  # (user_blocks, tiles) occupied tiles first, (user_blocks,); None: all in order
@@ -50,7 +53,7 @@ def fused_step(
     a_low_ptr = a_ptr + tl.cast(user_blocks, tl.int64) * (BM * BK)
     b_low_ptr = b_ptr + tl.cast(tiles, tl.int64) * (BN * BK)
     sse = tl.full([BM, LANES], 0, dtype)
-    scale = None if scale_ptr is None else tl.load(scale_ptr)
+    scale = None if scale_ptr is None else tl.load(scale_ptr).to(dtype)
     last, stride = (user_blocks, tl.num_programs(0)) if PERSISTENT else (group + 1, 1)
     for user_block in range(group, last, stride):
         i = tl.cast(user_block, tl.int64) * BM
@@ -105,8 +108,16 @@ def fused_step(
             if SUMS:
                 tl.store(dbu_ptr + row + offs_m, dbu)
 
-    program = group.to(tl.int64) * tl.num_programs(1) + split
-    tl.store(sse_ptr + program * BM + offs_m, tl_sum(sse, 1).to(tl.float64))
+    store_squares(terms_ptr, loss_ptr, ticket_ptr, sse, group, split, terms, GRADIENTS)
+
+
+@triton.jit
+def store_squares(terms_ptr, loss_ptr, ticket_ptr, sse, group, split, terms, GRADIENTS: tl.constexpr):
+    """Store a program's sum of squared errors; without gradients to finish, the last program stores the loss."""
+    squares = tl_sum(tl_sum(sse, 1).to(tl.float64), 0)
+    tl.store(terms_ptr + group * tl.num_programs(1) + split, squares)
+    if not GRADIENTS:
+        store_loss(loss_ptr, terms_ptr, terms, ticket_ptr)
 
 
 @triton.jit

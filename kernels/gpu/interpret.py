@@ -71,14 +71,16 @@ def _rebound(kernel: Any) -> types.FunctionType:
     def sum_of(values: Any, axis: int) -> Any:
         return tl.reduce(values, axis, tl.standard._sum_combine)  # the interpreter's own path to numpy.sum
 
+    def cumsum_of(values: Any, axis: int) -> Any:
+        return tl.associative_scan(values, axis, tl.standard._sum_combine)  # likewise numpy.cumsum
+
+    replacements = {tl.sum: sum_of, tl.cumsum: cumsum_of}
     plain = kernel.fn
     names = dict(plain.__globals__)
     for name in plain.__code__.co_names:
         value = names.get(name)
-        if value is tl.sum:
-            names[name] = sum_of
-        elif isinstance(value, JITFunction):
-            names[name] = InterpretedFunction(_rebound(value)).rewrite()
+        if isinstance(value, JITFunction):
+            names[name] = replacements.get(value) or InterpretedFunction(_rebound(value)).rewrite()
     twin = types.FunctionType(plain.__code__, names, plain.__name__, plain.__defaults__, plain.__closure__)
     twin.__annotations__ = plain.__annotations__
     return twin

@@ -125,7 +125,7 @@ def examine(spec: Spec) -> Build | NotBuilt:
         shipped = not str(error).startswith("not shipped")
         reason = f"{type(error).__name__}: {error}" if shipped else str(error)
         return NotBuilt(**spec._asdict(), shipped=shipped, reason=reason)
-    step = launches[0]
+    _, step, _ = launches  # between what prepares and what finishes
     device, constants = DEVICE_RATES[spec.target], step.constants
     assembly = step.sass or step.amdgcn or ""
     chunk = constants.get("CHUNK", 0)
@@ -194,7 +194,7 @@ def faults_of(spec: Spec, launches: list[Launch], assembly: str, mix: Mix, tile:
     narrowest = encoding.vector_bytes
     wide = sum(width * count for width, count in mix.load_once.items() if width >= narrowest)
     # Chunks of the factors are loaded in inner loops; otherwise the items' factors are loaded beside the ratings.
-    factors = 0 if launches[0].constants.get("CHUNK") else tile.items * tile.columns * tile.operand_bytes
+    factors = 0 if launches[1].constants.get("CHUNK") else tile.items * tile.columns * tile.operand_bytes
     loaded = tile.users * tile.items * encoding.dtype.itemsize + factors
     if wide * tile.warps * DEVICE_RATES[spec.target].warp < loaded:
         yield f"ratings are loaded in vectors of less than {narrowest} bytes a thread"

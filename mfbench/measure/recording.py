@@ -15,7 +15,7 @@ from mfbench.problems.cases import Case
 from mfbench.results import environment
 from mfbench.results.codes import Code
 from mfbench.results.records import Correctness, Rates, Record, Roofline, Speedup, Timing
-from mfbench.stats import intervals
+from mfbench.stats import intervals, sample_size
 
 MAX_REASON_LENGTH = 1000  # characters
 METHOD = "own process, interleaved rounds in random order, data moved in memory between placements"
@@ -125,6 +125,8 @@ def timed(
         disturbed=timing.disturbed if load_known else None,
         dropped=timing.dropped,
         foreign_cores=float(cores.mean()) if load_known and cores.size else None,
+        planned_s=timing.planned_s,
+        took_s=timing.took_s,
     )
     fields: dict[str, Any] = {
         "timing": record,
@@ -143,17 +145,30 @@ def timed(
     }
     if baseline is not None:
         pair = timing.providers[baseline].samples, own.samples
-        ratio = intervals.ratio_interval(*pair)
-        simultaneous = intervals.ratio_interval(*pair, confidence=intervals.family_confidence(family))
+        ratio, confidence = intervals.ratio_interval(*pair), intervals.family_confidence(family)
+        simultaneous = intervals.ratio_interval(*pair, confidence=confidence)
+        verdict = "same" if provider == baseline else intervals.verdict(simultaneous, margin, record.busy)
         fields["speedup"] = Speedup(
             baseline=baseline,
             ratio=ratio.estimate,
             ci95=(finite(ratio.low), finite(ratio.high)),
             margin=margin,
-            verdict="same" if provider == baseline else intervals.verdict(simultaneous, margin, record.busy),
+            verdict=verdict,
             family=family,
+            needs_s=_seconds_to_decide(timing, pair, margin, confidence) if verdict == "inconclusive" else None,
         )
     return fields
+
+
+def _seconds_to_decide(
+    timing: CaseTiming, pair: tuple[intervals.Samples, intervals.Samples], margin: float, confidence: float
+) -> float | None:
+    """Return how many seconds of rounds would probably decide a verdict; None if no number would, or it is unknown."""
+    centre = intervals.ratio_location(*pair)
+    half_width = sample_size.decisive_half_width(centre.mean, margin)
+    if half_width <= 0:
+        return None
+    return finite(timing.took_s * max(1.0, sample_size.growth(centre, half_width, confidence)))
 
 
 def _printable(text: str) -> str:

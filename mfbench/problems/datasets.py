@@ -14,9 +14,10 @@ import numpy as np
 import psutil
 
 from mfbench.errors import DataUnavailable, UsageError
-from mfbench.problems.cases import DRAWN, nearest
+from mfbench.problems.cases import DRAWN
 from mfbench.problems.ratings import csr, load_ratings
 from mfbench.problems.ratings.source import exists
+from mfbench.wording import nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,12 +58,32 @@ class Ratings(NamedTuple):
     name: str
 
 
+class DataTooLarge(UsageError, MemoryError):
+    """Ratings that do not fit into memory as a matrix and its mask.
+
+    Attributes:
+        shape: users and items.
+        density: observed fraction.
+    """
+
+    def __init__(self, file: str, shape: tuple[int, int], observed: int, need: int, free: int) -> None:
+        m, n = shape
+        super().__init__(
+            f"{file}: {m:,} users × {n:,} items take {need / 1e9:.1f} GB as a matrix and mask, "
+            f"and {free / 1e9:.1f} GB are free here",
+            code="data-too-large",
+            argument="data",
+        )
+        self.shape, self.density = shape, observed / max(1, m * n)
+
+
 @lru_cache(maxsize=4)
 def load(source: str) -> Ratings:
     """Return the ratings of a data set by name, or of a file, as `load_ratings` reads it.
 
     Raises:
         UsageError: neither a data set nor a file that can be read, or one without a single rating.
+        DataTooLarge: it does not fit into memory as a matrix.
         DataUnavailable: the data set or the kind of file needs a package that is not installed.
     """
     if source in DRAWN:
@@ -79,11 +100,7 @@ def load(source: str) -> Ratings:
     m, n = ratings.shape
     need, free = 5 * m * n, psutil.virtual_memory().available
     if need > free:
-        message = (
-            f"{file}: {m:,} users × {n:,} items take {need / 1e9:.1f} GB as a matrix and mask, "
-            f"and {free / 1e9:.1f} GB are free here"
-        )
-        raise UsageError(message, code="data-too-large", argument="data")
+        raise DataTooLarge(file, (m, n), len(ratings.values()), need, free)
     return _dense(ratings, source)
 
 

@@ -71,6 +71,8 @@ def row_blocks(matrix: Tensor) -> Iterator[Tensor]:
 def resolve(spec: CaseSpec) -> Case:
     """Return the case of a specification, with the size and density of its data set if it has one.
 
+    The data set may be too large for memory.
+
     Raises:
         UsageError: there is no such data set or file, or it cannot be read.
         DataUnavailable: the data set is not installed.
@@ -78,7 +80,10 @@ def resolve(spec: CaseSpec) -> Case:
     if spec.size is not None and spec.density is not None:
         return spec.sized(*spec.size, spec.density)
     datasets.refuse_pipe(spec.data)  # the providers' processes load the data, too
-    ratings = datasets.load(spec.data)
+    try:
+        ratings = datasets.load(spec.data)
+    except datasets.DataTooLarge as error:
+        return spec.sized(*error.shape, error.density)
     m, n = ratings.values.shape
     return spec.sized(m, n, float(ratings.mask.count_nonzero()) / max(1, m * n))
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from kernels import encode_ratings, mf_loss_and_grads
 from kernels.loss import PRECISIONS
 from mfbench.errors import UsageError
-from mfbench.problems.cases import nearest
 from mfbench.problems.inputs import Inputs
 from mfbench.providers import user_code
+from mfbench.wording import nearest
 from reference.autograd import notebook_loss, notebook_operands
 
 Outputs = tuple[Any, Any]  # loss, gradients in parameter order

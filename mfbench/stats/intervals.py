@@ -12,7 +12,8 @@ from scipy.special import stdtrit  # Student's t quantile; importing scipy.stats
 
 CONFIDENCE = 0.95
 BLOCK_ROUNDS = 3  # rounds per block, one placement of the data in memory; their median is nearly normal
-BLOCKS = (5, 30)  # fewest and most blocks
+FEWEST = 3  # samples needed for an interval
+BLOCKS = (5, 30)  # fewest and most blocks; fewer samples than 5 are blocks of one
 CORRELATION = (-0.1, 0.9)  # range to which the estimated correlation of neighbouring blocks is clipped
 BUSY_MARGIN = 1.0  # a thread that shares its core with another program runs at half its speed
 LARGEST_LOG = 700.0  # largest logarithm whose exponential is a finite double, rounded down
@@ -51,7 +52,12 @@ def location_interval(location: Location) -> Interval:
 
 def ratio_interval(baseline: Samples, samples: Samples, confidence: float = CONFIDENCE) -> Interval:
     """Return the median over the rounds of baseline / samples, where both were measured in the same rounds."""
-    return _exp(_interval(_location(np.log(baseline) - np.log(samples)), confidence))
+    return _exp(_interval(ratio_location(baseline, samples), confidence))
+
+
+def ratio_location(baseline: Samples, samples: Samples) -> Location:
+    """Return the centre of the log ratios baseline / samples, where both were measured in the same rounds."""
+    return _location(np.log(baseline) - np.log(samples))
 
 
 def unpaired_ratio_interval(baseline: Samples, samples: Samples, confidence: float = CONFIDENCE) -> Interval:
@@ -136,12 +142,11 @@ def _location(values: Samples, count: int | None = None) -> Location:
     A negative r is mostly chance. Using all of it would make intervals too narrow; using none of it, too wide.
     """
     median = float(np.median(values))
-    fewest, most = BLOCKS
-    if len(values) < fewest:
+    if len(values) < FEWEST:
         return Location(median, median, math.inf, 0.0)
     blocks = _of_blocks(np.median, values, min(count or _block_count(len(values)), len(values)))
-    if len(blocks) > most:
-        blocks = _of_blocks(np.mean, blocks, most)
+    if len(blocks) > BLOCKS[1]:
+        blocks = _of_blocks(np.mean, blocks, BLOCKS[1])
     mean = float(blocks.mean())
     deviations = blocks - mean
     squares = float(deviations @ deviations)
@@ -156,7 +161,7 @@ def _block_count(count: int) -> int:
     """Return a number of blocks of whole placements: rounds of one placement share the data's addresses."""
     fewest, most = BLOCKS
     placements = math.ceil(count / (BLOCK_ROUNDS * most))
-    return max(round(count / (BLOCK_ROUNDS * placements)), fewest)
+    return max(round(count / (BLOCK_ROUNDS * placements)), min(count, fewest))
 
 
 def _of_blocks(statistic: Callable[[Samples], Any], values: Samples, count: int) -> Samples:

@@ -18,7 +18,7 @@ FLAT = 14  # most files in mfbench/ itself
 # From bottom to top. Rooms of one floor do not import each other.
 FLOORS = (
     ("kernels", "reference"),
-    ("mfbench.errors", "mfbench.log", "mfbench.installation"),
+    ("mfbench.errors", "mfbench.wording", "mfbench.log", "mfbench.installation"),
     ("mfbench.git", "mfbench.stats"),
     ("mfbench.problems",),
     ("mfbench.results", "mfbench.inspect"),

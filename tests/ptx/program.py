@@ -28,6 +28,7 @@ INSTRUCTIONS: dict[str, Builder] = {}
 SPECIAL_REGISTERS = {f"%{name}.{axis}" for name in ("tid", "ntid", "ctaid", "nctaid") for axis in "xyz"}
 SPECIAL_REGISTERS |= {"%laneid", "%warpid"}
 CONTROL = {"bra", "ret", "exit", "bar", "barrier"}
+ASYNCHRONOUS = {"wgmma"}  # they read shared memory through the async proxy
 
 
 def instruction(*opcodes: str) -> Callable[[Builder], Builder]:
@@ -53,6 +54,8 @@ class Program:
         self.kernel, self.threads = kernel, threads
         self.unit = min([16, *(access_width(code) for code in kernel.instructions if touches_memory(code))])
         self._constants: dict[tuple[int, int], np.ndarray] = {}
+        self.asynchronous = any(code.opcode in ASYNCHRONOUS for code in kernel.instructions)
+        self.watched = frozenset(name for code in kernel.instructions for name in registers_in_flight(code))
         self._place_variables(dynamic_shared)
         self.steps = [self._step(code) for code in kernel.instructions]
 
@@ -111,6 +114,8 @@ class Code:
     def reader(self, operand: Operand | None, kind: Type) -> Reader:
         """The numbers in an operand, [threads] (twice as many for packed types)."""
         match operand:
+            case Register(name) if name in self.program.watched:
+                return lambda block: kind.decode(block.use(name))
             case Register(name) if self.program.kernel.declares(name):
                 return lambda block: kind.decode(block.registers[name])
             case Register(name) | Symbol(name) if name in SPECIAL_REGISTERS:
@@ -134,6 +139,11 @@ class Code:
                 return lambda block, value, mask: None
             case Register(name) if self.program.kernel.declares(name):
                 width = self.program.kernel.width(name)
+                if name in self.program.watched:
+                    return lambda block, value, mask: (
+                        block.use(name),
+                        block.write(name, kind.encode(value, width), mask),
+                    )
                 return lambda block, value, mask: block.write(name, kind.encode(value, width), mask)
             case Vector(items):
                 part = TYPES[f"b{kind.bits // len(items)}"]
@@ -158,6 +168,14 @@ class Code:
 
 def touches_memory(code: Instruction) -> bool:
     return code.opcode in ("ld", "st", "cp", "atom", "red") and any(isinstance(o, Address) for o in code.operands)
+
+
+def registers_in_flight(code: Instruction) -> tuple[str, ...]:
+    """Return the registers that an asynchronous instruction uses until it is waited for."""
+    if code.opcode not in ASYNCHRONOUS:
+        return ()
+    vectors = [operand.items for operand in code.operands if isinstance(operand, Vector)]
+    return tuple(item.name for items in vectors for item in items)
 
 
 def vector_length(code: Instruction) -> int:

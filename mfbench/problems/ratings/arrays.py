@@ -12,11 +12,12 @@ import scipy.sparse
 from mfbench.problems.ratings import csr, tables
 from mfbench.problems.ratings.columns import ROLES, by_name, by_position, roles_of
 from mfbench.problems.ratings.errors import Ambiguous, BadData
-from mfbench.problems.ratings.left_out import NAMED, counted, listed, warn
+from mfbench.problems.ratings.left_out import NAMED, listed, warn
 from mfbench.problems.ratings.lines import finite
 from mfbench.problems.ratings.packages import arrow
 from mfbench.problems.ratings.source import Source
 from mfbench.problems.ratings.triplets import Missing, RatingMatrix
+from mfbench.wording import counted
 
 STORED = ("csr", "csc", "coo")  # SciPy's formats that tell a stored 0 from a place without a rating
 

@@ -9,7 +9,8 @@ import numpy as np
 import scipy.sparse
 
 from mfbench.problems.ratings.errors import Ambiguous
-from mfbench.problems.ratings.left_out import counted, warn
+from mfbench.problems.ratings.left_out import warn
+from mfbench.wording import counted
 
 if TYPE_CHECKING:
     from torch import Tensor

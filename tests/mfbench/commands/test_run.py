@@ -237,16 +237,22 @@ def test_misbehaving_providers_become_records(tmp_path: Path, names: Sequence[st
 
 
 def test_cases_that_cannot_be_drawn_are_records_and_the_suite_goes_on(tmp_path: Path, monkeypatch) -> None:
-    suite, out = tmp_path / "mixed.toml", tmp_path / "out.jsonl"
+    pytest.importorskip("pyarrow")
+    suite, out, data = tmp_path / "mixed.toml", tmp_path / "out.jsonl", tmp_path / "diagonal.tsv"
     suite.write_text(
         "description = 'x'\n[[case]]\nsize = ['2000000x2000000', '9x9']\nrank = 2\n"
+        f"[[case]]\ndata = '{data}'\nrank = [2, 3]\n"
         "[[case]]\nsize = '9x9'\nrank = 2\nratings_dtype = 'uint8'\nmask = 'none'\n"
     )
+    data.write_text("".join(f"{i}\t{i}\t4\n" for i in range(300_000)))
     options = ("--suite", suite, "--provider", "autograd", "--out", out, "--budget", 0.1, "--threads", 1)
     assert mfbench_here(monkeypatch, "run", *options) == 0
     records, _ = read(out)
-    assert [record.status for record in records] == ["skipped", "ok", "skipped"]
-    assert [record.code for record in records] == [Code.TOO_LARGE_FOR_MEMORY, None, Code.NO_MASK_FOR_INTEGERS]
+    too_large = Code.TOO_LARGE_FOR_MEMORY
+    assert [record.code for record in records] == [too_large, None, too_large, too_large, Code.NO_MASK_FOR_INTEGERS]
+    assert [record.status for record in records] == ["skipped", "ok", *["skipped"] * 3]
+    assert (records[2].case.m, records[2].case.n, records[2].case.density) == (300_000, 300_000, 1 / 300_000)
+    assert "GB for ratings and masks in 2 processes" in str(records[2].reason)
 
 
 def test_data_that_is_not_there_is_skipped_with_the_reason(tmp_path: Path, monkeypatch) -> None:
@@ -301,6 +307,7 @@ def test_a_provider_file_that_cannot_be_imported(tmp_path: Path, monkeypatch, ca
     error = capsys.readouterr().err
     assert "--provider: bad.py cannot be imported: ModuleNotFoundError: No module named 'nosuchmodule'" in error
     assert error.endswith("[provider-load-failed]\n")
+    assert not (tmp_path / "mfbench-records.jsonl").exists()
     assert "Traceback" not in error
 
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from mfbench.measure import rounds
+from mfbench.measure import planning, rounds
 from mfbench.measure.devices.base import Reading
+from mfbench.measure.planning import Goal
 from mfbench.stats import intervals
 
 
@@ -36,7 +37,7 @@ class Machine:
 def run(machine: Machine, seconds: dict[str, float], budget: float = 5.0) -> rounds.CaseTiming:
     providers = {name: machine.provider(name, value) for name, value in seconds.items()}
     estimates = {name: max(value, 1e-3) for name, value in seconds.items()}
-    return rounds.time_in_rounds(machine.hooks(providers), next(iter(seconds)), budget, 1, estimates)
+    return rounds.time_in_rounds(machine.hooks(providers), next(iter(seconds)), Goal(budget), 1, estimates)
 
 
 def test_finds_the_ratio_on_a_machine_that_drifts() -> None:
@@ -76,7 +77,7 @@ def test_everyone_in_a_round_begins_where_the_first_one_ran() -> None:
         machine.now += 5e-3
         return Reading(5e-3, core=next(cores) if core is None else core)
 
-    rounds.time_in_rounds(machine.hooks({"a": provider, "b": provider}), "b", 1.0, 1, {"a": 5e-3, "b": 5e-3})
+    rounds.time_in_rounds(machine.hooks({"a": provider, "b": provider}), "b", Goal(1.0), 1, {"a": 5e-3, "b": 5e-3})
     pairs = [asked[at : at + 2] for at in range(len(asked) - 40, len(asked), 2)]
     assert all(first is None and second is not None for first, second in pairs)
     assert len({second for _, second in pairs}) == len(pairs)
@@ -84,7 +85,7 @@ def test_everyone_in_a_round_begins_where_the_first_one_ran() -> None:
 
 @pytest.mark.parametrize("placements", [6, 30, 31, 59, 91, 132, 300])
 def test_no_block_of_an_interval_ends_within_a_placement(placements: int) -> None:
-    count = intervals.BLOCK_ROUNDS * rounds._evenly(placements)
+    count = intervals.BLOCK_ROUNDS * planning.evenly(placements)
     assert count % intervals._block_count(count) == 0
     assert count // intervals._block_count(count) % intervals.BLOCK_ROUNDS == 0
 
@@ -98,7 +99,7 @@ def test_a_round_in_which_the_device_was_held_back_is_timed_again() -> None:
         machine.now += 5e-3
         return Reading(8e-3 if throttled else 5e-3, throttled=throttled)
 
-    result = rounds.time_in_rounds(machine.hooks({"a": hot, "b": machine.provider("b", 5e-3)}), "b", 5.0, 1,
+    result = rounds.time_in_rounds(machine.hooks({"a": hot, "b": machine.provider("b", 5e-3)}), "b", Goal(5.0), 1,
                                    {"a": 5e-3, "b": 5e-3})  # fmt: skip
     assert result.providers["a"].samples.max() == 5e-3
     assert result.throttled >= 3
@@ -112,9 +113,9 @@ def test_a_device_that_is_always_held_back_is_timed_all_the_same() -> None:
         machine.now += 5e-3
         return Reading(5e-3, throttled=True)
 
-    result = rounds.time_in_rounds(machine.hooks({"a": hot, "b": machine.provider("b", 5e-3)}), "b", 5.0, 1,
+    result = rounds.time_in_rounds(machine.hooks({"a": hot, "b": machine.provider("b", 5e-3)}), "b", Goal(5.0), 1,
                                    {"a": 5e-3, "b": 5e-3})  # fmt: skip
-    assert result.placements >= rounds.PLACEMENTS[0]
+    assert result.placements >= planning.FEWEST_PLACEMENTS
     assert result.throttled == intervals.BLOCK_ROUNDS * result.placements
 
 
@@ -123,7 +124,7 @@ def test_rounds_that_other_programs_disturbed_are_counted() -> None:
     busy = itertools.cycle([0.0, 1.5, 0.0, 0.1])  # read before and after each placement
     hooks = machine.hooks({"a": machine.provider("a", 5e-3), "b": machine.provider("b", 5e-3)})
     result = rounds.time_in_rounds(
-        hooks._replace(background_cores=lambda: next(busy)), "b", 5.0, 1, {"a": 5e-3, "b": 5e-3}
+        hooks._replace(background_cores=lambda: next(busy)), "b", Goal(5.0), 1, {"a": 5e-3, "b": 5e-3}
     )
     assert result.disturbed == intervals.BLOCK_ROUNDS * result.placements / 2
 
@@ -132,7 +133,7 @@ def disturbed_by(busy: Iterator[float]) -> rounds.CaseTiming:
     machine = Machine(jitter=0.02)
     hooks = machine.hooks({"a": machine.provider("a", 5e-3), "b": machine.provider("b", 5e-3)})
     return rounds.time_in_rounds(
-        hooks._replace(background_cores=lambda: next(busy)), "b", 5.0, 1, {"a": 5e-3, "b": 5e-3}
+        hooks._replace(background_cores=lambda: next(busy)), "b", Goal(5.0), 1, {"a": 5e-3, "b": 5e-3}
     )
 
 
@@ -167,8 +168,8 @@ def test_noise_asks_for_rounds_and_the_budget_limits_them() -> None:
     calm = run(Machine(jitter=0.001), {"a": 0.01, "b": 0.01})
     noisy = run(Machine(jitter=0.05), {"a": 0.01, "b": 0.01})
     hurried = run(Machine(jitter=0.05), {"a": 0.01, "b": 0.01}, budget=1.0)
-    assert rounds.PLACEMENTS[0] <= calm.placements < noisy.placements / 2
-    assert rounds.PLACEMENTS[0] <= hurried.placements < noisy.placements
+    assert planning.FEWEST_PLACEMENTS <= calm.placements < noisy.placements / 2
+    assert planning.FEWEST_PLACEMENTS <= hurried.placements < noisy.placements
 
 
 def test_a_machine_that_warms_up_is_waited_for() -> None:
@@ -181,7 +182,7 @@ def test_a_machine_that_warms_up_is_waited_for() -> None:
         return Reading(elapsed)
 
     providers = {"a": cold_start, "b": machine.provider("b", 5e-3)}
-    result = rounds.time_in_rounds(machine.hooks(providers), "b", 5.0, 1, {"a": 5e-3, "b": 5e-3})
+    result = rounds.time_in_rounds(machine.hooks(providers), "b", Goal(5.0), 1, {"a": 5e-3, "b": 5e-3})
     assert result.pilot_rounds >= 9
     assert result.providers["a"].samples.max() < 6e-3
 
@@ -189,4 +190,4 @@ def test_a_machine_that_warms_up_is_waited_for() -> None:
 @pytest.mark.parametrize("seconds", [1.0, 5.0])
 def test_a_very_slow_case_stops_before_the_least_number_of_rounds(seconds: float) -> None:
     result = run(Machine(), {"a": seconds, "b": seconds}, budget=1.0)
-    assert result.placements < rounds.PLACEMENTS[0]
+    assert result.placements < planning.FEWEST_PLACEMENTS

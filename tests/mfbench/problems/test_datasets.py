@@ -13,6 +13,8 @@ import torch
 
 from mfbench.errors import DataUnavailable, UsageError
 from mfbench.problems import datasets
+from mfbench.problems.cases import CaseSpec
+from mfbench.problems.inputs import resolve
 from mfbench.problems.ratings import DataWarning
 
 TRIPLES = "7\t30\t4\n2\t10\t0.5\n7\t10\t5\n11\t20\t3.5\n7\t20\t0\n"
@@ -95,8 +97,13 @@ def test_an_unknown_name_or_path(tmp_path):
 def test_a_matrix_too_large_for_memory(path, monkeypatch):
     free = type("Memory", (), {"available": 5 * 9 - 1})()
     monkeypatch.setattr(datasets.psutil, "virtual_memory", lambda: free)
-    with pytest.raises(UsageError, match="3 users × 3 items take"):
+    with pytest.raises(datasets.DataTooLarge, match="3 users × 3 items take") as error:
         load(path)
+    assert error.value.code == "data-too-large"
+    assert (error.value.shape, error.value.density) == ((3, 3), 5 / 9)
+    spec = CaseSpec(suite="t", size=None, rank=2, density=None, ratings_dtype="float32", mask="uint8", data=str(path),
+                    seed=1)  # fmt: skip
+    assert resolve(spec) == spec.sized(3, 3, error.value.density)
     free.available += 1
     assert torch.equal(load(path)[0].values, EXPECTED)
 

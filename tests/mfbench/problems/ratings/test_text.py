@@ -243,7 +243,7 @@ def test_a_value_that_marks_missing_ratings(tmp_path):
         ("userId,movieId,rating\n", "expected ratings below the header 'userId', 'movieId', 'rating', found none"),
         ("userId,movieId,rating\n1,2,\n", "expected ratings"),
         ("user_id:token\titem_id:token\ttimestamp:float\n196\t242\t881250949\n", "found no rating among the columns"),
-        ("7;30;4,5\n8;30;3,5\n", "column 3 holds no numbers"),
+        ("7;30;a,5\n8;30;b,5\n", "column 3 holds no numbers"),
         ("a,b,c\n1,2,3\n4,5,6\n", "the header names no user, item and rating: 'a', 'b', 'c'"),
         ("userId,movieId,rating,time\n1,2,3\n1,3,4\n", "the header has 4 names"),
         ("1 2\n3 4\n", "expected lines with a user, an item and a rating"),
@@ -263,3 +263,51 @@ def test_a_binary_file_is_not_read_to_its_end(tmp_path, monkeypatch):
     monkeypatch.setattr(lines, "BLOCK", 1 << 12)
     with pytest.raises(UsageError, match="without a line end"):
         read(write(tmp_path, b"\x00" * (1 << 20)))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "7;30;4,0\n2;10;0,5\n7;10;5\n11;20;3,5\n",
+        "userId;movieId;rating\n7;30;4,000\n2;10;0,500\n7;10;5,000\n11;20;3,500\n",  # 0,500 has no thousands
+        '"user";"item";"rating"\n"7";"30";"4,0"\n"2";"10";"0,5"\n"7";"10";"5,0"\n"11";"20";"3,5"\n',  # R's write.csv2
+        "7\t30\t4\t1260759144\n2\t10\t,5\t1260759145\n7\t10\t5\t1260759146\n11\t20\t3,5\t1260759147\n",
+        "7::30::4,0\n2::10::5,0e-1\n7::10::5\n11::20::3,5\n",
+        "7 30 4,0\n2 10 0,5\n7 10 5\n11 20 3,5\n",
+        'userId,movieId,rating\n7,30,"4,0"\n2,10,"0,5"\n7,10,5\n11,20,"3,5"\n',
+        "7;30;4.0\n2;10;0,5\n7;10;5\n11;20;3.5\n",
+        "7;30;4,0\n2;10;0,5\n" + "7;10;5\n" + "11;20;3,500\n",
+    ],
+)
+def test_decimals_after_a_comma(tmp_path, content):
+    assert read(write(tmp_path, content)) == (EXPECTED, [])
+
+
+def test_decimal_commas_that_come_late(tmp_path, monkeypatch):
+    """Neither in the lines that decide the layout nor in the first block."""
+    monkeypatch.setattr(lines, "BLOCK", 100)
+    content = "".join(f"{user};1;4\n" for user in range(500)) + "7;2;4,5\n"
+    found, said = read(write(tmp_path, content))
+    assert (found[7, 2], said) == (4.5, [])
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("7;30;2.25\n" + "8;30;3,5\n" + "9;30;1,500\n", 3),
+        ("7;30;1,500\n8;30;2,000\n", 1),
+        ("user;item;rating\n7;30;3\n8;30;2,000\n", 3),
+        ("7;30;2.25\n8;30;1,500\n9;30;2,5\n", 2),  # decimals after a point, too
+    ],
+)
+def test_commas_that_may_separate_thousands_are_refused(tmp_path, content, line):
+    with pytest.raises(UsageError, match=f"more than one reading of the rating '.,.00' in line {line}: ") as error:
+        load(write(tmp_path, content))
+    assert error.value.code == "ambiguous-data"
+
+
+def test_commas_of_two_kinds_of_numbers_are_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"more than one reading: .*comma.* or .*blanks"):
+        load(write(tmp_path, "7 30 3,5 4,0\n8 30 4,5 2,0\n"))
+    assert read(write(tmp_path, "7 30 3,5 4,0\n"), columns="user,item,rating,_", format="blanks")[0] == {(7, 30): 3.5}
+    assert read(write(tmp_path, "7;30;1.234,5\n8;30;1,234,5\n9;30;2,5\n"), format="semicolon")[0] == {(9, 30): 2.5}
