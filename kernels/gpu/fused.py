@@ -290,9 +290,8 @@ def add_prediction(E, A, A_low, B, B_low, SPLIT: tl.constexpr, PRECISION: tl.con
 @triton.jit
 def add_gradient(dA, E, E_low, B, B_low, SPLIT: tl.constexpr, PRECISION: tl.constexpr):
     """Return dA + E B. Matrix units truncate sums, always toward zero: over a walk that would add up."""
-    if PRECISION == "tf32":
-        E, E_low = fragment_order(E), fragment_order(E_low)
-        B, B_low = tl.trans(fragment_order(tl.trans(B))), tl.trans(fragment_order(tl.trans(B_low)))
+    if PRECISION == "tf32" and not SPLIT:  # halves would spill
+        E, B = fragment_order(E), tl.trans(fragment_order(tl.trans(B)))
     if SPLIT or PRECISION != "ieee":
         dA = add_product(dA, E, E_low, B, B_low, SPLIT, PRECISION)
     else:
