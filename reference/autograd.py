@@ -28,10 +28,10 @@ def gather_loss(p: Tensor, q: Tensor, bu: Tensor, bi: Tensor, u: Tensor,
                 users: Tensor, items: Tensor, ratings: Tensor, reg: float = 0.1) -> Tensor:  # fmt: skip
     """Return the notebook's loss of the observed ratings alone, as PyTorch users write it for triplets.
 
-    Shapes: p, q, bu, bi, u as in `notebook_loss`; users, items and ratings (observed,).
+    Shapes: p (m, k), q (n, k), bu and bi of m and n elements, u () or (1,); users, items and ratings (observed,).
     """
     products = torch.sum(p.index_select(0, users) * q.index_select(0, items), dim=1)
-    r_predict = products + bu.index_select(0, users).squeeze(1) + bi.index_select(0, items).squeeze(1) + u
+    r_predict = products + bu.flatten().index_select(0, users) + bi.flatten().index_select(0, items) + u
     return torch.sum((r_predict - ratings).pow(2)) + reg * (
         bu.pow(2).sum() + bi.pow(2).sum() + p.pow(2).sum() + q.pow(2).sum()
     )
@@ -77,9 +77,9 @@ def autograd_loss_and_grads(problem: Problem) -> tuple[Tensor, tuple[Tensor, ...
     *given, ratings, mask, reg = problem
     parameters = [parameter.detach().requires_grad_() for parameter in given]
     p, q, bu, bi, u = parameters
-    bu, bi = bu.reshape(-1, 1), bi.reshape(-1, 1)
     if ratings.layout == torch.sparse_csr:
         loss = gather_loss(p, q, bu, bi, u, *Triplets.of(ratings, mask), reg)
     else:
-        loss = notebook_loss(p, q, bu, bi, u, *notebook_operands(ratings, mask, p.dtype), reg)
+        operands = notebook_operands(ratings, mask, p.dtype)
+        loss = notebook_loss(p, q, bu.reshape(-1, 1), bi.reshape(-1, 1), u, *operands, reg)
     return loss.detach(), torch.autograd.grad(loss, parameters)

@@ -14,6 +14,7 @@ from mfbench.measure.recording import Origin
 from mfbench.measure.rounds import CaseTiming, TimingHooks, time_in_rounds
 from mfbench.measure.worker.process import WorkerProcess
 from mfbench.problems.inputs import draw
+from mfbench.problems.shared import SharedInputs
 from mfbench.results.codes import ProviderFailure
 from mfbench.results.records import Record
 
@@ -41,13 +42,14 @@ def measure_case(
     """
     case = origin.case
     progress("oracle")
-    inputs = draw(case)
+    shared = SharedInputs(draw(case))
+    inputs = shared.inputs
     standard = gate.standard(inputs)
     competitors = [Competitor(name, worker, case, origin.device) for name, worker in workers.items()]
     for competitor in competitors:
         progress(f"gate {competitor.name}")
         with contextlib.suppress(ProviderFailure):
-            competitor.gate(standard)
+            competitor.gate(standard, shared.location)
     timed_on, unseen = Draw.of(standard, inputs, case), Draw.of(standard, inputs, case)
     timing = _time(competitors, origin, timed_on, baseline, budget_s, progress)
     if timing:

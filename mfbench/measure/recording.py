@@ -129,7 +129,7 @@ def timed(
     fields: dict[str, Any] = {
         "timing": record,
         "rates": Rates(
-            ratings_per_s=case.m * case.n / median.estimate,
+            ratings_per_s=(observed if case.sparse else case.m * case.n) / median.estimate,
             flops_per_s=work.flops / median.estimate,
             bytes_per_s=work.bytes / median.estimate,
         ),

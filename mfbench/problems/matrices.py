@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -33,6 +33,11 @@ def parts(tensor: Tensor) -> tuple[Tensor, ...]:
 def with_parts(tensor: Tensor, changed: Sequence[Tensor]) -> Tensor:
     """Return a tensor of the same layout and shape made of other parts, in the order of `parts`."""
     return csr(*changed, tensor.shape) if is_sparse(tensor) else changed[0]
+
+
+def with_values(matrix: Tensor, values: Tensor) -> Tensor:
+    """Return a sparse matrix with the same places and other values."""
+    return csr(matrix.crow_indices(), matrix.col_indices(), values, matrix.shape)
 
 
 def size_in_bytes(tensor: Tensor) -> int:
@@ -66,19 +71,34 @@ def to_sparse(ratings: Tensor, mask: Tensor | None) -> Tensor:
     """
     m, n = ratings.shape
     step = max(1, BLOCK_ELEMENTS // max(1, n))
-    counts, columns, values = [], [], []
-    for start in range(0, m, step):
-        block = ratings[start : start + step]
-        observed = ~block.isnan() if mask is None else mask[start : start + step] != 0
+    blocks = (slice(start, start + step) for start in range(0, m, step))
+    return stacked(((ratings[users], None if mask is None else mask[users]) for users in blocks), (m, n), ratings)
+
+
+def stacked(
+    blocks: Iterable[tuple[Tensor, Tensor | None]], shape: tuple[int, int], like: Tensor | None = None
+) -> Tensor:
+    """Return the observed ratings of a dense matrix that comes in blocks of rows as torch.sparse_csr.
+
+    Args:
+        blocks: ratings and mask, as `to_sparse` takes them.
+        shape: of all blocks together.
+        like: gives dtype and device where there is no block.
+    """
+    device = None if like is None else like.device
+    counts, columns = (
+        [torch.zeros(1, dtype=torch.int64, device=device)],
+        [torch.zeros(0, dtype=torch.int32, device=device)],
+    )
+    values = [] if like is None else [like.new_zeros(0)]
+    for ratings, mask in blocks:
+        observed = ~ratings.isnan() if mask is None else mask != 0
         counts.append(observed.sum(1))
         columns.append(observed.nonzero()[:, 1].to(torch.int32))
-        values.append(block[observed])
-    starts = torch.zeros(m + 1, dtype=torch.int64, device=ratings.device)
-    if not m:
-        return csr(starts, starts[:0].int(), ratings.reshape(-1)[:0], ratings.shape)
-    torch.cumsum(torch.cat(counts), 0, out=starts[1:])
+        values.append(ratings[observed])
+    starts = torch.cat(counts).cumsum(0)
     dtype = torch.int32 if int(starts[-1]) < 2**31 else torch.int64
-    return csr(starts.to(dtype), torch.cat(columns).to(dtype), torch.cat(values), ratings.shape)
+    return csr(starts.to(dtype), torch.cat(columns).to(dtype), torch.cat(values or [torch.zeros(0)]), shape)
 
 
 def to_dense(ratings: Tensor, mask_dtype: torch.dtype = torch.uint8) -> tuple[Tensor, Tensor]:
