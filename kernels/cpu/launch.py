@@ -66,7 +66,9 @@ def unavailable(problem: Problem | None = None, precision: str = "ieee", determi
     reason = _reason()
     if reason or problem is None:
         return reason
-    ratings, mask, _, _, _ = problem.observations
+    ratings, mask, *_ = problem.observations
+    if problem.observations.sparse:
+        return "it does not take sparse ratings"
     if not ratings.is_cpu:
         return f"the tensors are on {problem.device}, not on the CPU"
     if ratings.dtype not in RATING_KINDS:
@@ -107,7 +109,7 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
         MemoryError: the kernel's buffers could not be allocated.
     """
     P, Q, bu, bi, mu = problem.parameters
-    ratings, mask, levels, packed, _ = problem.observations
+    ratings, mask, levels, packed, *_ = problem.observations
     m, rank = P.shape
     n = Q.shape[0]
     pointers = (P.data_ptr(), Q.data_ptr(), bu.data_ptr(), bi.data_ptr(), mu.data_ptr(), ratings.data_ptr())

@@ -96,7 +96,7 @@ def choose(problem: Problem, target: Target, precision: str, deterministic: bool
         NotShipped: there is no clean one.
     """
     observations = problem.observations
-    ratings, mask, _, packed, _ = observations
+    ratings, mask, _, packed, *_ = observations
     if reason := undecodable(mask):
         raise NotShipped(reason)
     loaded = [ratings] if mask is None or packed else [ratings, mask]
@@ -118,7 +118,7 @@ def pack_buffers(problem: Problem, config: Config, grid: Grid, exclusive: bool, 
         A[:m, rank + 1], B[:n, rank] = 1, 1
     bu_mu, bi_padded = P.new_zeros(users), P.new_zeros(items)
     bu_mu[:m], bi_padded[:n] = bu.reshape(m) + mu, bi.reshape(n)
-    _, _, levels, _, occupied = problem.observations
+    _, _, levels, _, occupied, *_ = problem.observations
     scale = tile_lists = tile_counts = None
     if levels is not None:
         scale, offset = levels.to(P.dtype).reshape(2, 1)

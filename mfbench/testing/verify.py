@@ -85,9 +85,9 @@ def _encoded(inputs: Inputs) -> tuple[Any, ...]:
         return inputs  # no encoding holds weights
     encoding = ENCODINGS[sum(inputs.ratings.shape) % len(ENCODINGS)]
     try:
-        ratings = encode_ratings(inputs.ratings, inputs.mask, encoding)
+        ratings = encode_ratings(inputs.ratings, inputs.mask, encoding, layout="dense")
     except ValueError:  # it would lose precision
-        ratings = encode_ratings(inputs.ratings, inputs.mask)
+        ratings = encode_ratings(inputs.ratings, inputs.mask, layout="dense")
     return (*inputs[:5], ratings, None, inputs.reg)
 
 
