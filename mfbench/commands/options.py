@@ -17,6 +17,7 @@ from mfbench.problems.bounds import DENSITY, RANK, SECONDS, SEED, THREADS, Bound
 from mfbench.stats.margin import checked_margin
 
 SUITES = Path(__file__).parents[1] / "problems" / "suites"
+LAYOUTS = ("dense", "sparse", "auto")
 RATINGS_DTYPES = ("float64", "float32", "bfloat16", "float16", "uint8", "int8")
 
 
@@ -101,6 +102,8 @@ OPTIONS: dict[str, Callable[..., Any]] = {
     "size": click.option("--size", multiple=True, metavar="MxN", help="Users x items; may be repeated."),
     "rank": click.option("--rank", type=number(RANK), metavar="K", help="Columns of the factors."),
     "density": click.option("--density", type=number(DENSITY), metavar="D", help="Fraction observed of drawn data."),
+    "layout": click.option("--layout", type=click.Choice(LAYOUTS),
+                           help="Of the ratings. auto, the default: the faster one, or sparse to save memory."),
     "ratings_dtype": click.option("--ratings-dtype", type=click.Choice(RATINGS_DTYPES)),
     "data": _data,
     "out": click.option("--out", default=RunOptions.out, show_default=True, type=click.Path(path_type=Path),
@@ -108,8 +111,8 @@ OPTIONS: dict[str, Callable[..., Any]] = {
     "resume": click.option("--resume", is_flag=True, help="Continue the last run in --out."),
     "seed": click.option("--seed", type=number(SEED), metavar="S", help="Of all random numbers."),
     "threads": click.option("--threads", type=number(THREADS), metavar="T", help="Default: PyTorch's own choice."),
-    "baseline": click.option("--baseline", default=RunOptions.baseline, show_default=True, metavar="PROVIDER",
-                             help="What speed-ups are relative to."),
+    "baseline": click.option("--baseline", metavar="PROVIDER",
+                             help="What speed-ups are relative to. Default: autograd; gather in the suite sparse."),
     "margin": click.option("--margin", type=float, default=RunOptions.margin, show_default=True, metavar="F",
                            callback=_margin,
                            help="Relative difference up to which two times count as the same: 0.05 is 5 per cent."),

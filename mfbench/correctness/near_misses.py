@@ -49,8 +49,9 @@ def near_misses(inputs: Inputs) -> dict[str, list[np.ndarray]]:
             value + share - other if place < 5 else value
             for place, (value, share, other) in enumerate(zip(values, penalty, zeroed_penalty, strict=True))
         ]
-    for what, kept in _dropped(inputs).items():
-        found[what] = to_arrays(oracle_loss_and_grads(*inputs._replace(ratings=_only(inputs.ratings, kept))))
+    for what, dropped in _dropped(inputs).items():
+        kept, _ = matrices.split(inputs.ratings, dropped)
+        found[what] = to_arrays(oracle_loss_and_grads(*inputs._replace(ratings=kept)))
     if inputs.mask is not None and bool(torch.isfinite(inputs.ratings).all()):
         everywhere = inputs._replace(mask=torch.ones_like(inputs.mask))
         found["includes the unobserved ratings"] = to_arrays(oracle_loss_and_grads(*everywhere))
@@ -66,23 +67,13 @@ def near_misses(inputs: Inputs) -> dict[str, list[np.ndarray]]:
 
 
 def _dropped(inputs: Inputs) -> dict[str, Tensor]:
-    """Return which of the sparse ratings remain after a mistake, (observed,) bool, by what the mistake is."""
+    """Return the positions of the sparse ratings that a mistake leaves out, by what the mistake is."""
     if not inputs.sparse:
         return {}
     starts, _, values = matrices.parts(inputs.ratings)
-    ends = starts[1:][starts.diff() > 0].long()
-    last, first = (torch.ones(len(values), dtype=torch.bool, device=values.device) for _ in range(2))
-    last[ends - 1] = False
-    first[starts[:-1][starts.diff() > 0].long()] = False
+    rated = starts.diff() > 0
     return {
-        "leaves out the last rating of every user": last,
-        "leaves out the first rating of every user": first,
-        "leaves out the ratings that are 0": values != 0,
+        "leaves out the first rating of every user": starts[:-1][rated].long(),
+        "leaves out the last rating of every user": starts[1:][rated].long() - 1,
+        "leaves out the ratings that are 0": (values == 0).nonzero().squeeze(1),
     }
-
-
-def _only(ratings: Tensor, kept: Tensor) -> Tensor:
-    """Return those of the sparse ratings where `kept`."""
-    starts, columns, values = matrices.parts(ratings)
-    before = torch.cat([kept.new_zeros(1, dtype=torch.int64), kept.cumsum(0)])  # kept ratings before each
-    return matrices.csr(before[starts.long()].to(starts.dtype), columns[kept], values[kept], ratings.shape)

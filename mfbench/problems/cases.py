@@ -57,7 +57,7 @@ class CaseSpec(BaseModel):
         """The case in a few words."""
         return f"{Path(self.data).name if self.size is None else f'{self.size[0]}×{self.size[1]}'} rank {self.rank}"
 
-    def sized(self, m: int, n: int, density: float, layout: Layout) -> Case:
+    def sized(self, m: int, n: int, density: float, layout: Layout = "dense") -> Case:
         """Return the case with this size, density and layout; sparse ratings have no mask."""
         fields = self.model_dump(exclude={"size", "density", "layout"}) | (
             {"mask": "none"} if layout == "sparse" else {}
@@ -152,6 +152,8 @@ class Axes(BaseModel):
             properties = dict(zip(axes, values, strict=True))
             if properties["data"] not in DRAWN:
                 size, properties["density"] = None, None
+            if properties["layout"] == "sparse":
+                properties["mask"] = "none"
             yield CaseSpec(suite=suite, size=size, **properties)
 
 
@@ -163,6 +165,7 @@ class Suite(BaseModel):
     name: str
     description: str
     providers: list[str] = ["fused", "autograd", "closed-form"]
+    baseline: str = "autograd"  # what speed-ups are relative to, unless an option says otherwise
     case: list[Axes] = Field(min_length=1)
 
     def specs(self, axes: Mapping[str, list[Any]]) -> list[CaseSpec]:

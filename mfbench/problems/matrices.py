@@ -62,6 +62,19 @@ def row_numbers(matrix: Tensor) -> Tensor:
     return torch.repeat_interleave(torch.arange(len(matrix), dtype=columns.dtype, device=columns.device), starts.diff())
 
 
+def split(matrix: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a sparse matrix without the entries at the positions `chosen`, and one of these alone."""
+    starts, columns, values = parts(matrix)
+    taken = torch.zeros(len(values), dtype=torch.bool, device=values.device)
+    taken[chosen] = True
+
+    def only(kept: Tensor) -> Tensor:
+        before = torch.cat([starts.new_zeros(1), kept.cumsum(0, dtype=starts.dtype)])
+        return csr(before[starts.long()], columns[kept], values[kept], matrix.shape)
+
+    return only(~taken), only(taken)
+
+
 def to_sparse(ratings: Tensor, mask: Tensor | None) -> Tensor:
     """Return the observed ratings of a dense matrix as torch.sparse_csr, zeros among them included.
 

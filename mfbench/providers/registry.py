@@ -106,8 +106,9 @@ def _on_sparse(prepare: Prepare) -> Prepare:
 
     def prepared(inputs: Inputs) -> Step:
         if not inputs.sparse:
-            if inputs.weighted:
-                raise ValueError("sparse ratings have no weights; got a float mask")
+            mask = inputs.mask
+            if mask is not None and inputs.weighted and not torch.equal(mask, (mask != 0).to(mask.dtype)):
+                raise ValueError("mask: expected 0 and 1, since sparse ratings cannot carry weights; got others")
             inputs = inputs._replace(ratings=matrices.to_sparse(inputs.ratings, inputs.mask), mask=None)
         return prepare(inputs)
 

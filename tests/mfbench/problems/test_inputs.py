@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from kernels.encoding import CROSSOVER, CROSSOVER_ELSEWHERE
 from mfbench.problems import inputs as module
 from mfbench.problems.cases import Case, CaseSpec
 from mfbench.problems.inputs import BLOCK, draw, fingerprints, resolve
@@ -98,6 +99,10 @@ def test_sparse_inputs_move_and_become_dense(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(module.psutil, "virtual_memory", lambda: SimpleNamespace(available=5 * 300 * 200 - 1))
     with pytest.raises(module.MatrixTooLarge, match=r"300 users × 200 items need 0\.0 GB as a matrix and a mask"):
         inputs.dense()
+
+
+def test_the_crossover_is_that_of_the_kernels() -> None:
+    assert {"cpu": CROSSOVER["cpu"], "cuda": CROSSOVER_ELSEWHERE} == module.SPARSE_BELOW
 
 
 def spec(**changes) -> CaseSpec:
