@@ -18,7 +18,7 @@ from mfbench.problems.bounds import Bounds
 from mfbench.shell import CommandGroup, import_uninterrupted, run_command
 from mfbench.train.options import BOUNDS, COUNT, TrainOptions
 
-AXES = ("size", "rank", "density", "ratings_dtype", "data", "seed")
+AXES = ("size", "rank", "density", "layout", "ratings_dtype", "data", "seed")
 FORMATS = ("html", "md", "csv", "github-action-benchmark", "bencher", "pytorch-oss")
 JOBS = Bounds(1, 1024, whole=True)
 
@@ -127,7 +127,7 @@ def report(records: tuple[Path, ...], out: Path, form: str | None, plots: Path |
 @options("data")
 @single("--provider", "NAME", f"Also path/to/file.py:function; default: {TrainOptions.provider}.")
 @single("--size", "MxN", "Users x items of drawn data.")
-@options("rank", "density", "seed")
+@options("rank", "density", "layout", "seed")
 @click.option("--device", type=Choice(["cpu", "cuda"]), help="Default: the best one here.")
 @options("threads", "as_json")
 @click.option("--epochs", metavar="N", type=Number(BOUNDS["epochs"]), help="Default: 28001 on seed, else 500.")

@@ -19,7 +19,8 @@ from torch import Tensor
 from kernels.precision import full_float32
 from mfbench.correctness import diagnosis
 from mfbench.correctness.near_misses import near_misses, penalties, to_arrays
-from mfbench.problems.inputs import Inputs, block_slices
+from mfbench.problems import matrices
+from mfbench.problems.inputs import Inputs
 from mfbench.providers.outputs import OUTPUTS
 from mfbench.results.codes import Code, Finding
 from reference import autograd_loss_and_grads, oracle_loss_and_grads
@@ -32,7 +33,7 @@ EAGER_FACTOR = 2.0  # allowed error as a multiple of eager PyTorch's
 FLOOR = 8.0
 FLOOR_MAX, FLOOR_RMS = 0.5, 1 / 16
 PRECISION_EPS = {"tf32": 2.0**-10, "bf16x3": 2.0**-15}  # unit of rounding of products coarser than float32
-EAGER_ELEMENTS = 1 << 24  # most ratings that eager PyTorch evaluates at once; it needs about fifteen temporaries
+EAGER_ELEMENTS = 1 << 24  # most places of a matrix that eager PyTorch evaluates at once, with about fifteen temporaries
 
 
 Oracle = Callable[..., tuple[Any, Sequence[Any]]]  # arguments as `Inputs`; float64 loss and gradients on the CPU
@@ -149,10 +150,12 @@ def _scales(inputs: Inputs, exact: list[np.ndarray], oracle: Oracle) -> list[np.
     )
     loss, dP, dQ, dbu, dbi, dmu = penalties(magnitudes)
     dmu = np.zeros_like(dmu)  # the global bias is not regularised
-    m, n = inputs.ratings.shape
-    for users in block_slices(m, n, BLOCK_ELEMENTS):
+    for users in inputs.user_blocks(BLOCK_ELEMENTS):
         block = magnitudes.of_users(users)
-        block = block._replace(ratings=-block.ratings.double().abs(), mask=_magnitude(block.mask), reg=0.0)
+        values = matrices.parts(block.ratings)[-1]
+        negative = -values.double().abs()
+        ratings = matrices.with_values(block.ratings, negative) if block.sparse else negative
+        block = block._replace(ratings=ratings, mask=_magnitude(block.mask), reg=0.0)
         block_loss, (block_dP, block_dQ, block_dbu, block_dbi, block_dmu) = oracle(*block)
         dP[users] += block_dP
         dbu[users] += block_dbu
@@ -195,8 +198,7 @@ def _eager(inputs: Inputs) -> list[np.ndarray]:
 
 
 def _eager_in_blocks(inputs: Inputs) -> list[np.ndarray]:
-    m, n = inputs.ratings.shape
-    blocks = list(block_slices(m, n, EAGER_ELEMENTS))
+    blocks = list(inputs.user_blocks(eager_elements(inputs)))
     if len(blocks) <= 1:
         return to_arrays(_on_cpu(autograd_loss_and_grads(*inputs)))
     loss = torch.zeros((), dtype=torch.float64, device="cpu")
@@ -214,6 +216,11 @@ def _eager_in_blocks(inputs: Inputs) -> list[np.ndarray]:
     loss += inputs.reg * sum(parameter.double().square().sum() for parameter in penalised)
     grads = [grad + 2 * inputs.reg * parameter for grad, parameter in zip((dP, dQ, dbu, dbi), penalised, strict=True)]
     return to_arrays(_on_cpu((loss, (*grads, dmu))))
+
+
+def eager_elements(inputs: Inputs) -> int:
+    """Return how many places, or sparse ratings, each with a row of both factors, are evaluated at once."""
+    return max(1, EAGER_ELEMENTS // max(1, inputs.user_factors.shape[1])) if inputs.sparse else EAGER_ELEMENTS
 
 
 def _on_cpu(result: tuple[Tensor, Sequence[Tensor]]) -> tuple[Tensor, list[Tensor]]:

@@ -144,7 +144,7 @@ def timed(
             "took_s": timing.took_s,
         },
         "rates": {
-            "ratings_per_s": case.m * case.n / median.estimate,
+            "ratings_per_s": (observed if case.sparse else case.m * case.n) / median.estimate,
             "flops_per_s": work.flops / median.estimate,
             "bytes_per_s": work.bytes / median.estimate,
         },

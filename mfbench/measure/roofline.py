@@ -53,12 +53,17 @@ def work(case: Case, observed: int | None = None) -> Work:
     Args:
         case: with its size filled in.
         observed: number of observed ratings, to count only work that none can avoid; None counts the whole matrix.
-            Masks are read whole either way, and so are ratings whose NaN mark the unobserved entries.
+            Masks are read whole either way, and so are ratings whose NaN mark the unobserved entries. Sparse ratings
+            are counted alone, each with an index of four bytes.
     """
+    parameters = ((case.m + case.n) * (case.rank + 1) + 1) * 4
+    if case.sparse:
+        count = case.expected_ratings if observed is None else observed
+        ratings = count * (BYTES[case.ratings_dtype] + BYTES["int32"]) + (case.m + 1) * BYTES["int64"]
+        return Work(6.0 * count * case.rank, float(ratings + 2 * parameters))
     cells = case.m * case.n
     count = cells if observed is None else observed
     ratings = cells * BYTES[case.mask] + (cells if case.mask == "none" else count) * BYTES[case.ratings_dtype]
-    parameters = ((case.m + case.n) * (case.rank + 1) + 1) * 4
     return Work(6.0 * count * case.rank, float(ratings + 2 * parameters))
 
 

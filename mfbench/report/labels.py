@@ -106,7 +106,7 @@ def _parts(place: Place) -> tuple[str, ...]:
         f"{case.m}×{case.n}",
         f"rank {case.rank}",
         f"{case.density:.3g} observed",
-        f"{case.ratings_dtype}+{mask}",
+        f"sparse {case.ratings_dtype}" if case.sparse else f"{case.ratings_dtype}+{mask}",
         f"seed {case.seed}",
         f"suite {Path(case.suite).name}",
         device,

@@ -171,7 +171,8 @@ def legend(records: Sequence[Record]) -> str:
     gemm = f"{roofline.gemm_flops_per_s / 1e9:.0f} GFLOP/s, measured"
     return (
         "\n±: half the 95 % interval of the median. error: the largest error of the outputs, 1 = its bound. peak: "
-        "memory beyond inputs and outputs. GEMM: 6 m n k operations over the median, relative to PyTorch's rate for a "
+        "memory beyond inputs and outputs. GEMM: 6 k operations for each place of a dense matrix, or for each sparse "
+        "rating, over the median, relative to PyTorch's rate for a "
         f"square product ({gemm}{_peak(roofline)}); it may exceed 100 %, since that product may be far from the peak "
         f"and unobserved ratings may be skipped.{_verdicts(ok)}{_disturbances(ok)} {machine}"
     )

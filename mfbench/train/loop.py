@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from kernels import mf_sse
 from mfbench import log
 from mfbench.errors import UsageError
-from mfbench.problems.inputs import on_device
+from mfbench.problems.inputs import MatrixTooLarge, on_device
 from mfbench.providers import registry
 from mfbench.providers.outputs import flaws, tensors
 from mfbench.train.epoch import Update, epoch_of
@@ -75,7 +74,7 @@ def descend(task: Task, step: registry.Step, update: Update, epochs: int, every:
         Diverged: the loss is not finite any more, or ten times the first.
         UsageError: the first loss is not finite.
     """
-    parameters, count = task.inputs[:5], int(task.held_out.count_nonzero())
+    count = task.held_out_count
     limit, seconds, resumed = math.inf, 0.0, time.perf_counter()
     run_epoch: Callable[[], object] | None = None  # from the second epoch on
     for epoch in range(epochs + 1):
@@ -96,7 +95,7 @@ def descend(task: Task, step: registry.Step, update: Update, epochs: int, every:
             raise Diverged(message, argument="lr")
         if entry_due:
             seconds += time.perf_counter() - resumed
-            sse = float(mf_sse(*parameters, task.inputs.ratings, task.held_out))
+            sse = task.held_out_sse()
             yield LogEntry(epoch, value, sse, math.sqrt(sse / count) if count else math.nan, seconds)
             resumed = time.perf_counter()
         if epoch < epochs:
@@ -139,8 +138,10 @@ def train(
             diverges at every rate.
     """
     parameters, inputs = task.inputs[:5], task.inputs
-    assert inputs.mask is not None  # every task has one
-    step = provider.prepare(inputs)
+    try:
+        step = provider.prepare(inputs)
+    except MatrixTooLarge as error:
+        raise UsageError(f"{provider.name}: {error}", code="data-too-large", argument="provider") from None
     try:
         first = step()  # compilation on first use is not training time
         wrong = [flaw.message for flaw in flaws(tensors(first), inputs)]
@@ -163,7 +164,7 @@ def train(
     for _ in range(HALVINGS):
         run = TrainingRun(
             task.name, provider.name, optimizer, rate,
-            int(inputs.mask.count_nonzero()), int(task.held_out.count_nonzero()), [], target_rmse,
+            inputs.observed, task.held_out_count, [], target_rmse,
         )  # fmt: skip
         try:
             for entry in attempt(rate, epochs):

@@ -10,6 +10,7 @@ import torch
 
 from mfbench.errors import UsageError
 from mfbench.problems.datasets import Ratings
+from mfbench.problems.matrices import to_sparse, with_values
 from mfbench.providers import registry
 from mfbench.train.loop import Diverged, TrainingRun, train
 from mfbench.train.options import Optimizer
@@ -30,12 +31,12 @@ def heavy_tailed_counts(scale: float = 1.0, m: int = 60, n: int = 45, alpha: flo
     rng = np.random.default_rng(0)
     counts = np.minimum(np.floor(rng.pareto(alpha, (m, n)) + 1), 1e6)
     mask = torch.tensor(rng.random((m, n)) < 0.6).to(torch.uint8)
-    return Ratings(torch.tensor(counts * scale, dtype=torch.float32), mask, "counts")
+    return Ratings(to_sparse(torch.tensor(counts * scale, dtype=torch.float32), mask), "counts")
 
 
 def stars(scale: float) -> Ratings:
     ratings = heavy_tailed_counts()
-    return ratings._replace(values=ratings.values.clamp(max=5) * scale)
+    return ratings._replace(matrix=with_values(ratings.matrix, ratings.matrix.values().clamp(max=5) * scale))
 
 
 def trained(ratings: Ratings, rank: int, optimizer: Optimizer, lr: float | None = None) -> TrainingRun:
@@ -147,7 +148,7 @@ def test_the_suggestion_is_below_a_default_rate_that_diverges():
 
 def test_the_default_rate_knows_the_curvature_that_rounding_hides():
     """At a mean of 1e12, a shift of all predictions by 0.1 changes no float32 prediction."""
-    ratings = Ratings(torch.full((60, 45), 1e12), torch.ones(60, 45, dtype=torch.uint8), "constant")
+    ratings = Ratings(to_sparse(torch.full((60, 45), 1e12), None), "constant")
     task = rating_task(ratings, rank=0)
     assert default_rate(task, "sgd", FUSED.prepare(task.inputs)) <= 1 / (2 * task.inputs.observed)
 
