@@ -27,8 +27,8 @@ class Number(click.FloatRange):
     """A finite number within bounds."""
 
     def __init__(self, bounds: Bounds) -> None:
-        ends = (end if math.isfinite(end) else None for end in (bounds.low, bounds.high))
-        super().__init__(*ends, min_open=bounds.above_low, max_open=bounds.below_high)
+        low, high = (end if math.isfinite(end) else None for end in (bounds.low, bounds.high))
+        super().__init__(low, high, min_open=bounds.above_low, max_open=bounds.below_high)
         self.bounds = bounds
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
