@@ -169,7 +169,7 @@ def run(
     out: Paths | None = None,
     resume: bool = RunOptions.resume,
     threads: int | None = RunOptions.threads,
-    baseline: str = RunOptions.baseline,
+    baseline: str | None = RunOptions.baseline,
     margin: float = RunOptions.margin,
     budget: float | None = RunOptions.budget,
     resolve: float | None = RunOptions.resolve,
@@ -187,14 +187,14 @@ def run(
         out: the file that records are appended to; None: they are only returned.
         resume: continue the last run in `out`.
         threads: of PyTorch; None: its present number.
-        baseline: the provider that speed-ups are relative to.
+        baseline: the provider that speed-ups are relative to; None: the suite's, in most suites autograd.
         margin: largest relative difference between two times that count as the same.
         budget: seconds of timing for each case; None: 5, or at most 120 with `resolve`.
         resolve: smallest relative difference that the verdicts should tell, such as 0.02; the number of rounds follows
             from it. None: as many rounds as the budget allows.
         time_limit: seconds that one answer of a provider may take.
-        axes: size ("MxN"), rank, density, ratings_dtype, mask, data, seed: a value or a list of values that replace
-            the suite's.
+        axes: size ("MxN"), rank, density, layout, ratings_dtype, mask, data, seed: values or lists
+            of values that replace the suite's.
 
     Raises:
         UsageError: a name, a file or a value that does not fit, or `resume` without `out`.

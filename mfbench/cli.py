@@ -10,6 +10,7 @@ import click
 
 from mfbench.commands.options import Choice, Number, options, several, single
 from mfbench.errors import UsageError
+from mfbench.gpu_check.options import OPTIONS, CheckOptions
 from mfbench.installation import VERSION
 from mfbench.measure.options import RunOptions
 from mfbench.measure.worker import forkserver
@@ -17,7 +18,7 @@ from mfbench.problems.bounds import Bounds
 from mfbench.shell import CommandGroup, import_uninterrupted, run_command
 from mfbench.train.options import BOUNDS, COUNT, TrainOptions
 
-AXES = ("size", "rank", "density", "ratings_dtype", "data", "seed")
+AXES = ("size", "rank", "density", "layout", "ratings_dtype", "data", "seed")
 FORMATS = ("html", "md", "csv", "github-action-benchmark", "bencher", "pytorch-oss")
 JOBS = Bounds(1, 1024, whole=True)
 
@@ -126,7 +127,7 @@ def report(records: tuple[Path, ...], out: Path, form: str | None, plots: Path |
 @options("data")
 @single("--provider", "NAME", f"Also path/to/file.py:function; default: {TrainOptions.provider}.")
 @single("--size", "MxN", "Users x items of drawn data.")
-@options("rank", "density", "seed")
+@options("rank", "density", "layout", "seed")
 @click.option("--device", type=Choice(["cpu", "cuda"]), help="Default: the best one here.")
 @options("threads", "as_json")
 @click.option("--epochs", metavar="N", type=Number(BOUNDS["epochs"]), help="Default: 28001 on seed, else 500.")
@@ -156,6 +157,30 @@ def train(**given: Any) -> int:
     Exit code: 0; 2 usage; 130 interrupted.
     """
     return _command("train")(**given)
+
+
+def _check_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of `gpu-check`."""
+    for option in reversed(OPTIONS):
+        kind: click.ParamType[Any] = Number(option.bounds) if option.bounds else click.Path(path_type=option.kind)
+        function = click.option(
+            f"--{option.name}", type=kind, default=option.default, show_default=True, metavar=option.metavar,
+            help=option.help,
+        )(function)  # fmt: skip
+    return function
+
+
+@cli.command("gpu-check")
+@_check_options
+def gpu_check(**given: Any) -> int:
+    """Check the fused kernel on this machine's GPU and time it, what matters most first, in eight minutes at most.
+
+    Prints a summary whose first line is the verdict. Records are written as they come; the summary and, if the
+    packages of reports are installed, a page stand beside them.
+
+    Exit code: 0; 1 something is wrong, or was not checked in time; 2 no GPU, or usage.
+    """
+    return _command("gpu_check")(CheckOptions(**given))
 
 
 @cli.command()

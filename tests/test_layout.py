@@ -38,6 +38,8 @@ ELSEWHERE = {
     "mfbench/commands/against.py": ("mfbench/providers/test_revision.py", "options and text"),
     "mfbench/commands/doctor.py": ("mfbench/test_cli.py", "text"),
     "mfbench/commands/options.py": ("mfbench/test_shell.py", "declarations"),
+    "mfbench/gpu_check/options.py": ("mfbench/test_bare.py", "declarations"),
+    "mfbench/gpu_check/task.py": ("mfbench/gpu_check/test_equivalence.py", "what all checks share"),
     "mfbench/inspect/devices.py": ("mfbench/inspect/test_model.py", "a table"),
     "mfbench/inspect/difference.py": ("mfbench/commands/test_inspect.py", "text of a comparison"),
     "mfbench/inspect/document.py": ("mfbench/inspect/test_builds.py", "a schema"),

@@ -19,6 +19,7 @@ from mfbench.stats.margin import checked_margin
 from mfbench.wording import one_of
 
 SUITES = Path(__file__).parents[1] / "problems" / "suites"
+LAYOUTS = ("dense", "sparse", "auto")
 RATINGS_DTYPES = ("float64", "float32", "bfloat16", "float16", "uint8", "int8")
 
 
@@ -108,6 +109,8 @@ OPTIONS: dict[str, Callable[..., Any]] = {
     "size": click.option("--size", multiple=True, metavar="MxN", help="Users x items; may be repeated."),
     "rank": click.option("--rank", type=Number(RANK), metavar="K", help="Columns of the factors."),
     "density": click.option("--density", type=Number(DENSITY), metavar="D", help="Fraction observed of drawn data."),
+    "layout": click.option("--layout", type=Choice(LAYOUTS),
+                           help="Of the ratings. auto, the default: the faster one, or sparse to save memory."),
     "ratings_dtype": click.option("--ratings-dtype", type=Choice(RATINGS_DTYPES)),
     "data": _data,
     "out": click.option("--out", default=RunOptions.out, show_default=True, type=click.Path(path_type=Path),
@@ -115,10 +118,10 @@ OPTIONS: dict[str, Callable[..., Any]] = {
     "resume": click.option("--resume", is_flag=True, help="Continue the last run in --out."),
     "seed": click.option("--seed", type=Number(SEED), metavar="S", help="Of all random numbers."),
     "threads": click.option("--threads", type=Number(THREADS), metavar="T", help="Default: PyTorch's own choice."),
-    "baseline": click.option("--baseline", default=RunOptions.baseline, show_default=True, metavar="PROVIDER",
-                             help="What speed-ups are relative to."),
-    "margin": click.option("--margin", type=Number(Bounds(-math.inf)), default=RunOptions.margin,
-                           show_default=True, metavar="F", callback=_margin,
+    "baseline": click.option("--baseline", metavar="PROVIDER",
+                             help="What speed-ups are relative to. Default: autograd; gather in the suite sparse."),
+    "margin": click.option("--margin", type=Number(Bounds(-math.inf)), default=RunOptions.margin, show_default=True, metavar="F",
+                           callback=_margin,
                            help="Relative difference up to which two times count as the same: 0.05 is 5 per cent."),
     "budget": click.option("--budget", type=Number(SECONDS), metavar="SECONDS",
                            help=f"Time to spend on timing each case.  [default: {BUDGET_S:g}, with --resolve "

@@ -17,6 +17,7 @@ from mfbench.measure.recording import Origin
 from mfbench.measure.rounds import CaseTiming, TimingHooks, time_in_rounds
 from mfbench.measure.worker.process import WorkerProcess
 from mfbench.problems.inputs import draw
+from mfbench.problems.shared import SharedInputs
 from mfbench.results.codes import ProviderFailure
 from mfbench.results.records import Record
 from mfbench.stats import intervals
@@ -50,13 +51,14 @@ def measure_case(
     case, forecast = origin.case, forecast or Forecast()
     work = float(case.m * case.n * (case.rank + 1))
     with forecast.step("data", work, progress):
-        inputs = draw(case)
+        shared = SharedInputs(draw(case))
+        inputs = shared.inputs
     with forecast.step("oracle", work, progress):
         standard = gate.standard(inputs)
     competitors = [Competitor(name, worker, case, origin.device) for name, worker in workers.items()]
     for competitor in competitors:
         with contextlib.suppress(ProviderFailure), forecast.step(f"gate {competitor.name}", work, progress):
-            competitor.gate(standard)
+            competitor.gate(standard, shared.location)
     with forecast.step("parameters", work, progress):
         timed_on, unseen = Draw.of(standard, inputs, case), Draw.of(standard, inputs, case)
     goal = Goal(budget_s, resolve, margin, intervals.family_confidence(family))
@@ -108,7 +110,6 @@ def _time(
         names = [competitor.name for competitor in passing]
         estimates_s = {competitor.name: competitor.prepared.second_s for competitor in passing}
         pivot = baseline if baseline in names else names[0]
-
 
         def announce(plan: Plan) -> None:
             progress(f"timing, {plan}")

@@ -27,12 +27,12 @@ class RunOptions:
         suite: name or TOML file; None: the one case that `axes` describe if they have a size, else the suite `quick`.
         device: "cpu", "cuda" or "all"; None: the best one here.
         provider: names; None: the suite's providers.
-        axes: values that replace the suite's, by the name of the axis: size, rank, density, ratings_dtype, mask, data,
-            seed; each a value or a list.
+        axes: values that replace the suite's, by the name of the axis: size, rank, density, layout, ratings_dtype,
+            mask, data, seed; each a value or a list.
         out: the file that records are appended to.
         resume: continue the last run in `out`.
         threads: of PyTorch; None: its present number.
-        baseline: the provider that speed-ups are relative to.
+        baseline: the provider that speed-ups are relative to; None: the suite's.
         margin: largest relative difference between two times that count as the same.
         budget: seconds of timing for each case; None: `BUDGET_S`, or `RESOLVE_BUDGET_S` with `resolve`.
         resolve: smallest relative difference that verdicts should tell, which fixes the number of rounds; None: as many
@@ -50,7 +50,7 @@ class RunOptions:
     out: Path = Path("mfbench-records.jsonl")
     resume: bool = False
     threads: int | None = None
-    baseline: str = "autograd"
+    baseline: str | None = None
     margin: float = 0.02
     budget: float | None = None
     resolve: float | None = None

@@ -13,6 +13,7 @@ FEWEST_PLACEMENTS = 6  # where the budget allows a pilot
 MOST_PLACEMENTS = 1000  # bounds the size of a record
 TARGET = 0.003  # half width of the ratios' intervals that the rounds aim at unless told what to resolve
 CAUTION = 1.6  # factor on the pilot's noise, which is too low as often as too high
+RESOLVE_CAUTION = 1.25  # the same where rounds are added later if they are too few
 MIN_SHARE = 4  # at least 1 / MIN_SHARE of the affordable placements are taken, since noise may rise after the pilot
 
 
@@ -71,19 +72,26 @@ def half_widths(goal: Goal, pilot: Pilot, baseline: str) -> dict[str, float]:
 
 
 def growth(
-    goal: Goal, samples: Mapping[str, intervals.Samples], baseline: str, half_widths: Mapping[str, float]
+    goal: Goal,
+    samples: Mapping[str, intervals.Samples],
+    baseline: str,
+    half_widths: Mapping[str, float],
+    caution: float = 1.0,
 ) -> float:
     """Return how many times as many rounds as these the half widths need: the most that a provider needs.
 
     It depends on the noise of the samples and not on their ratio, so that looking at it does not bias the verdict.
+
+    Args:
+        goal: its confidence counts.
+        samples: by provider.
+        baseline: provider that the ratios are against.
+        half_widths: of the interval of each other provider's log ratio.
+        caution: factor on the noise.
     """
-    return max(
-        (
-            sample_size.growth(intervals.ratio_location(samples[baseline], samples[name]), half, goal.confidence)
-            for name, half in half_widths.items()
-        ),
-        default=0.0,
-    )
+    centres = {name: intervals.ratio_location(samples[baseline], samples[name]) for name in half_widths}
+    cautious = {name: centre._replace(error=caution * centre.error) for name, centre in centres.items()}
+    return max((sample_size.growth(cautious[name], half_widths[name], goal.confidence) for name in cautious), default=0)
 
 
 def fewest(rounds_each: int) -> int:
@@ -108,7 +116,8 @@ def plan(
 ) -> Plan:
     """Return the rounds that should make the intervals of all ratios narrow enough, or as many as are affordable."""
     affordable = max(fewest(rounds_each), int(left_s / pilot.placement_s))
-    needed = CAUTION**2 * pilot.placements * growth(goal, pilot.samples, baseline, half_widths)
+    caution = RESOLVE_CAUTION if goal.resolve else CAUTION
+    needed = pilot.placements * growth(goal, pilot.samples, baseline, half_widths, caution)
     wanted = max(fewest(rounds_each), math.ceil(min(needed, MOST_PLACEMENTS)))
     share = 0 if goal.resolve else affordable // MIN_SHARE
     placements = evenly(min(max(wanted, share), affordable, MOST_PLACEMENTS))
@@ -121,13 +130,12 @@ def without_pilot(taken: int, round_s: float, left_s: float) -> Plan:
     return Plan(rounds, 1, rounds * round_s, rounds * round_s)
 
 
-def extension(
-    goal: Goal, taken: Pilot, baseline: str, half_widths: Mapping[str, float], left_s: float
-) -> Plan | None:
+def extension(goal: Goal, taken: Pilot, baseline: str, half_widths: Mapping[str, float], left_s: float) -> Plan | None:
     """Return the placements to add to those taken for intervals that narrow; None if they suffice or time is up."""
     missing = taken.placements * (growth(goal, taken.samples, baseline, half_widths) - 1)
     affordable = int(left_s / taken.placement_s)
-    placements = min(math.ceil(min(missing, MOST_PLACEMENTS)), affordable, MOST_PLACEMENTS - taken.placements)
+    most = min(taken.placements, MOST_PLACEMENTS - taken.placements)  # at most doubled: the noise is an estimate
+    placements = min(math.ceil(min(missing, MOST_PLACEMENTS)), affordable, most)
     if placements < 1:
         return None
     each = taken.rounds // taken.placements
@@ -143,6 +151,7 @@ def evenly(placements: int) -> int:
 
 def duration(seconds: float) -> str:
     """Return seconds in words, with about two digits."""
-    if seconds < 90:
-        return f"{float(f'{max(seconds, 0.1):.2g}'):g} s"
-    return f"{seconds / 60:.0f} min"
+    for unit, scale in (("s", 1.0), ("min", 60.0)):
+        if seconds < 90 * scale:
+            return f"{float(f'{max(seconds / scale, 0.1):.2g}'):g} {unit}"
+    return f"{seconds / 3600:.0f} h"

@@ -24,8 +24,9 @@ from mfbench.stats import intervals
 SAMPLE_S = 5e-3  # shortest sample; makes the clock's resolution and the pipe's latency negligible
 ALIKE = 1.5  # providers within this factor of the baseline use its loop count
 PILOT_PLACEMENTS = (2, 16)  # fewest and most in a pilot, which takes an eighth of the budget
+RESOLVE_PILOT_PLACEMENTS = (2, 40)  # the same to resolve a difference, when all the rounds depend on the pilot
 MAX_PILOTS = 4  # a pilot is repeated while a provider still warms up
-EXTENSIONS = 2  # most times that rounds are added because they were noisier than the pilot
+EXTENSIONS = 3  # most times that rounds are added because they were noisier than the pilot
 OVERRUN = 2  # without `resolve`, multiple of the budget after which no placement starts
 DISTURBED = 0.25  # busy cores of other programs above which a placement is measured again, or marked
 
@@ -134,7 +135,9 @@ def time_in_rounds(
 
 def _pilot(rounds: _Rounds, baseline: str, goal: Goal) -> tuple[Pilot, int]:
     """Take a pilot, again while a provider warms up; return the last one, and the number of rounds of all."""
-    fewest, most = PILOT_PLACEMENTS if rounds.rounds_each > 1 else (intervals.FEWEST, intervals.FEWEST)
+    fewest, most = RESOLVE_PILOT_PLACEMENTS if goal.resolve else PILOT_PLACEMENTS
+    if rounds.rounds_each == 1:
+        fewest = most = intervals.FEWEST
     taken = 0
     for _ in range(MAX_PILOTS):
         rounds = rounds.anew()

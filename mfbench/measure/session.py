@@ -99,10 +99,10 @@ class Session:
         report(spec, "data")
         obstacle: tuple[Code, str] | None = None
         try:
-            case = resolve(spec)
+            case = resolve(spec, self.device)
         except DataUnavailable as error:
             case, obstacle = spec.without_data(), (Code.DATA_UNAVAILABLE, str(error))
-        if case.mask == "none" and "int" in case.ratings_dtype:
+        if not case.sparse and case.mask == "none" and "int" in case.ratings_dtype:
             reason = f"{case.ratings_dtype} ratings have no NaN to mark unobserved entries with"
             obstacle = Code.NO_MASK_FOR_INTEGERS, reason
         origin = Origin(self.run_id, case, self.device, sources)

@@ -101,11 +101,12 @@ def _sessions(options: RunOptions, revision: Checkout | None) -> list[Session]:
     for spec in specs:
         check_name(spec.data, "data")
     environment.check_threads(options.threads)
-    providers = _checked_providers(options, suite, with_baseline=revision is None)
+    baseline = options.baseline or suite.baseline
+    providers = _checked_providers(options, suite, None if revision else baseline)
     if revision:
         groups = [([revision.name(name), name], revision.name(name)) for name in providers]
     else:
-        groups = [(providers, options.baseline)]
+        groups = [(providers, baseline)]
     planned = list(itertools.product(select(options.device), groups))
     family = len(specs) * sum(len(together) - 1 for _, (together, _) in planned)
     return [
@@ -117,10 +118,10 @@ def _sessions(options: RunOptions, revision: Checkout | None) -> list[Session]:
     ]  # fmt: skip
 
 
-def _checked_providers(options: RunOptions, suite: Suite, with_baseline: bool) -> list[str]:
+def _checked_providers(options: RunOptions, suite: Suite, baseline: str | None) -> list[str]:
     providers = list(options.provider or suite.providers)
-    if with_baseline:
-        providers = list(dict.fromkeys([*providers, options.baseline]))
+    if baseline:
+        providers = list(dict.fromkeys([*providers, baseline]))
     for name in providers:
         given = name in (options.provider or ())
         argument = "provider" if given else "baseline" if name == options.baseline else "suite"

@@ -1,4 +1,4 @@
-"""The ranges of the numbers that options, suite files and the Python interface accept."""
+"""The ranges of the numbers that options, suite files and the Python interface accept, and the names of drawn data."""
 
 from __future__ import annotations
 
@@ -36,3 +36,4 @@ SEED = Bounds(0, 2**63 - 1, whole=True)
 THREADS = Bounds(1, 1024, whole=True)
 SECONDS = Bounds(0, above_low=True)
 FRACTION = Bounds(0, 1, above_low=True, below_high=True)
+DRAWN = ("synthetic", "power-law", "blocks", "seed")  # data drawn at any size and density; all other data has its own

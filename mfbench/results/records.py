@@ -85,8 +85,8 @@ class Speedup(_Part):
 class Rates(_Part):
     """Throughput at the median time."""
 
-    ratings_per_s: float  # m n over the median time
-    flops_per_s: float  # 6 m n rank operations over the median time
+    ratings_per_s: float  # m n over the median time; in the layout sparse, the observed ratings
+    flops_per_s: float  # 6 rank operations for each of these ratings over the median time
     bytes_per_s: float  # ratings, mask and parameters once, over the median time
 
 

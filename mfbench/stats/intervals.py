@@ -8,13 +8,15 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit  # Student's t quantile; importing scipy.stats takes a second
+
+from mfbench.stats import student
 
 CONFIDENCE = 0.95
 BLOCK_ROUNDS = 3  # rounds per block, one placement of the data in memory; their median is nearly normal
 FEWEST = 3  # samples needed for an interval
 BLOCKS = (5, 30)  # fewest and most blocks; fewer samples than 5 are blocks of one
 CORRELATION = (-0.1, 0.9)  # range to which the estimated correlation of neighbouring blocks is clipped
+FEWEST_INDEPENDENT = 2.5  # independent values assumed at least; fewer would leave no interval
 BUSY_MARGIN = 1.0  # a thread that shares its core with another program runs at half its speed
 LARGEST_LOG = 700.0  # largest logarithm whose exponential is a finite double, rounded down
 NORMAL_QUARTILES = 1.349  # interquartile range of a normal distribution, in standard deviations
@@ -140,6 +142,7 @@ def _location(values: Samples, count: int | None = None) -> Location:
     The correlation is the blocks' lag-1 correlation r with Kendall's bias correction, r + (1 + 4 r) / b. If there are
     more blocks than needed, neighbours are averaged first so that correlation over longer times counts as well.
     A negative r is mostly chance. Using all of it would make intervals too narrow; using none of it, too wide.
+    Three or four values do not show their correlation, so they count as `FEWEST_INDEPENDENT`.
     """
     median = float(np.median(values))
     if len(values) < FEWEST:
@@ -153,6 +156,8 @@ def _location(values: Samples, count: int | None = None) -> Location:
     correlation = float(deviations[1:] @ deviations[:-1]) / squares if squares > 0 else 0.0
     correlation += (1 + 4 * correlation) / len(blocks)
     independent = _effective_count(len(blocks), float(np.clip(correlation, *CORRELATION)))
+    if len(blocks) < BLOCKS[0]:
+        independent = FEWEST_INDEPENDENT
     error = math.sqrt(squares / (len(blocks) - 1) / independent)
     return Location(median, mean, error, min(independent, len(blocks)) - 1)
 
@@ -170,14 +175,14 @@ def _of_blocks(statistic: Callable[[Samples], Any], values: Samples, count: int)
 
 def _effective_count(count: int, correlation: float) -> float:
     """Return the number of independent values whose mean varies like that of `count` values with this correlation."""
-    return max(count * (1 - correlation) / (1 + correlation), 2.5)
+    return max(count * (1 - correlation) / (1 + correlation), FEWEST_INDEPENDENT)
 
 
 def _interval(location: Location, confidence: float) -> Interval:
-    """Return the interval of a centre by Student's t; unbounded without degrees of freedom."""
-    if location.freedom <= 0:
+    """Return the interval of a centre by Student's t; unbounded without degrees of freedom, or without SciPy."""
+    if location.freedom <= 0 or not student.AVAILABLE:
         return Interval(location.median, -math.inf, math.inf)
-    half = float(stdtrit(location.freedom, 0.5 + confidence / 2)) * location.error
+    half = student.quantile(location.freedom, 0.5 + confidence / 2) * location.error
     return Interval(
         location.median, min(location.median, location.mean - half), max(location.median, location.mean + half)
     )

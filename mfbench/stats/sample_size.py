@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from scipy.special import stdtrit
-
+from mfbench.stats import student
 from mfbench.stats.intervals import BLOCKS, FEWEST, Interval, Location
 
 
@@ -19,18 +18,23 @@ def blocks_needed(noise: float, half_width: float, confidence: float) -> int:
     """
     quantile = 0.5 + confidence / 2
     for count in range(FEWEST, BLOCKS[1]):
-        if float(stdtrit(count - 1, quantile)) * noise <= half_width * math.sqrt(count):
+        if student.quantile(count - 1, quantile) * noise <= half_width * math.sqrt(count):
             return count
     # more blocks than these are averaged in groups, which leaves the degrees of freedom as they are
-    return max(BLOCKS[1], math.ceil((float(stdtrit(BLOCKS[1] - 1, quantile)) * noise / half_width) ** 2))
+    return max(BLOCKS[1], math.ceil((student.quantile(BLOCKS[1] - 1, quantile) * noise / half_width) ** 2))
 
 
 def growth(location: Location, half_width: float, confidence: float) -> float:
-    """Return how many times as many samples the interval of a centre needs for this half width; below 1: fewer."""
-    independent = location.freedom + 1
-    if not math.isfinite(location.error):
+    """Return how many times as many samples the interval of a centre needs for this half width; below 1: fewer.
+
+    Infinite where the noise is unknown, or SciPy is missing.
+    """
+    if not (math.isfinite(location.error) and student.AVAILABLE):
         return math.inf
-    return blocks_needed(location.error * math.sqrt(independent), half_width, confidence) / independent
+    independent = location.freedom + 1
+    needed = blocks_needed(location.error * math.sqrt(independent), half_width, confidence) / independent
+    suffices = student.quantile(location.freedom, 0.5 + confidence / 2) * location.error <= half_width
+    return min(needed, 1.0) if suffices else needed
 
 
 def decisive_half_width(log_ratio: float, margin: float) -> float:
@@ -44,6 +48,6 @@ def decisive_half_width(log_ratio: float, margin: float) -> float:
 
 
 def clearance(ratio: Interval, margin: float) -> float:
-    """Return how far the interval of a ratio lies beyond the margin, as a difference of logarithms; 0 if it does not."""
+    """Return how far the interval of a ratio lies beyond the margin, in logarithms; 0 if it does not."""
     lowest = max(ratio.low, 1 / ratio.high) if ratio.high > 0 else math.inf
     return max(math.log(lowest / (1 + margin)), 0.0) if lowest > 0 else 0.0

@@ -264,6 +264,12 @@ def _unnamed(candidate: Candidate, header: list[str]) -> Columns:
             f"--columns user,item,rating if it holds the ratings"
             + (", --columns user,item,_,rating if column 4 does" if width == 4 else "")
         )
+    if width == 4 and (times[0] or times[1]) and not times[3]:
+        raise Ambiguous(
+            f"no header, and column {1 if times[0] else 2} looks like times ({line}); more than one reading: "
+            f"--columns user,item,rating if these are identifiers, or what each column holds, as in "
+            f"--columns time,user,item,rating"
+        )
     if not numeric[2]:
         raise BadData(f"expected lines of user, item, rating; column 3 holds no numbers ({line})")
     if width == 4 and numeric[3] and not times[3] and _counts_up([row[0] for row in rows]):

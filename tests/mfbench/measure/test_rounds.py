@@ -187,7 +187,81 @@ def test_a_machine_that_warms_up_is_waited_for() -> None:
     assert result.providers["a"].samples.max() < 6e-3
 
 
-@pytest.mark.parametrize("seconds", [1.0, 5.0])
-def test_a_very_slow_case_stops_before_the_least_number_of_rounds(seconds: float) -> None:
-    result = run(Machine(), {"a": seconds, "b": seconds}, budget=1.0)
-    assert result.placements < planning.FEWEST_PLACEMENTS
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 20.0])
+def test_a_very_slow_case_has_three_rounds_and_an_interval(seconds: float) -> None:
+    result = run(Machine(), {"base": 15 * seconds, "new": seconds}, budget=1.0)
+    ratio = intervals.ratio_interval(*(result.providers[name].samples for name in ("base", "new")))
+    assert result.placements == result.providers["base"].samples.size == intervals.FEWEST
+    assert result.pilot_rounds == 0
+    assert intervals.verdict(ratio, 0.02) == "faster"
+
+
+def test_a_budget_for_few_rounds_is_spent_on_them() -> None:
+    machine = Machine()
+    result = run(machine, {"a": 0.1, "b": 0.1}, budget=3.0)
+    assert 8 <= result.placements == result.providers["a"].samples.size <= 14
+    assert machine.now <= 3.5
+
+
+def resolve(
+    machine: Machine, seconds: dict[str, float], goal: Goal = Goal(60.0, resolve=0.02)
+) -> tuple[rounds.CaseTiming, list[planning.Plan]]:
+    providers = {name: machine.provider(name, value) for name, value in seconds.items()}
+    plans: list[planning.Plan] = []
+    hooks = machine.hooks(providers)
+    return rounds.time_in_rounds(hooks, next(iter(seconds)), goal, 1, seconds, plans.append), plans
+
+
+def width(result: rounds.CaseTiming, name: str = "b") -> float:
+    ratio = intervals.ratio_interval(result.providers["a"].samples, result.providers[name].samples)
+    return ratio.high - ratio.low
+
+
+@pytest.mark.parametrize("jitter", [0.003, 0.03, 0.1])
+def test_rounds_are_taken_until_the_interval_is_as_narrow_as_asked(jitter: float) -> None:
+    result, plans = resolve(Machine(jitter=jitter), {"a": 6e-3, "b": 6e-3})
+    assert width(result) <= 0.021
+    assert result.planned_s == plans[0].seconds
+    assert 0.7 <= result.took_s / sum(plan.seconds for plan in plans) <= 1.5
+
+
+def test_a_smaller_difference_takes_more_rounds() -> None:
+    coarse, fine = (
+        resolve(Machine(jitter=0.05), {"a": 6e-3, "b": 6e-3}, Goal(60.0, difference))[0] for difference in (0.08, 0.02)
+    )
+    assert 3 * coarse.placements <= fine.placements
+
+
+def test_a_large_effect_needs_no_narrow_interval() -> None:
+    like, unlike = (resolve(Machine(jitter=0.05), {"a": 9e-3, "b": seconds})[0] for seconds in (9e-3, 6e-3))
+    assert unlike.placements < like.placements / 3
+    assert unlike.placements < 2 * planning.FEWEST_PLACEMENTS
+
+
+def test_a_difference_that_the_budget_cannot_resolve_stops_there_and_says_so() -> None:
+    machine = Machine(jitter=0.5)
+    result, plans = resolve(machine, {"a": 6e-3, "b": 6e-3}, Goal(3.0, resolve=0.01))
+    assert machine.now <= 3.0
+    assert plans[0].wanted_s > 3 * plans[0].seconds
+    assert width(result) > 0.01
+
+
+def test_rounds_noisier_than_the_pilot_are_added_to() -> None:
+    machine = Machine(jitter=0.002)
+
+    def announce(plan: planning.Plan) -> None:
+        plans.append(plan)
+        machine.jitter = 0.05
+
+    plans: list[planning.Plan] = []
+    hooks = machine.hooks({name: machine.provider(name, 6e-3) for name in ("a", "b")})
+    result = rounds.time_in_rounds(hooks, "a", Goal(60.0, 0.02), 1, {"a": 6e-3, "b": 6e-3}, announce)
+
+    assert len(plans) > 1
+    assert result.placements > plans[0].placements
+
+
+def test_a_slow_case_is_resolved_with_a_pilot_of_three_rounds() -> None:
+    result, plans = resolve(Machine(jitter=0.002), {"a": 3.0, "b": 0.2}, Goal(60.0, 0.02))
+    assert result.pilot_rounds == 1 + intervals.FEWEST
+    assert plans[0].rounds == result.placements == intervals.FEWEST

@@ -73,8 +73,11 @@ def test_options_with_a_size_and_no_suite_describe_one_case() -> None:
 
 def test_a_case_leads_back_to_its_specification() -> None:
     for spec in (*load_suite("movielens").specs({}), *load_suite("seed").specs({})):
-        case = spec.sized(*(spec.size or (30, 40)), spec.density or 0.25)
-        assert case.spec == spec
+        size, density = spec.size or (30, 40), spec.density or 0.25
+        case = spec.sized(*size, density, "dense")
+        assert spec.leads_to(case)
+        assert spec.leads_to(spec.sized(*size, density, "sparse")) == (spec.layout == "auto")
+        assert [other for other in load_suite(spec.suite).specs({}) if other.leads_to(case)] == [spec]
         assert case.model_dump_json().startswith(f'{{"suite":"{spec.suite}","m":{case.m},"n":{case.n},"rank":')
 
 
