@@ -101,9 +101,11 @@ def cases(axes: Mapping[str, Any]) -> list[GatedCase]:
     """
     if foreign := foreign_packages():
         raise UsageError("; ".join(foreign), code="foreign-package")
-    axes = {"layout": "dense", **axes}
+    axes = dict(axes)
     device = axes.pop("device", "cpu")
     if device not in DEVICES:
         raise UsageError(f"expected 'cpu' or 'cuda', got {device!r}", code="bad-device", argument="device")
     group = parse_axes(axes if "data" in axes else DEFAULT | axes)
+    if "layout" not in axes:
+        group = group.model_copy(update={"layout": ["dense"]})
     return [GatedCase(spec, device) for spec in group.specs("mf_case")]
