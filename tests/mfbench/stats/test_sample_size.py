@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from mfbench.stats import sample_size, student
+from mfbench.stats import intervals, sample_size, student
 from mfbench.stats.intervals import Interval
 
 
