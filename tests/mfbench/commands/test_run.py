@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import threading
 from collections.abc import Sequence
@@ -178,6 +179,18 @@ EXPECTED = {  # name: code, and a fact that the reason must name; None where the
     "half": ("off-bound", "user_bias"),
     "crashes_later": ("exit", "9"),
 }
+
+
+def test_resolving_a_difference_says_beforehand_how_long_it_takes(tmp_path: Path, monkeypatch, capsys) -> None:
+    out = tmp_path / "out.jsonl"
+    options = ("--size", "30x40", "--resolve", 0.05, "--budget", 1, "--threads", 1, "--out", out)
+    assert mfbench_here(monkeypatch, "run", *options, "--provider", "closed-form") == 0
+    notes = capsys.readouterr().err.splitlines()
+    assert "--resolve: rounds for up to 1 s in the case, besides the gates" in notes[0]
+    assert re.search(r"30×40 .*: \d+ rounds, about [\d.]+ s", notes[1])
+    timing = read(out)[0][0].timing
+    assert 0 < timing.planned_s <= 1.1
+    assert timing.took_s > 0
 
 
 def test_tiny_suite_records_everything(tmp_path: Path, monkeypatch, capsys) -> None:
