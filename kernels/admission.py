@@ -18,14 +18,16 @@ PLAIN = frozenset({Tensor, Parameter})  # types of tensors with memory
 OPTIONAL = PLAIN | {type(None)}
 SYMBOLIC = (FakeTensor, FunctionalTensor)  # an operator's fake implementation stands in for these
 REQUIRED = (*Grads._fields, "ratings")
-NAMES = dict(enumerate(REQUIRED)) | {6: "mask", 7: "ratings.levels", 9: "ratings.occupied"}  # by place in `Call.flat`
+NAMES = dict(enumerate(REQUIRED)) | {  # by place in `Call.flat`
+    6: "mask", 7: "ratings.levels", 9: "ratings.occupied", 10: "ratings.crow_indices()", 11: "ratings.col_indices()",
+}  # fmt: skip
 
 
 def has_plain_types(call: Call) -> bool:
     """Return whether every tensor is of a plain type."""
     P, Q, bu, bi, mu = call.parameters
-    ratings, mask, levels, _, occupied = call.observations
-    return OPTIONAL.issuperset((type(mask), type(levels), type(occupied))) and PLAIN.issuperset(
+    ratings, mask, levels, _, occupied, rows, columns, _ = call.observations
+    return OPTIONAL.issuperset(map(type, (mask, levels, occupied, rows, columns))) and PLAIN.issuperset(
         (type(P), type(Q), type(bu), type(bi), type(mu), type(ratings))
     )
 

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.encoding import check_exact, observations_of
+from kernels.decoding import check_exact
+from kernels.encoding import observations_of
 from kernels.gpu import config
 from kernels.loss import mf_loss_and_grads
 from kernels.precision import resolve_precision
@@ -87,6 +88,10 @@ def plan_step(*args: Any, **kwargs: Any) -> StepPlan:
     if problem.device.type != "cpu" or 0 in problem.shape:
         raise ValueError(f"ratings: expected a CPU tensor with rows and columns, got {problem.device}, "
                          f"shape {tuple(problem.observations.ratings.shape)}, rank {problem.shape[2]}")  # fmt: skip
+    if problem.observations.sparse:
+        raise ValueError(
+            "ratings: expected a dense layout, since no kernel for a GPU takes sparse ones; got torch.sparse_csr"
+        )
     check_exact(problem.observations, problem.dtype)
     try:
         from kernels.gpu import plan

@@ -17,6 +17,8 @@ MODULES = {
     "interpret": "kernels.gpu.interpret",
 }
 
+TAKE_SPARSE = ("native", "torch")  # the backends that take ratings in compressed rows
+
 
 class Backend(NamedTuple):
     """Availability of a backend on this machine, and the reason if it is not available."""
@@ -62,10 +64,18 @@ def choose(name: str, problem: Problem, precision: str = "ieee", deterministic: 
     if name != "auto":
         if not isinstance(name, str):
             raise TypeError(f"backend: expected a name, got {name!r}")
-        module = implementation(name)
-        reason = module.unavailable(problem, precision, deterministic)
+        reason = _refusal(name, problem, precision, deterministic)
         if reason:
             raise RuntimeError(f"backend {name!r} cannot run this problem here: {reason}")
-        return module
-    fused = implementation("native" if problem.observations.ratings.is_cpu else "triton")
-    return implementation("torch") if fused.unavailable(problem, precision, deterministic) else fused
+        return implementation(name)
+    fused = "native" if problem.observations.ratings.is_cpu else "triton"
+    return implementation("torch" if _refusal(fused, problem, precision, deterministic) else fused)
+
+
+def _refusal(name: str, problem: Problem, precision: str, deterministic: bool) -> str:
+    """Return why a backend cannot run `problem`, empty if it can."""
+    module = implementation(name)
+    if problem.observations.sparse and name not in TAKE_SPARSE:
+        return f"it has no kernel for sparse ratings; {' and '.join(TAKE_SPARSE)} have, or encode with layout='dense'"
+    reason: str = module.unavailable(problem, precision, deterministic)
+    return reason

@@ -35,8 +35,8 @@ class Call(NamedTuple):
     @classmethod
     def of_flat(cls, arguments: tuple[Any, ...]) -> Call:
         """Return the call that `flat` flattened."""
-        parameters, observations, options = arguments[:5], arguments[5:10], arguments[10:]
-        return cls(parameters, Observations(*observations), *options)
+        end = 5 + len(Observations._fields)
+        return cls(arguments[:5], Observations(*arguments[5:end]), *arguments[end:])
 
 
 def bundle(
@@ -55,7 +55,8 @@ def bundle(
     """Return the arguments of a public function as a `Call`.
 
     Raises:
-        ValueError: encoded ratings come with a second mask.
+        TypeError: sparse ratings are in another layout than CSR.
+        ValueError: encoded or sparse ratings come with a mask.
     """
     parameters = (user_factors, item_factors, user_bias, item_bias, global_bias)
     return Call(parameters, observations_of(ratings, mask), reg, backend, precision, deterministic)

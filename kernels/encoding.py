@@ -1,48 +1,66 @@
-"""Ratings that carry their mask: fewer bytes to read, nothing lost."""
+"""Ratings that carry what is observed of them: fewer bytes to read, nothing lost."""
 
 from __future__ import annotations
 
 import math
 import os
 import pickle
-from collections.abc import Callable, Iterator
-from fractions import Fraction
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from kernels import csr
+from kernels.decoding import CHUNK_ELEMENTS, MISSING_CODE, check_exact, row_chunks
+from kernels.levels import find_levels, to_codes
 from kernels.problem import OCCUPIED_BLOCK, WIDE_INTEGERS, Observations, check_ratings, packed_words
 
 FLOAT_DTYPES = {
-    "bfloat16-nan": torch.bfloat16, "float16-nan": torch.float16,
-    "float32-nan": torch.float32, "float64-nan": torch.float64,
+    "bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32, "float64": torch.float64,
 }  # fmt: skip
-MISSING_CODE = 255
+BYTE_DTYPES = {"uint8": torch.uint8, "int8": torch.int8}
+LAYOUTS = ("auto", "dense", "sparse")
+# Fraction of observed ratings below which a sparse step is faster, by device: on a CPU as measured (docs/sparse.md), on
+# other devices, which have no sparse kernel, as modelled from the bytes that the `torch` backend moves.
+CROSSOVER = {"cpu": 0.25}
+CROSSOVER_ELSEWHERE = 0.003
 TILE = 64  # users and items of the tiles that are counted for WORTH_SKIPPING
 WORTH_SKIPPING = 0.9  # tiles are skipped if at most this fraction of them holds an observed entry
-CHUNK_ELEMENTS = 1 << 22  # ratings examined at a time
-LARGEST_EXACT = {torch.float32: 1 << 24, torch.float64: 1 << 53}  # every integer up to this magnitude is exact
 
 
 class EncodedRatings(NamedTuple):
     """Ratings with their mask inside, accepted by the step as `ratings` with `mask=None`."""
 
-    values: Tensor  # (m, n): floats, NaN where unobserved; uint8 codes, 255 where unobserved; or plain integers
-    encoding: str  # bfloat16-nan, float16-nan, float32-nan, float64-nan, uint8-code, uint8-bits or int8-bits
+    # Dense (m, n): floats, NaN where unobserved; uint8 codes, 255 where unobserved; or plain integers.
+    # Sparse (observed,): floats, codes or integers.
+    values: Tensor
+    # Both layouts: uint8-code. Dense: bfloat16-nan, float16-nan, float32-nan, float64-nan, uint8-bits or int8-bits.
+    # Sparse: bfloat16, float16, float32, float64, uint8 or int8.
+    encoding: str
     levels: Tensor | None = None  # (2,) float64, scale and offset of codes: rating = code * scale + offset
     bits: Tensor | None = None  # (m, packed_words(n)) int32, the mask: bit c % 32 of word c // 32 is column c
     occupied: Tensor | None = None  # bool: which blocks of 16 users x 16 items hold an observed entry; None: any may
+    rows: Tensor | None = None  # Sparse (m + 1,) int64: row i has the entries rows[i] to rows[i + 1]
+    columns: Tensor | None = None  # Sparse (observed,) uint16, int32 or int64: items, rising in every row
+    items: int = 0  # Sparse: n
+
+    @property
+    def layout(self) -> str:
+        """How the ratings are laid out: "dense" or "sparse"."""
+        return "dense" if self.rows is None else "sparse"
 
     @property
     def shape(self) -> torch.Size:
         """Users and items: (m, n)."""
-        return self.values.shape
+        return torch.Size(self.observations.shape)
 
     @property
     def observed(self) -> int:
-        """Number of observed ratings, counted on each access."""
-        return sum(int((~missing).sum()) for _, missing in _row_chunks(self.observations))
+        """Number of observed ratings; those of a dense layout are counted on each access."""
+        if self.layout == "sparse":
+            return self.values.numel()
+        return sum(int((~missing).sum()) for _, missing in row_chunks(self.observations))
 
     @property
     def nbytes(self) -> int:
@@ -52,13 +70,12 @@ class EncodedRatings(NamedTuple):
     @property
     def observations(self) -> Observations:
         """The same ratings as the backends receive them."""
-        return Observations(self.values, self.bits, self.levels, self.bits is not None, self.occupied)
+        values, _, levels, bits, *others = self
+        return Observations(values, bits, levels, bits is not None, *others)
 
     def to(self, device: torch.device | str) -> EncodedRatings:
         """Return the ratings with every tensor on `device`."""
-        values, encoding, *optional = self
-        moved = (None if part is None else part.to(device) for part in optional)
-        return EncodedRatings(values.to(device), encoding, *moved)
+        return EncodedRatings(*(part.to(device) if isinstance(part, Tensor) else part for part in self))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the ratings to a file that `load` reads."""
@@ -84,48 +101,144 @@ class EncodedRatings(NamedTuple):
 torch.serialization.add_safe_globals([EncodedRatings])  # a tuple of tensors and a name: nothing in it is executed
 
 
-def encode_ratings(ratings: Tensor, mask: Tensor | None = None, encoding: str | None = None) -> EncodedRatings:
+def encode_ratings(
+    ratings: Tensor, mask: Tensor | None = None, encoding: str | None = None, layout: str = "auto"
+) -> EncodedRatings:
     """Return ratings and mask together, in the fewest bytes that lose nothing.
 
-    Bytes per rating: 1 as a code (ratings on an evenly spaced scale of at most 255 levels), 1.125 as an 8-bit integer
-    beside a packed mask, 2, 4 or 8 as a float that is NaN where unobserved.
+    Bytes per place of a dense layout: 1 as a code (ratings on an evenly spaced scale of at most 255 levels), 1.125 as
+    an 8-bit integer beside a packed mask, 2, 4 or 8 as a float that is NaN where unobserved. Bytes per observed rating
+    of a sparse layout: 1, 2, 4 or 8, and 2 for its column if there are at most 65,536 items, else 4.
 
     Args:
-        ratings: (m, n), of any dtype that the step accepts.
+        ratings: (m, n), of any dtype that the step accepts; dense, or `torch.sparse_csr`, `sparse_coo` or `sparse_csc`,
+            of which every stored entry is observed.
         mask: (m, n), non-zero where observed; None: NaN marks the unobserved entries. A float mask must hold 0 and 1:
-            the encodings have no room for weights.
+            the encodings have no room for weights. None beside sparse ratings.
         encoding: a name listed at `EncodedRatings.encoding`; None: the smallest that fits.
+        layout: "dense", "sparse", or "auto": the one in which a step is faster on the ratings' device, by the fraction
+            of observed ratings, unless only one of them has the requested encoding.
 
     Raises:
         TypeError: an argument is not a tensor, or the ratings' dtype is not one that the step accepts.
-        ValueError: the shapes differ, the mask holds weights, an observed rating is NaN or an integer that float64
-            would round, or the requested encoding would lose something.
+        ValueError: the shapes differ, the mask holds weights, an observed rating is an integer that float64 would
+            round, or NaN where NaN marks the unobserved ones, an index of sparse ratings is out of range or repeated,
+            or the requested encoding would lose something.
     """
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
+    if isinstance(ratings, Tensor) and ratings.layout in csr.LAYOUTS:
+        check_no_mask(mask)
+        entries = csr.compress(ratings.detach())
+        check_ratings(entries.ratings, None)
+        check_exact(entries, torch.float64)  # from here on, float64 stands for the ratings
+        if _chosen_layout(layout, encoding, entries.ratings, len(entries.ratings), entries.shape) == "sparse":
+            return _encode_sparse(entries, encoding)
+        return _encode_dense(*_spread(entries), encoding)
     check_ratings(ratings, mask)
     ratings = ratings.detach()
-    if mask is None:
-        observed = ~torch.isnan(ratings)
-    else:
-        if mask.shape != ratings.shape:
-            raise ValueError(f"mask: expected shape {tuple(ratings.shape)} as ratings, got {tuple(mask.shape)}")
-        observed = mask != 0
-        _check_binary(mask)
-        if (torch.isnan(ratings) & observed).any():
-            raise ValueError("ratings: expected no NaN at an observed entry, since NaN encodes 'missing'; got one")
-    check_exact(Observations(ratings, mask), torch.float64)  # from here on, float64 stands for the ratings
+    observed = _observed(ratings, mask)
+    check_exact(Observations(ratings, mask), torch.float64)
+    if _chosen_layout(layout, encoding, ratings, int(observed.sum()), ratings.shape) == "sparse":
+        return _encode_sparse(csr.compress_dense(ratings, observed), encoding)
+    return _encode_dense(ratings, observed, encoding)
 
+
+def check_no_mask(mask: Tensor | None) -> None:
+    """Raise ValueError where sparse ratings come with a mask."""
+    if mask is not None:
+        raise ValueError("mask: expected None, since every stored entry of sparse ratings is observed; got a mask")
+
+
+def _chosen_layout(layout: str, encoding: str | None, ratings: Tensor, observed: int, shape: tuple[int, ...]) -> str:
+    if layout != "auto":
+        return layout
+    if encoding in FLOAT_DTYPES or encoding in BYTE_DTYPES:
+        return "sparse"
+    if encoding not in (None, "uint8-code"):
+        return "dense"
+    crossover = CROSSOVER.get(ratings.device.type, CROSSOVER_ELSEWHERE)
+    return "sparse" if observed < crossover * math.prod(shape) else "dense"
+
+
+def _observed(ratings: Tensor, mask: Tensor | None) -> Tensor:
+    """Return which ratings of a matrix are observed, bool.
+
+    Raises:
+        ValueError: the mask has another shape or holds weights, or an observed rating is NaN.
+    """
+    if mask is None:
+        return ~torch.isnan(ratings)
+    if mask.shape != ratings.shape:
+        raise ValueError(f"mask: expected shape {tuple(ratings.shape)} as ratings, got {tuple(mask.shape)}")
+    observed = mask != 0
+    _check_binary(mask)
+    if (torch.isnan(ratings) & observed).any():
+        raise ValueError("ratings: expected no NaN at an observed entry, since NaN encodes 'missing'; got one")
+    return observed
+
+
+def _spread(entries: Observations) -> tuple[Tensor, Tensor]:
+    """Return a matrix with sparse ratings in their places, and which places those are.
+
+    Raises:
+        ValueError: one of the ratings is NaN.
+    """
+    values, (rows, columns) = entries.ratings, csr.indices_of(entries)
+    if torch.isnan(values).any():
+        raise ValueError("ratings: expected no NaN, since NaN encodes 'missing' in a dense layout; got one")
+    places = csr.user_of_entries(rows, 0, len(values)), columns.long()
+    ratings = values.new_zeros(entries.shape)
+    observed = torch.zeros(entries.shape, dtype=torch.bool, device=values.device)
+    ratings[places], observed[places] = values, True
+    return ratings, observed
+
+
+def _encode_dense(ratings: Tensor, observed: Tensor, encoding: str | None) -> EncodedRatings:
     encoders: dict[str, Callable[[Tensor, Tensor, str], EncodedRatings | None]] = {"uint8-code": _as_codes}
-    for dtype in (torch.uint8, torch.int8):
-        if ratings.dtype in (dtype, *WIDE_INTEGERS):
-            encoders[f"{str(dtype).removeprefix('torch.')}-bits"] = _with_bits
-    encoders |= dict.fromkeys(FLOAT_DTYPES, _as_floats)
-    if encoding is not None and encoding not in encoders:
-        raise ValueError(f"encoding: expected one of {', '.join(encoders)} for {ratings.dtype}, got {encoding!r}")
-    for name in encoders if encoding is None else [encoding]:
+    for name in _byte_dtypes(ratings):
+        encoders[f"{name}-bits"] = _with_bits
+    encoders |= {f"{name}-nan": _as_floats for name in FLOAT_DTYPES}
+    for name in _tried(encoding, list(encoders), ratings):
         encoded = encoders[name](ratings, observed, name)
         if encoded is not None:
             return encoded._replace(occupied=_occupied(observed))
-    raise ValueError(f"encoding: expected one that loses nothing of these ratings, got {encoding!r}")
+    raise _lossy(encoding)
+
+
+def _encode_sparse(entries: Observations, encoding: str | None) -> EncodedRatings:
+    ratings, (rows, columns) = entries.ratings, csr.indices_of(entries)
+    dtypes = _byte_dtypes(ratings) | FLOAT_DTYPES
+    for name in _tried(encoding, ["uint8-code", *dtypes], ratings):
+        if name == "uint8-code":
+            stored = _entries_as_codes(ratings)
+        else:
+            values = ratings.to(dtypes[name], copy=True)
+            chunks = zip(values.split(CHUNK_ELEMENTS), ratings.split(CHUNK_ELEMENTS), strict=True)
+            stored = (values, None) if all(_equal(*pair) for pair in chunks) else None
+        if stored is not None:
+            values, levels = stored
+            rows = rows.to(torch.int64, copy=True)
+            columns = columns.to(csr.index_dtype(entries.items), copy=True)
+            return EncodedRatings(values, name, levels, rows=rows, columns=columns, items=entries.items)
+    raise _lossy(encoding)
+
+
+def _byte_dtypes(ratings: Tensor) -> dict[str, torch.dtype]:
+    """Return the byte-wide dtypes that may hold ratings of this dtype, by name."""
+    return {name: dtype for name, dtype in BYTE_DTYPES.items() if ratings.dtype in (dtype, *WIDE_INTEGERS)}
+
+
+def _tried(encoding: str | None, known: list[str], ratings: Tensor) -> list[str]:
+    if encoding is None:
+        return known
+    if encoding not in known:
+        raise ValueError(f"encoding: expected one of {', '.join(known)} for {ratings.dtype}, got {encoding!r}")
+    return [encoding]
+
+
+def _lossy(encoding: str | None) -> ValueError:
+    return ValueError(f"encoding: expected one that loses nothing of these ratings, got {encoding!r}")
 
 
 def _check_binary(mask: Tensor) -> None:
@@ -149,13 +262,19 @@ def _occupied(observed: Tensor) -> Tensor | None:
     return blocks[0] > 0 if tiles.mean() < WORTH_SKIPPING else None
 
 
+def _equal(values: Tensor, ratings: Tensor) -> bool:
+    """Return whether values (of any dtype) equal the ratings, NaN where they are NaN."""
+    values, ratings = values.double(), ratings.double()
+    return bool(((values == ratings) | (values.isnan() & ratings.isnan())).all())
+
+
 def _lossless(values: Tensor, ratings: Tensor, observed: Tensor) -> bool:
     """Return whether values (of any dtype) equal the ratings wherever these are observed."""
     return torch.equal(values.double().masked_fill(~observed, 0), ratings.double().masked_fill(~observed, 0))
 
 
 def _as_floats(ratings: Tensor, observed: Tensor, name: str) -> EncodedRatings | None:
-    values = ratings.to(FLOAT_DTYPES[name])
+    values = ratings.to(FLOAT_DTYPES[name.removesuffix("-nan")])
     if not _lossless(values, ratings, observed):
         return None
     return EncodedRatings(values.masked_fill(~observed, float("nan")), name)
@@ -174,112 +293,49 @@ def _with_bits(ratings: Tensor, observed: Tensor, name: str) -> EncodedRatings |
 
 
 def _as_codes(ratings: Tensor, observed: Tensor, name: str) -> EncodedRatings | None:
-    distinct = _distinct_values(ratings, observed)
-    if distinct is None:
+    rows = max(1, CHUNK_ELEMENTS // max(1, ratings.shape[1]))
+    levels = find_levels(part[here] for part, here in zip(ratings.split(rows), observed.split(rows), strict=True))
+    if levels is None:
         return None
-    scale, offset = _even_spacing(distinct)
-    codes = ((ratings.double() - offset) / scale).round().clamp(0, MISSING_CODE - 1)
-    if not _lossless(codes * scale + offset, ratings, observed):
+    codes, scale_and_offset = to_codes(ratings, levels), levels_tensor(levels, ratings.device)
+    if not _lossless(codes * levels[0] + levels[1], ratings, observed):
         return None
     codes = codes.nan_to_num_(0).to(torch.uint8).masked_fill_(~observed, MISSING_CODE)
-    return EncodedRatings(codes, name, torch.tensor([scale, offset], dtype=torch.float64, device=ratings.device))
+    return EncodedRatings(codes, name, scale_and_offset)
 
 
-def _distinct_values(ratings: Tensor, observed: Tensor) -> list[float] | None:
-    """Return the distinct observed values, ascending; None if there are more than codes, or one is not finite."""
-    distinct = ratings.new_empty(0, dtype=torch.float64)
-    rows = max(1, CHUNK_ELEMENTS // max(1, ratings.shape[1]))
-    for start in range(0, len(ratings), rows):
-        chunk = slice(start, start + rows)
-        distinct = torch.cat([distinct, ratings[chunk][observed[chunk]].double()]).unique()
-        if len(distinct) > MISSING_CODE or not distinct.isfinite().all():
+def _entries_as_codes(ratings: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return the codes of sparse ratings and their scale and offset, if that loses nothing."""
+    levels = find_levels(ratings.split(CHUNK_ELEMENTS))
+    if levels is None:
+        return None
+    codes = torch.empty_like(ratings, dtype=torch.uint8)
+    for chunk, to in zip(ratings.split(CHUNK_ELEMENTS), codes.split(CHUNK_ELEMENTS), strict=True):
+        exact = to_codes(chunk, levels)
+        if not _equal(exact * levels[0] + levels[1], chunk):
             return None
-    return distinct.tolist()
+        to.copy_(exact)
+    return codes, levels_tensor(levels, ratings.device)
 
 
-def _even_spacing(values: list[float]) -> tuple[float, float]:
-    """Return step and start of the coarsest evenly spaced scale that holds all values, in exact fractions."""
-    if len(values) < 2:
-        return 1.0, values[0] if values else 0.0
-    gaps = [Fraction(value) - Fraction(values[0]) for value in values[1:]]
-    denominator = math.lcm(*(gap.denominator for gap in gaps))
-    return float(Fraction(math.gcd(*(int(gap * denominator) for gap in gaps)), denominator)), values[0]
+def levels_tensor(levels: tuple[float, float], device: torch.device) -> Tensor:
+    """Return scale and offset as a step takes them."""
+    return torch.tensor(levels, dtype=torch.float64, device=device)
 
 
 def observations_of(ratings: Tensor | EncodedRatings, mask: Tensor | None) -> Observations:
     """Return `ratings` and `mask` as a caller passes them in one bundle.
 
     Raises:
-        ValueError: encoded ratings come with a second mask.
+        TypeError: sparse ratings are in another layout than CSR.
+        ValueError: encoded or sparse ratings come with a mask.
     """
     if not isinstance(ratings, EncodedRatings):
-        return Observations(ratings, mask)
+        if not isinstance(ratings, Tensor) or ratings.layout is torch.strided:
+            return Observations(ratings, mask)
+        observations = csr.observations_of_csr(ratings)
+        check_no_mask(mask)
+        return observations
     if mask is not None:
         raise ValueError("mask: expected None, since encoded ratings carry their mask; got a second one")
     return ratings.observations
-
-
-def decode(observations: Observations, users: slice, items: slice, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return the ratings of a tile, and where they are missing.
-
-    Args:
-        items: starts at a multiple of 32.
-        dtype: of decoded codes; ratings that are not codes keep their own.
-
-    Returns:
-        Two tensors of shape (users, items).
-    """
-    whole, mask, levels, packed, _ = observations
-    ratings = whole.detach()[users, items]
-    if levels is not None:
-        scale, offset = levels.to(dtype)
-        return ratings * scale + offset, ratings == MISSING_CODE
-    if mask is None:
-        return ratings, ratings.isnan()
-    if not packed:
-        return ratings, mask[users, items] == 0
-    words = mask[users, items.start // 32 : -(-items.stop // 32)]
-    bits = words[:, :, None] >> torch.arange(32, dtype=torch.int32, device=words.device) & 1
-    return ratings, bits.flatten(1)[:, : ratings.shape[1]] == 0
-
-
-def tile_of_weights(observations: Observations, users: slice, items: slice, dtype: torch.dtype) -> Tensor | None:
-    """Return the weights of a tile, in `dtype`; None if every observed rating weighs 1."""
-    if observations.mask is None or not observations.weighted:
-        return None
-    return observations.mask.detach()[users, items].to(dtype)
-
-
-def _row_chunks(observations: Observations) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield all ratings and where they are missing, some rows at a time."""
-    m, n = observations.ratings.shape
-    rows = max(1, CHUNK_ELEMENTS // max(1, n))
-    for start in range(0, m, rows):
-        yield decode(observations, slice(start, start + rows), slice(0, n), torch.float64)
-
-
-def check_exact(observations: Observations, dtype: torch.dtype) -> None:
-    """Raise ValueError where an observed int32 or int64 rating is not exact in `dtype`, float32 or float64.
-
-    Other dtypes pass unread. Reading the ratings waits for a GPU.
-    """
-    ratings = observations.ratings
-    if ratings.dtype not in WIDE_INTEGERS:
-        return
-    largest = LARGEST_EXACT[dtype]
-    if torch.iinfo(ratings.dtype).max <= largest or not ratings.numel():
-        return
-    low, high = torch.aminmax(ratings)
-    if -largest <= int(low) and int(high) <= largest:
-        return
-    for values, missing in _row_chunks(observations):
-        rounded = values.to(dtype)
-        exact = (rounded < 2.0**63) & (rounded.to(torch.int64) == values)  # 2**63 itself would wrap around
-        inexact = values[~exact & ~missing]
-        if len(inexact):
-            name = str(dtype).removeprefix("torch.")
-            remedy = "float64 parameters, or " if dtype is torch.float32 else ""
-            raise ValueError(
-                f"ratings: expected integers that {name} holds exactly, got {int(inexact[0])}; "
-                f"pass {remedy}ratings.double() to accept rounding"
-            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any
 
@@ -11,15 +12,15 @@ from torch.utils import _python_dispatch
 MODULE = "torch.utils.flop_counter"
 
 
-def of_step(user_factors: tuple[int, ...], item_factors: tuple[int, ...], *_: Any, **__: Any) -> int:
-    """Return the operations of a step: three products of sizes m, n and k. Arguments are shapes."""
-    return 3 * of_loss(user_factors, item_factors)
+def of_step(*shapes: Any, **__: Any) -> int:
+    """Return the operations of a step, which takes three products per rating, from its arguments' shapes."""
+    return 3 * of_loss(*shapes)
 
 
-def of_loss(user_factors: tuple[int, ...], item_factors: tuple[int, ...], *_: Any, **__: Any) -> int:
-    """Return the operations of a loss without gradients: one product. Arguments are shapes."""
-    m, k = user_factors
-    return 2 * m * item_factors[0] * k
+def of_loss(*shapes: Any, **__: Any) -> int:
+    """Return the operations of a loss without gradients, which takes one product per rating."""
+    user_factors, _, _, _, _, ratings, *_ = shapes
+    return int(2 * math.prod(ratings) * user_factors[1])
 
 
 def register() -> None:

@@ -15,6 +15,7 @@ from kernels.step import StepResult, evaluate, loss_and_grads, save_grads, scale
 _ARGUMENTS = ", ".join([
     *(f"Tensor {name}" for name in Grads._fields),
     "Tensor ratings, Tensor? mask, Tensor? levels, bool packed, Tensor? occupied",
+    "Tensor? rows, Tensor? columns, SymInt items",
     "Tensor reg, str backend, str? precision, bool deterministic",
 ])  # fmt: skip
 

@@ -14,6 +14,8 @@ WIDE_INTEGERS = (torch.int32, torch.int64)  # accepted where the parameters' dty
 RATING_DTYPES = (
     torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.uint8, torch.int8, *WIDE_INTEGERS,
 )  # fmt: skip
+POINTER_DTYPES = (torch.int64, torch.int32)
+COLUMN_DTYPES = (torch.uint16, torch.int32, torch.int64)
 LARGEST = sys.float_info.max  # bound on |reg|
 OCCUPIED_BLOCK = 16  # users and items of a block in `Observations.occupied`
 
@@ -32,14 +34,28 @@ class Grads(NamedTuple):
 
 
 class Observations(NamedTuple):
-    """Ratings and which of them are observed, with any strides."""
+    """Ratings and which of them are observed: dense with any strides, or in compressed sparse rows (CSR)."""
 
-    ratings: Tensor  # (m, n): values; where `levels` is given uint8 codes, of which 255 = missing
+    # Dense (m, n), or sparse (observed,): values; where `levels` is given uint8 codes, of which dense 255 = missing
+    ratings: Tensor
     # (m, n). Float: weights, 0 = unobserved. Bool or integer: non-zero = observed. None: NaN in ratings = missing.
     mask: Tensor | None = None
     levels: Tensor | None = None  # (2,) float64: rating = code * levels[0] + levels[1]
     packed: bool = False  # the mask is (m, packed_words(n)) int32: bit c % 32 of word c // 32 is column c
     occupied: Tensor | None = None  # bool: which blocks of 16 users x 16 items hold an observed entry; None: any may
+    rows: Tensor | None = None  # Sparse (m + 1,): row i has the entries rows[i] to rows[i + 1]. None: dense
+    columns: Tensor | None = None  # Sparse (observed,): the item of every entry, each once in a row
+    items: int = 0  # Sparse: n
+
+    @property
+    def sparse(self) -> bool:
+        """The ratings are entries of compressed rows, all of them observed."""
+        return self.rows is not None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Users and items, (m, n), if the ratings are a matrix."""
+        return tuple(self.ratings.shape) if self.rows is None else (self.rows.shape[0] - 1, self.items)
 
     @property
     def weighted(self) -> bool:
@@ -48,7 +64,7 @@ class Observations(NamedTuple):
 
     @property
     def transposed(self) -> Observations:
-        """The same observations with users and items exchanged. Packed masks have no transpose."""
+        """The same observations with users and items exchanged. Packed masks and sparse ratings have no transpose."""
         mask, occupied = (None if t is None else t.T for t in (self.mask, self.occupied))
         return self._replace(ratings=self.ratings.T, mask=mask, occupied=occupied)
 
@@ -93,7 +109,7 @@ def check_problem(parameters: Parameters, observations: Observations, reg: float
         ValueError: a shape or a device does not match the others, or `reg` is not finite.
     """
     user_factors, item_factors, user_bias, item_bias, global_bias = parameters
-    ratings, mask, levels, packed, occupied = observations
+    ratings, mask, levels, packed, occupied, rows, columns, _ = observations
     check_tensor("user_factors", user_factors)
     check_tensor("item_factors", item_factors)
     check_ratings(ratings, mask)
@@ -112,7 +128,14 @@ def check_problem(parameters: Parameters, observations: Observations, reg: float
         if parameter.dtype is not dtype:
             raise TypeError(f"{name}: expected {dtype} as user_factors, got {parameter.dtype}")
         _check_shape_and_device(name, parameter, shapes, device)
-    _check_shape_and_device("ratings", ratings, ((m, n),), device)
+    if observations.shape != (m, n):
+        raise ValueError(f"ratings: expected shape {(m, n)}, got {observations.shape}")
+    _check_device("ratings", ratings, device)
+    if rows is not None and columns is not None:
+        _check_integers("ratings.crow_indices()", rows, POINTER_DTYPES)
+        _check_integers("ratings.col_indices()", columns, COLUMN_DTYPES)
+        _check_device("ratings.crow_indices()", rows, device)
+        _check_shape_and_device("ratings.col_indices()", columns, (tuple(ratings.shape),), device)
     if mask is not None:
         _check_shape_and_device("mask", mask, ((m, packed_words(n) if packed else n),), device)
     if levels is not None:
@@ -164,6 +187,16 @@ def _check_shape_and_device(
     if tensor.shape not in shapes:
         expected = " or ".join(map(str, shapes))
         raise ValueError(f"{name}: expected shape {expected}, got {tuple(tensor.shape)}")
+    _check_device(name, tensor, device)
+
+
+def _check_integers(name: str, indices: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
+    if indices.dtype not in dtypes:
+        expected = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        raise TypeError(f"{name}: expected one of {expected}, got {indices.dtype}")
+
+
+def _check_device(name: str, tensor: Tensor, device: torch.device) -> None:
     if tensor.device != device:
         raise ValueError(f"{name}: expected device {device} as user_factors, got {tensor.device}")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from kernels import tiled
 from kernels.backends import choose
 from kernels.call import Call
-from kernels.encoding import check_exact
+from kernels.decoding import check_exact
 from kernels.precision import resolve_precision
 from kernels.problem import Grads, check_problem
 

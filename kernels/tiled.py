@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.encoding import decode, tile_of_weights
+from kernels.decoding import decode, tile_of_weights
 from kernels.precision import full_float32
-from kernels.problem import Grads, Problem, check_memory, squared_norms
+from kernels.problem import Grads, Problem, check_memory
+from kernels.tiled_sparse import finish, sparse_step
 
 TILE_ELEMENTS = 1 << 18  # errors of one tile: 1 MiB in float32, which stays in cache
 TILE_ITEMS = 1 << 13
@@ -25,6 +26,8 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     """
     check_memory(problem)
     with torch.autocast(problem.device.type, enabled=False), full_float32("cpu"):  # the parameters' precision
+        if problem.observations.sparse:
+            return sparse_step(problem, deterministic, gradients)
         return _step(problem, gradients)
 
 
@@ -56,10 +59,4 @@ def _step(problem: Problem, gradients: bool) -> tuple[Tensor, Grads | None]:
                 d_user_bias[users] += G.sum(1)
                 d_item_bias[items] += G.sum(0)
             sse += E.square_().sum(dtype=torch.float64)
-    loss = sse + problem.reg * squared_norms(problem)
-    if not gradients:
-        return loss, None
-
-    sums = (dP, dQ, d_user_bias, d_item_bias, d_user_bias.sum())
-    regularised = zip(sums, problem.parameters, (problem.reg,) * 4 + (0.0,), strict=True)
-    return loss, Grads(*(2 * (d.reshape(p.shape) + reg * p.detach()).to(p.dtype) for d, p, reg in regularised))
+    return finish(problem, sse, (dP, dQ, d_user_bias, d_item_bias) if gradients else None)

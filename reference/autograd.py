@@ -1,11 +1,11 @@
-"""The notebook's training step: its expressions, differentiated by torch autograd."""
+"""The notebook's training step: its expressions, on a matrix or on triplets, differentiated by torch autograd."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from reference.problem import Problem, with_arguments
+from reference.problem import Problem, Triplets, with_arguments
 
 PROMOTED = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
             torch.float16, torch.bfloat16, torch.float32, torch.float64)  # fmt: skip
@@ -20,6 +20,19 @@ def notebook_loss(p: Tensor, q: Tensor, bu: Tensor, bi: Tensor, u: Tensor,
     """
     r_predict = torch.mm(p, q.t()) + bu + bi.t() + u
     return torch.sum((r_predict * mask_matrix - rating_matrix * mask_matrix).pow(2)) + reg * (
+        bu.pow(2).sum() + bi.pow(2).sum() + p.pow(2).sum() + q.pow(2).sum()
+    )
+
+
+def gather_loss(p: Tensor, q: Tensor, bu: Tensor, bi: Tensor, u: Tensor,
+                users: Tensor, items: Tensor, ratings: Tensor, reg: float = 0.1) -> Tensor:  # fmt: skip
+    """Return the notebook's loss of the observed ratings alone, as PyTorch users write it for triplets.
+
+    Shapes: p (m, k), q (n, k), bu and bi of m and n elements, u () or (1,); users, items and ratings (observed,).
+    """
+    products = torch.sum(p.index_select(0, users) * q.index_select(0, items), dim=1)
+    r_predict = products + bu.flatten().index_select(0, users) + bi.flatten().index_select(0, items) + u
+    return torch.sum((r_predict - ratings).pow(2)) + reg * (
         bu.pow(2).sum() + bi.pow(2).sum() + p.pow(2).sum() + q.pow(2).sum()
     )
 
@@ -49,7 +62,7 @@ def notebook_operands(
 
 @with_arguments(Problem)
 def autograd_loss_and_grads(problem: Problem) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return loss and gradients by `notebook_loss` and torch autograd, in the dtypes given.
+    """Return loss and gradients by torch autograd of `notebook_loss`, or of `gather_loss` for sparse ratings.
 
     Args:
         The fields of `Problem`.
@@ -57,10 +70,16 @@ def autograd_loss_and_grads(problem: Problem) -> tuple[Tensor, tuple[Tensor, ...
     Returns:
         The loss (0-d, in the dtype that the expressions promote to) and the gradients of the five
         parameters in parameter order, each with its parameter's shape and dtype.
+
+    Raises:
+        ValueError: sparse ratings come with a mask.
     """
     *given, ratings, mask, reg = problem
-    ratings, mask = notebook_operands(ratings, mask, given[0].dtype)
     parameters = [parameter.detach().requires_grad_() for parameter in given]
     p, q, bu, bi, u = parameters
-    loss = notebook_loss(p, q, bu.reshape(-1, 1), bi.reshape(-1, 1), u, ratings, mask, reg)
+    if ratings.layout == torch.sparse_csr:
+        loss = gather_loss(p, q, bu, bi, u, *Triplets.of(ratings, mask), reg)
+    else:
+        operands = notebook_operands(ratings, mask, p.dtype)
+        loss = notebook_loss(p, q, bu.reshape(-1, 1), bi.reshape(-1, 1), u, *operands, reg)
     return loss.detach(), torch.autograd.grad(loss, parameters)

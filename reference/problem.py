@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import NamedTuple, ParamSpec, TypeVar
 
+import torch
 from torch import Tensor
 
 Arguments = ParamSpec("Arguments")
@@ -21,11 +22,37 @@ class Problem(NamedTuple):
     user_bias: Tensor  # (m,) or (m, 1)
     item_bias: Tensor  # (n,) or (n, 1)
     global_bias: Tensor  # () or (1,)
-    ratings: Tensor  # (m, n), any real dtype
-    # (m, n). Float: weights, 0 where unobserved. Bool or integer: non-zero where observed. None: NaN in `ratings` marks
-    # the unobserved entries.
+    ratings: Tensor  # (m, n), any real dtype; or torch.sparse_csr, whose stored entries are all observed
+    # (m, n). Float: weights, 0 where unobserved. Bool or integer: non-zero where observed. None: NaN in dense `ratings`
+    # marks the unobserved entries.
     mask: Tensor | None = None
     reg: float = 0.1  # weight of the squared norms; the global bias is not regularised
+
+
+class Triplets(NamedTuple):
+    """Sparse ratings entry by entry, in the order of the rows."""
+
+    users: Tensor  # (observed,) row of each entry, of the dtype of its indices
+    items: Tensor  # (observed,) column
+    ratings: Tensor  # (observed,)
+
+    @classmethod
+    def of(cls, ratings: Tensor, mask: Tensor | None = None) -> Triplets:
+        """Return the stored entries of a torch.sparse_csr matrix.
+
+        Raises:
+            ValueError: there is a mask too, or the ratings have another layout.
+        """
+        if ratings.layout != torch.sparse_csr:
+            raise ValueError(f"ratings: expected torch.sparse_csr, got {ratings.layout}")
+        if mask is not None:
+            raise ValueError(
+                "mask: expected None, since every stored entry of sparse ratings is observed; got a tensor"
+            )
+        ratings = ratings.detach()
+        items = ratings.col_indices()
+        users = torch.arange(len(ratings), dtype=items.dtype, device=items.device)
+        return cls(torch.repeat_interleave(users, ratings.crow_indices().diff()), items, ratings.values())
 
 
 def with_arguments(

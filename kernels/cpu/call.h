@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "dtypes.h"
+#include "entries.h"
 #include "packing.h"
 
 namespace mf {
@@ -19,5 +19,12 @@ struct Call {
 };
 
 static_assert(sizeof(Call) == 272, "keep CALL in launch.py in step");
+
+struct SparseCall {  // without a mask
+    Call call;
+    Entries entries;
+};
+
+static_assert(sizeof(SparseCall) == 272 + 56, "keep ENTRIES in launch.py in step");
 
 }  // namespace mf

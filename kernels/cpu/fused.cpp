@@ -16,9 +16,13 @@
 //
 //     E = W^2 (P Q' + bu + bi' + mu - R),   dP = E Q,   dQ = E' P,   dbu = E 1,   dbi = E' 1
 
+// Sparse ratings are the entries (i, j) of the loops that are observed; sparse_step.h works through these alone.
+
 #include "call.h"
 #include "fma_peak.h"
+#include "row_check.h"
 #include "scratch.h"
+#include "sparse_step.h"
 #include "step.h"
 
 namespace mf {
@@ -53,6 +57,23 @@ EXPORT int mf_step(const mf::Call *call) {
         return 1;
     }
     return 0;
+}
+
+// Runs one step on sparse ratings whose indices are valid and rise. Returns 0, or 1 if memory runs out.
+EXPORT int mf_sparse_step(const mf::SparseCall *call) {
+    try {
+        if (call->call.double_parameters) mf::SparseStep<double>(call->call, call->entries).run(mf::scratch);
+        else mf::SparseStep<float>(call->call, call->entries).run(mf::scratch);
+    } catch (const std::bad_alloc &) {
+        return 1;
+    }
+    return 0;
+}
+
+// Returns 1 if the indices of sparse ratings are valid and rise in every row. Sizes and threads are those of the call.
+EXPORT int mf_rows_are_sorted(const mf::Entries *entries, mf::int64_t users, mf::int64_t items, mf::int64_t count,
+                              mf::int64_t threads) {
+    return mf::rows_are_sorted(*entries, users, items, count, threads);
 }
 
 // Returns 1 if compiled arithmetic follows IEEE 754: no sum is reordered and NaN differs from itself.

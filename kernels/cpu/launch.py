@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from kernels.cpu.build import BuildError, load_kernel
-from kernels.problem import Grads, Problem, check_memory
+from kernels.csr import LARGEST_INT32, indices_of, with_rising_columns
+from kernels.problem import Grads, Observations, Problem, check_memory
 
 # Values of `RatingKind` and `MaskKind` in dtypes.h. An integer mask's kind is the bytes of an element.
 CODES, BITS = 6, 16
@@ -41,6 +42,8 @@ MASK_KINDS = {
 }
 # Layout of `Call` in call.h: two `Parameters` of 8 fields, two `Matrix` of 4, 4 integers, 3 pointers, 3 doubles.
 CALL = struct.Struct("=16q 8q 4q 3q 3d")
+# Layout of `Entries` in entries.h: row pointers, items, bytes of an item's index, and a `Matrix` of ratings.
+ENTRIES = struct.Struct("=3q 4q")
 
 LOWEST_ADDRESS = 1 << 16  # Linux maps nothing below; a view of a freed storage points to its offset
 
@@ -66,7 +69,9 @@ def unavailable(problem: Problem | None = None, precision: str = "ieee", determi
     reason = _reason()
     if reason or problem is None:
         return reason
-    ratings, mask, _, _, _ = problem.observations
+    ratings, mask, *_ = problem.observations
+    if problem.observations.items > LARGEST_INT32:
+        return f"this kernel takes at most {LARGEST_INT32} items of sparse ratings"
     if not ratings.is_cpu:
         return f"the tensors are on {problem.device}, not on the CPU"
     if ratings.dtype not in RATING_KINDS:
@@ -107,7 +112,8 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
         MemoryError: the kernel's buffers could not be allocated.
     """
     P, Q, bu, bi, mu = problem.parameters
-    ratings, mask, levels, packed, _ = problem.observations
+    entries = None if problem.observations.rows is None else _sorted_entries(problem.observations)
+    ratings, mask, levels, packed, *_ = problem.observations if entries is None else entries
     m, rank = P.shape
     n = Q.shape[0]
     pointers = (P.data_ptr(), Q.data_ptr(), bu.data_ptr(), bi.data_ptr(), mu.data_ptr(), ratings.data_ptr())
@@ -129,15 +135,44 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     arguments = CALL.pack(
         *(m, pointers[0], *P.stride(), pointers[2], bu.stride(0), dP, dbu),
         *(n, pointers[1], *Q.stride(), pointers[3], bi.stride(0), dQ, dbi),
-        *(pointers[5], *ratings.stride(), rating_kind),
+        *(pointers[5], *(ratings.stride() if entries is None else (0, 1)), rating_kind),
         *mask_part,
         *(rank, P.dtype is torch.float64, _threads(), gradients),
         *(pointers[4], dmu, loss.data_ptr()),
         *(problem.reg, scale, offset),
     )
-    if load_kernel().mf_step(arguments):
+    kernel = load_kernel()
+    if kernel.mf_step(arguments) if entries is None else kernel.mf_sparse_step(arguments + _pack(entries)):
         raise MemoryError(f"out of memory for the buffers of a step of {m} users, {n} items, rank {rank}")
     return loss, grads
+
+
+def _sorted_entries(observations: Observations) -> Observations:
+    """Return sparse ratings with contiguous tensors, int64 row pointers, and rising columns in every row.
+
+    Raises:
+        ValueError: an index is out of range or repeated.
+    """
+    entries = with_rising_columns(observations, _columns_rise)
+    rows, columns = indices_of(entries)
+    return entries._replace(
+        ratings=entries.ratings.contiguous(), rows=rows.to(torch.int64).contiguous(), columns=columns.contiguous()
+    )
+
+
+def _columns_rise(observations: Observations) -> bool:
+    """Return whether the indices of sparse ratings are valid and rise in every row."""
+    rows, columns = indices_of(observations)
+    entries = observations._replace(rows=rows.to(torch.int64).contiguous(), columns=columns.contiguous())
+    sizes = (*observations.shape, len(columns))
+    return bool(load_kernel().mf_rows_are_sorted(_pack(entries), *sizes, _threads()))
+
+
+def _pack(entries: Observations) -> bytes:
+    rows, columns = indices_of(entries)
+    kind = CODES if entries.levels is not None else RATING_KINDS[entries.ratings.dtype]
+    ratings = entries.ratings.data_ptr(), 0, 1, kind
+    return ENTRIES.pack(rows.data_ptr(), columns.data_ptr(), columns.itemsize, *ratings)
 
 
 def multiply_and_add(rounds: int) -> float:

@@ -108,11 +108,26 @@ template <class T> class Side : public Partition {
         return bias_sum;
     }
 
+    // Copies the factors of row i to `to`, [ld], and pads them with zeros.
+    void load_row(int64_t i, T *to) const {
+        pack_row(static_cast<const T *>(parameters_.factors) + i * parameters_.row_stride, to);
+    }
+
+    T bias(int64_t i) const { return static_cast<const T *>(parameters_.bias)[i * parameters_.bias_stride]; }
+
+    // Returns where the caller wants the gradient of row i's factors, [rank].
+    T *gradient_of(int64_t i) const { return static_cast<T *>(parameters_.d_factors) + i * rank_; }
+
+    // Completes the gradients of row i, from halves that lack the regulariser. `factors` and `half` are padded.
+    void store_gradient(int64_t i, const T *half, const T *factors, double half_bias, double reg) const {
+        T *const to = gradient_of(i);
+        for (int64_t k = 0; k < rank_; ++k) to[k] = 2 * (half[k] + T(reg) * factors[k]);
+        static_cast<T *>(parameters_.d_bias)[i] = T(2 * (half_bias + reg * double(bias(i))));
+    }
+
   private:
     Parameters parameters_;
     int64_t rank_, ld_;
-
-    T bias(int64_t i) const { return static_cast<const T *>(parameters_.bias)[i * parameters_.bias_stride]; }
 
     double bias_squares(int64_t begin, int64_t end) const {  // a pairwise sum, which bounds rounding errors
         const int64_t middle = begin + (end - begin) / 2;

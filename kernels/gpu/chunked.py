@@ -13,6 +13,8 @@ from triton.language import sum as tl_sum  # a global name of this module, so th
 
 from kernels.gpu.fused import (
     add,
+    add_prediction,
+    add_squares,
     halves,
     load_ratings,
     low_half,
@@ -67,11 +69,11 @@ def chunked_step(
                 A_ptrs, B_ptrs = a_ptr + i * BK + c + offs_a, b_ptr + j * BK + c + offs_b
                 A, B = tl.load(A_ptrs), tl.load(B_ptrs)  # [BM, CHUNK], [BN, CHUNK]
                 A_low, B_low = low_half(A, A_ptrs + a_low, SPLIT), low_half(B, B_ptrs + b_low, SPLIT)
-                E = product(A, A_low, tl.trans(B), tl.trans(B_low), E, SPLIT, PRECISION)
+                E = add_prediction(E, A, A_low, B, B_low, SPLIT, PRECISION)
             E = tl.where(observed, E - R, 0)
             if WEIGHTED:
                 E *= W
-            sse += tl_sum((E * E).reshape(BM, BN // LANES, LANES), 1)
+            sse = add_squares(sse, E)
             if GRADIENTS:
                 if WEIGHTED:
                     E *= W

@@ -68,11 +68,12 @@ class Arithmetic:
     split: int = 0  # float32 operands become two halves, the low one with this many mantissa bits; 0: whole
     half: str = "float32"  # dtype of the halves
     rounded: int = 0  # mantissa bits by which whole factors are rounded, since the hardware would truncate them
+    steps: int = 0  # most steps of a tensor core in which one product may sum over the rank; 0: any number
 
 
 ARITHMETIC = {
     "ieee": Arithmetic("ieee"),
-    "tf32x3": Arithmetic("tf32", split=13),
+    "tf32x3": Arithmetic("tf32", split=13, steps=8),
     "bf16x3": Arithmetic("ieee", split=16, half="bfloat16"),
     "tf32": Arithmetic("tf32", rounded=13),
     "float64": Arithmetic("ieee"),
@@ -94,6 +95,7 @@ class Config:
     atomics: bool = True  # False: each group adds into its own dB, since atomics would be loops
     resident: int = 0
     frugal: bool = False
+    depth: int = 0  # columns of the factors that one product of the fused pass sums over; 0: all
 
     @property
     def lanes(self) -> int:
@@ -174,10 +176,16 @@ def pick(
         raise NotShipped(f"rank {rank} at precision {precision}: every tile that was tried spills registers")
     if tile.chunk:
         BK, sums = -(-rank // tile.chunk) * tile.chunk, True
+    arithmetic = ARITHMETIC[precision]
     return Config(
-        ARITHMETIC[precision], tile.BM, tile.BN, BK, sums, tile.chunk, tile.num_warps, target.backend, atomics,
-        tile.resident, tile.frugal,
+        arithmetic, tile.BM, tile.BN, BK, sums, tile.chunk, tile.num_warps, target.backend, atomics,
+        tile.resident, tile.frugal, min(BK, arithmetic.steps * tf32_step(target)),
     )  # fmt: skip
+
+
+def tf32_step(target: Target) -> int:
+    """Return how many tf32 products a target's tensor cores add in one step, that is, between two truncations."""
+    return 4 if target.backend == "cuda" and int(target.name.removeprefix("sm_")) < 90 else 8
 
 
 def _rows(target: Target) -> dict[str, dict[str, Row]]:

@@ -215,7 +215,8 @@ def pass_call(
         "GRADIENTS": gradients, "ATOMIC": config.atomics, "PERSISTENT": grid.groups < grid.user_blocks,
         "SPLIT": config.arithmetic.split, "PRECISION": config.arithmetic.input_precision,
     }  # fmt: skip
-    constants |= {"CHUNK": config.chunk} if config.chunk else {"SUMS": config.sums}
+    depth = config.depth or config.BK
+    constants |= {"CHUNK": config.chunk} if config.chunk else {"SUMS": config.sums, "DEPTH": depth}
     kernel = chunked_step if config.chunk else fused_step
     return KernelCall(kernel, (grid.groups, grid.splits), arguments, constants, config.options | OPTIONS)
 

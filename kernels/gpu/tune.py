@@ -79,7 +79,7 @@ def _key(problem: Problem, target: Target, precision: str) -> str:
     """Return a key with everything that the best tile may depend on; sizes by their order of magnitude."""
     import triton
 
-    ratings, mask, levels, packed, occupied = problem.observations
+    ratings, mask, levels, packed, occupied, *_ = problem.observations
     device = torch.cuda.get_device_name(ratings.device) if ratings.is_cuda else target.name
     mask_form = None if mask is None else (mask.dtype, packed)
     sizes = [size.bit_length() for size in ratings.shape]

@@ -11,8 +11,10 @@ import torch
 import kernels
 from mfbench.errors import DataUnavailable
 from mfbench.installation import ROOT
+from mfbench.measure.footprint import footprint
 from mfbench.problems import datasets
 from mfbench.problems.cases import load_suite, suite_names
+from mfbench.problems.inputs import resolve
 from mfbench.providers import registry
 from mfbench.results import environment
 
@@ -58,7 +60,7 @@ def examine() -> Findings:
 def names() -> Findings:
     """Return everything that an option can name, with a description."""
     return {
-        "suites": {name: load_suite(name).description for name in suite_names()},
+        "suites": {name: _suite(name) for name in suite_names()},
         "providers": registry.names(),
         "devices": {
             "cpu": environment.cpu_name(),
@@ -77,13 +79,22 @@ def text(findings: Findings) -> str:
     return "\n".join(lines).rstrip()
 
 
+def _suite(name: str) -> str:
+    """Return a suite's description, and the memory of the largest of its cases that are drawn."""
+    suite = load_suite(name)
+    workers = len({*suite.providers, suite.baseline})
+    drawn = [resolve(spec) for spec in suite.specs({}) if spec.size is not None]
+    largest = max((footprint(case, workers, "cpu").total for case in drawn), default=0)
+    return suite.description + (f"; in memory up to {largest / 1e9:.2g} GB" if largest else "")
+
+
 def _data(name: str) -> str:
     try:
         ratings = datasets.load(name)
     except DataUnavailable as missing:
         return f"not available: {missing}"
-    m, n = ratings.values.shape
-    return f"{m} users, {n} items, {int(ratings.mask.count_nonzero())} ratings"
+    m, n = ratings.shape
+    return f"{m} users, {n} items, {ratings.observed} ratings"
 
 
 def _no_gpu() -> str:

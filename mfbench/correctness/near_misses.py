@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from mfbench.problems import matrices
 from mfbench.problems.inputs import Inputs
 from reference import oracle_loss_and_grads
 
-MAX_RATINGS = 1 << 22  # largest m * n for which near misses are evaluated; more would take too long
+MAX_RATINGS = 1 << 22  # most places, or sparse ratings, for which near misses are evaluated; more would take too long
 
 BIASES = {"user_bias": "bu", "item_bias": "bi", "global_bias": "mu"}
 
@@ -34,7 +36,7 @@ def penalties(inputs: Inputs) -> list[np.ndarray]:
 
 def near_misses(inputs: Inputs) -> dict[str, list[np.ndarray]]:
     """Return loss and gradients of near misses by a description of the mistake; empty for a large problem."""
-    if inputs.ratings.numel() > MAX_RATINGS:
+    if (inputs.observed if inputs.sparse else inputs.ratings.numel()) > MAX_RATINGS:
         return {}
     penalty = penalties(inputs)
     found = {}
@@ -47,6 +49,9 @@ def near_misses(inputs: Inputs) -> dict[str, list[np.ndarray]]:
             value + share - other if place < 5 else value
             for place, (value, share, other) in enumerate(zip(values, penalty, zeroed_penalty, strict=True))
         ]
+    for what, dropped in _dropped(inputs).items():
+        kept, _ = matrices.split(inputs.ratings, dropped)
+        found[what] = to_arrays(oracle_loss_and_grads(*inputs._replace(ratings=kept)))
     if inputs.mask is not None and bool(torch.isfinite(inputs.ratings).all()):
         everywhere = inputs._replace(mask=torch.ones_like(inputs.mask))
         found["includes the unobserved ratings"] = to_arrays(oracle_loss_and_grads(*everywhere))
@@ -59,3 +64,16 @@ def near_misses(inputs: Inputs) -> dict[str, list[np.ndarray]]:
             oracle_loss_and_grads(*inputs._replace(mask=roots))
         )
     return found
+
+
+def _dropped(inputs: Inputs) -> dict[str, Tensor]:
+    """Return the positions of the sparse ratings that a mistake leaves out, by what the mistake is."""
+    if not inputs.sparse:
+        return {}
+    starts, _, values = matrices.parts(inputs.ratings)
+    rated = starts.diff() > 0
+    return {
+        "leaves out the first rating of every user": starts[:-1][rated].long(),
+        "leaves out the last rating of every user": starts[1:][rated].long() - 1,
+        "leaves out the ratings that are 0": (values == 0).nonzero().squeeze(1),
+    }

@@ -17,6 +17,7 @@ from mfbench.measure.worker.main import Evaluated, Prepared
 from mfbench.measure.worker.process import WorkerProcess
 from mfbench.problems.cases import Case
 from mfbench.problems.inputs import Inputs, redraw_parameters
+from mfbench.problems.shared import Location
 from mfbench.results.codes import Code, ProviderFailure
 
 GPU_OVERHEAD_S = 1.0  # longest untimed work around a sample on a GPU: clearing caches, blocking the stream
@@ -54,10 +55,10 @@ class Competitor:
         assert self._prepared is not None
         return self._prepared
 
-    def gate(self, standard: Standard) -> None:
-        """Prepare the provider on the case, and check its outputs."""
+    def gate(self, standard: Standard, location: Location) -> None:
+        """Prepare the provider on the case's inputs, and check its outputs."""
         with self._keeping_failure():
-            self._prepared = self._request("prepare", self.case)
+            self._prepared = self._request("prepare", location)
             self._check(standard, self.prepared.evaluated)
 
     def begin_timing(self, draw: Draw, expected: ExpectedOutputs) -> None:

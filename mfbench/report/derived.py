@@ -21,7 +21,14 @@ def error_over_bound(record: Record) -> float | None:
 
 
 def gemm_fraction(record: Record) -> float | None:
-    """Return 6 m n k operations over the median time, relative to PyTorch's GEMM rate; None without times."""
+    """Return the operations of a step over the median time, relative to PyTorch's GEMM rate; None without times."""
     if record.rates is None or record.roofline is None:
         return None
     return record.rates.flops_per_s / record.roofline.gemm_flops_per_s
+
+
+def verdict(record: Record) -> str | None:
+    """Return the verdict of the speed-up, or "baseline" for what it is against; None without a speed-up."""
+    if record.speedup is None:
+        return None
+    return "baseline" if record.speedup.baseline == record.provider else record.speedup.verdict

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -50,10 +49,10 @@ class GatedCase:
             AssertionError: an output is off or has another shape or dtype, or an input was changed; the message says
                 which, by how much, and if possible what is wrong in terms of the formula.
         """
-        from mfbench.problems.inputs import redraw_parameters
+        from mfbench.problems.inputs import moved, redraw_parameters
 
         __tracebackhide__ = True
-        inputs = copy.deepcopy(self.inputs)
+        inputs = moved(self.inputs)
         first = self._evaluate(function, inputs, self._standard)
         others = redraw_parameters(self.case, SECOND_DRAW)
         for name, values in others.items():
@@ -70,20 +69,17 @@ class GatedCase:
         from mfbench.testing.verify import check
 
         provider = Provider("", lambda inputs: functools.partial(function, *inputs))
-        errors, wrong = check(provider, inputs, standard)
+        verdicts, wrong = check(provider, inputs, standard)
         if wrong:
             raise AssertionError(f"{self.case.label}: {when}{wrong}")
-        return errors
+        return {name: verdict.error / verdict.bound for name, verdict in verdicts.items()}
 
     @functools.cached_property
     def _drawn(self) -> Inputs:
         """Inputs that share no memory with a cached data set."""
-        from mfbench.problems.inputs import draw
+        from mfbench.problems.inputs import draw, moved
 
-        inputs = draw(self.case)
-        return inputs._replace(
-            **{name: value.clone() for name, value in inputs._asdict().items() if hasattr(value, "clone")}
-        )
+        return moved(draw(self.case))
 
     @functools.cached_property
     def _standard(self) -> Standard:
@@ -97,7 +93,7 @@ def cases(axes: Mapping[str, Any]) -> list[GatedCase]:
 
     Args:
         axes: a value or several by the name of the axis, and the device; size, rank and density have defaults, but
-            not for a data set.
+            not for a data set. The layout is dense unless it is given.
 
     Raises:
         UsageError: no such axis, or a value that does not fit, or a package of another project's under the name of
@@ -110,4 +106,6 @@ def cases(axes: Mapping[str, Any]) -> list[GatedCase]:
     if device not in DEVICES:
         raise UsageError(f"expected 'cpu' or 'cuda', got {device!r}", code="bad-device", argument="device")
     group = parse_axes(axes if "data" in axes else DEFAULT | axes)
+    if "layout" not in axes:
+        group = group.model_copy(update={"layout": ["dense"]})
     return [GatedCase(spec, device) for spec in group.specs("mf_case")]

@@ -20,7 +20,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marker."""
     config.addinivalue_line(
         "markers",
-        "mf_case(size, rank, density, ratings_dtype, mask, data, seed, device): the cases of the fixture mf_case, "
+        "mf_case(size, rank, density, layout, ratings_dtype, mask, data, seed, device): the cases of the fixture, "
         "each argument except the device a value or a list; without the marker, small problems around tile sizes",
     )
 

@@ -68,10 +68,11 @@ def draw(count: int, seed: int) -> Iterator[RandomProblem]:
             layout=LAYOUTS[number // 2 % len(LAYOUTS)],
             density=DENSITIES[number // 3 % len(DENSITIES)],
         )
-        yield RandomProblem(str(recipe), _inputs(recipe, generator))
+        yield RandomProblem(str(recipe), make(recipe, generator))
 
 
-def _inputs(recipe: Recipe, generator: torch.Generator) -> Inputs:
+def make(recipe: Recipe, generator: torch.Generator) -> Inputs:
+    """Draw the inputs of a recipe, on the CPU."""
     m, n, rank, dtype, scale, ratings_dtype, mask_dtype, layout, density = recipe
     shapes = ((m, rank), (n, rank), (m, 1), (n,), ())
     P, Q, bu, bi, mu = (torch.randn(shape, generator=generator, dtype=dtype, device="cpu") * scale for shape in shapes)

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from kernels import mf_sse
 from mfbench import log
 from mfbench.errors import UsageError
-from mfbench.problems.inputs import on_device
+from mfbench.problems.inputs import MatrixTooLarge, on_device
 from mfbench.providers import registry
 from mfbench.providers.outputs import flaws, tensors
+from mfbench.train.epoch import Update, epoch_of
 from mfbench.train.options import Optimizer, TrainOptions
 from mfbench.train.rates import default_rate
 from mfbench.train.task import Task, make_task
 
-Update = Callable[[Sequence[Tensor]], None]
-
-MOMENTUM = 0.9
 CHECK_EVERY = 100  # epochs between checks of the loss, each of which waits for the device
 EXPLODED = 10  # ratio of the loss to the first at which training has diverged
 HALVINGS = 64  # rates tried, each half the last; if training diverges at all of them, the gradients are wrong
@@ -69,59 +65,45 @@ class TrainingRun(NamedTuple):
         return last if self.target_rmse is not None and last.held_out_rmse <= self.target_rmse else None
 
 
-def _update(parameters: Sequence[Tensor], optimizer: Optimizer, lr: float) -> Update:
-    if optimizer == "sgd":  # four times as fast as torch.optim.SGD
-
-        def subtract(grads: Sequence[Tensor]) -> None:
-            for parameter, grad in zip(parameters, grads, strict=True):
-                parameter.sub_(grad, alpha=lr)
-
-        return subtract
-
-    rule: torch.optim.Optimizer = (
-        torch.optim.Adam(parameters, lr=lr)
-        if optimizer == "adam"
-        else torch.optim.SGD(parameters, lr=lr, momentum=MOMENTUM)
-    )
-
-    def update(grads: Sequence[Tensor]) -> None:
-        for parameter, grad in zip(parameters, grads, strict=True):
-            parameter.grad = grad
-        rule.step()
-
-    return update
-
-
 def descend(task: Task, step: registry.Step, update: Update, epochs: int, every: int) -> Iterator[LogEntry]:
     """Train in place for `epochs` updates; yield an entry every `every` epochs and one after the last update.
+
+    Epochs at which nothing is reported or checked run as `epoch_of` has them; the time to capture one does not count.
 
     Raises:
         Diverged: the loss is not finite any more, or ten times the first.
         UsageError: the first loss is not finite.
     """
-    parameters, count = task.inputs[:5], int(task.held_out.count_nonzero())
+    count = task.held_out_count
     limit, seconds, resumed = math.inf, 0.0, time.perf_counter()
+    run_epoch: Callable[[], object] | None = None  # from the second epoch on
     for epoch in range(epochs + 1):
-        loss, grads = step()
         entry_due = epoch % every == 0 or epoch == epochs
-        if entry_due or epoch % CHECK_EVERY == 0:
-            value = float(loss)
-            if epoch == 0:
-                limit = EXPLODED * value or math.inf
-                if not math.isfinite(value):
-                    message = f"the loss is {value} before the first update"
-                    raise UsageError(message, code="bad-loss", argument="provider")
-            if not value <= limit:
-                first = limit / EXPLODED
-                message = f"training diverged: loss {value:.6g} at epoch {epoch}, {first:.6g} at first"
-                raise Diverged(message, argument="lr")
+        if run_epoch and not entry_due and epoch % CHECK_EVERY:
+            run_epoch()
+            continue
+        loss, grads = step()
+        value = float(loss)
+        if epoch == 0:
+            limit = EXPLODED * value or math.inf
+            if not math.isfinite(value):
+                message = f"the loss is {value} before the first update"
+                raise UsageError(message, code="bad-loss", argument="provider")
+        if not value <= limit:
+            first = limit / EXPLODED
+            message = f"training diverged: loss {value:.6g} at epoch {epoch}, {first:.6g} at first"
+            raise Diverged(message, argument="lr")
         if entry_due:
             seconds += time.perf_counter() - resumed
-            sse = float(mf_sse(*parameters, task.inputs.ratings, task.held_out))
+            sse = task.held_out_sse()
             yield LogEntry(epoch, value, sse, math.sqrt(sse / count) if count else math.nan, seconds)
             resumed = time.perf_counter()
         if epoch < epochs:
             update(grads)
+        if epoch == 0 < epochs:
+            seconds += time.perf_counter() - resumed
+            run_epoch = epoch_of(step, update)
+            resumed = time.perf_counter()
 
 
 def train(
@@ -156,8 +138,10 @@ def train(
             diverges at every rate.
     """
     parameters, inputs = task.inputs[:5], task.inputs
-    assert inputs.mask is not None  # every task has one
-    step = provider.prepare(inputs)
+    try:
+        step = provider.prepare(inputs)
+    except MatrixTooLarge as error:
+        raise UsageError(f"{provider.name}: {error}", code="data-too-large", argument="provider") from None
     try:
         first = step()  # compilation on first use is not training time
         wrong = [flaw.message for flaw in flaws(tensors(first), inputs)]
@@ -174,13 +158,13 @@ def train(
             parameter.copy_(initial)
 
     def attempt(rate: float, epochs: int) -> Iterator[LogEntry]:
-        return descend(task, step, _update(parameters, optimizer, rate), epochs, every)
+        return descend(task, step, Update(parameters, optimizer, rate), epochs, every)
 
     rate = default_rate(task, optimizer, step) if lr is None else lr
     for _ in range(HALVINGS):
         run = TrainingRun(
             task.name, provider.name, optimizer, rate,
-            int(inputs.mask.count_nonzero()), int(task.held_out.count_nonzero()), [], target_rmse,
+            inputs.observed, task.held_out_count, [], target_rmse,
         )  # fmt: skip
         try:
             for entry in attempt(rate, epochs):

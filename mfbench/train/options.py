@@ -7,8 +7,10 @@ from typing import Any, Literal, get_args
 
 from mfbench.errors import UsageError
 from mfbench.problems.bounds import DENSITY, RANK, SEED, Bounds
+from mfbench.wording import one_of
 
 Optimizer = Literal["sgd", "momentum", "adam"]
+Layout = Literal["dense", "sparse", "auto"]
 
 NOTEBOOK_SIZE = (200, 300)
 NOTEBOOK_EPOCHS, NOTEBOOK_EVERY = 28001, 1000
@@ -35,6 +37,8 @@ class TrainOptions:
         size: users and items of drawn data.
         rank: columns of the factors.
         density: fraction observed of drawn data.
+        layout: of the ratings, dense, sparse, or auto: what is faster, and sparse where a matrix takes too much
+            memory. `seed` is dense.
         seed: of drawn data, the start and the held-out part.
         reg: weight of the squared norms.
         optimizer: plain gradient descent as in the notebook, with momentum 0.9, or Adam.
@@ -54,6 +58,7 @@ class TrainOptions:
     size: tuple[int, int] | None = None
     rank: int = 30
     density: float = 0.8
+    layout: Layout = "auto"
     seed: int = 1
     reg: float = 0.1
     optimizer: Optimizer = "sgd"
@@ -64,8 +69,11 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         if self.optimizer not in get_args(Optimizer):
-            message = f"expected one of {', '.join(get_args(Optimizer))}, got {self.optimizer!r}"
+            message = one_of(get_args(Optimizer), self.optimizer)
             raise UsageError(message, code="bad-optimizer", argument="optimizer")
+        if self.layout not in get_args(Layout):
+            message = f"expected one of {', '.join(get_args(Layout))}, got {self.layout!r}"
+            raise UsageError(message, code="bad-value", argument="layout")
         for name, bounds in BOUNDS.items():
             value: Any = getattr(self, name)
             unset = name in OPTIONAL and value is None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from kernels import mf_sse
 from mfbench.errors import UsageError
-from mfbench.problems import datasets
-from mfbench.problems.cases import DRAWN, Case
+from mfbench.problems import datasets, matrices
+from mfbench.problems.bounds import DRAWN
+from mfbench.problems.cases import Case, CaseSpec, Layout
 from mfbench.problems.datasets import Ratings
-from mfbench.problems.inputs import Inputs, draw
+from mfbench.problems.inputs import Inputs, draw, resolve
 from mfbench.train.options import NOTEBOOK_SIZE, TrainOptions
 
 START_SCALE = 0.1  # standard deviation of the initial factors on real ratings
@@ -21,8 +24,19 @@ class Task(NamedTuple):
     """What to train, and what to judge it by."""
 
     name: str
-    inputs: Inputs  # initial parameters, ratings, and the mask of the training part
-    held_out: Tensor  # (m, n) uint8, 1 = held out
+    inputs: Inputs  # initial parameters, and the ratings of the training part
+    # What is held out: of dense ratings a mask, (m, n) uint8; of sparse ratings a torch.sparse_csr matrix of its own
+    held_out: Tensor
+
+    @property
+    def held_out_count(self) -> int:
+        """Number of ratings held out."""
+        return self.held_out.values().numel() if self.inputs.sparse else int(self.held_out.count_nonzero())
+
+    def held_out_sse(self) -> float:
+        """Return the squared error of the present parameters over what is held out."""
+        judged = (self.held_out, None) if self.inputs.sparse else (self.inputs.ratings, self.held_out)
+        return float(mf_sse(*self.inputs[:5], *judged))
 
 
 def make_task(options: TrainOptions) -> Task:
@@ -34,7 +48,10 @@ def make_task(options: TrainOptions) -> Task:
     """
     if options.data == "seed":
         return notebook_task(options.size or NOTEBOOK_SIZE, options.rank, options.density, options.seed, options.reg)
-    return rating_task(_ratings(options), options.rank, options.seed, options.reg, options.holdout)
+    ratings = _ratings(options)
+    spec = _spec(options, ratings.shape, ratings.observed / max(1, math.prod(ratings.shape)))
+    layout = resolve(spec, options.device).layout
+    return rating_task(ratings, options.rank, options.seed, options.reg, options.holdout, layout)
 
 
 def notebook_task(
@@ -50,40 +67,47 @@ def notebook_task(
     return Task("seed", inputs, (inputs.mask == 0).to(torch.uint8))
 
 
-def rating_task(ratings: Ratings, rank: int = 30, seed: int = 1, reg: float = 0.1, holdout: float = 0.1) -> Task:
+def rating_task(
+    ratings: Ratings, rank: int = 30, seed: int = 1, reg: float = 0.1, holdout: float = 0.1, layout: Layout = "dense"
+) -> Task:
     """Hold out a random part of ratings; training starts at the mean, with small factors and no biases."""
     generator = torch.Generator("cpu").manual_seed(seed)
-    (m, n), observed = ratings.values.shape, ratings.mask.flatten().nonzero().squeeze(1)
-    shuffled = observed[torch.randperm(len(observed), generator=generator, device="cpu")]
-    chosen, kept = shuffled.tensor_split([round(holdout * len(observed))])
-    held_out = torch.zeros(m * n, dtype=torch.uint8, device="cpu").index_fill_(0, chosen, 1).reshape(m, n)
-    mask = ratings.mask - held_out
-    mean = ratings.values.flatten()[kept].sum(dtype=torch.float64) / max(1, len(kept))
+    (m, n), count = ratings.shape, ratings.observed
+    chosen, kept = torch.randperm(count, generator=generator, device="cpu").tensor_split([round(holdout * count)])
+    mean = ratings.matrix.values()[kept].sum(dtype=torch.float64) / max(1, len(kept))
     p, q = (torch.randn((rows, rank), generator=generator, device="cpu") * START_SCALE for rows in (m, n))
+    trained, held_out = matrices.split(ratings.matrix, chosen)
     inputs = Inputs(
         p,
         q,
         torch.zeros(m, 1, device="cpu"),
         torch.zeros(n, 1, device="cpu"),
         mean.float().reshape(1),
-        ratings.values,
-        mask,
+        trained,
+        None,
         reg,
     )
-    return Task(ratings.name, inputs, held_out)
+    if layout == "sparse":
+        return Task(ratings.name, inputs, held_out)
+    values, _ = matrices.to_dense(ratings.matrix)
+    mask, held_out_mask = (matrices.to_dense(part)[1] for part in (trained, held_out))
+    return Task(ratings.name, inputs._replace(ratings=values, mask=mask), held_out_mask)
 
 
 def _ratings(options: TrainOptions) -> Ratings:
     if options.data in DRAWN:
-        m, n = options.size or NOTEBOOK_SIZE
-        case = Case(
-            suite="train", m=m, n=n, rank=0, density=options.density, ratings_dtype="float32", mask="uint8",
-            data=options.data, seed=options.seed,
-        )  # fmt: skip
-        drawn = draw(case)
-        assert drawn.mask is not None  # the case has one
-        return Ratings(drawn.ratings, drawn.mask, options.data)
+        size = options.size or NOTEBOOK_SIZE
+        return Ratings(
+            draw(_spec(options, size, options.density).sized(*size, options.density, "sparse")).ratings, options.data
+        )
     if options.size:
         message = f"{options.data!r} has its own size; only {', '.join(DRAWN)} are drawn at any size"
         raise UsageError(message, code="bad-size", argument="size")
     return datasets.load(options.data)
+
+
+def _spec(options: TrainOptions, size: tuple[int, int], density: float) -> CaseSpec:
+    return CaseSpec(
+        suite="train", size=size, rank=0, density=density, layout=options.layout, ratings_dtype="float32",
+        mask="uint8", data=options.data, seed=options.seed,
+    )  # fmt: skip

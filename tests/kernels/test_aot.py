@@ -103,7 +103,7 @@ def test_transposed_ratings_are_read_along_their_rows():
 def test_encoded_ratings(encoding):
     inputs = aligned_inputs()
     whole = inputs._replace(ratings=inputs.ratings.nan_to_num(0, 0, 0).round())
-    encoded = encode_ratings(whole.ratings, whole.mask, encoding)
+    encoded = encode_ratings(whole.ratings, whole.mask, encoding, layout="dense")
     _, launch, _ = plan_step(*whole[:5], encoded, precision="tf32", target="sm_80").launches
     assert any(isinstance(arg, torch.Tensor) and arg.data_ptr() == encoded.values.data_ptr() for arg in launch.args)
     assert "mma.sync" in launch.ptx

@@ -15,7 +15,7 @@ from tests.problems import draw_inputs
 
 def problem(on_cpu: bool = True) -> SimpleNamespace:
     """The part of a problem that `auto` looks at."""
-    return SimpleNamespace(observations=SimpleNamespace(ratings=SimpleNamespace(is_cpu=on_cpu)))
+    return SimpleNamespace(observations=SimpleNamespace(sparse=False, ratings=SimpleNamespace(is_cpu=on_cpu)))
 
 
 @pytest.fixture

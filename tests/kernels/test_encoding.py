@@ -27,7 +27,7 @@ def spelled_out(inputs):
 
 
 def encoded(inputs):
-    return inputs._replace(ratings=encode_ratings(inputs.ratings, inputs.mask), mask=None)
+    return inputs._replace(ratings=encode_ratings(inputs.ratings, inputs.mask, layout="dense"), mask=None)
 
 
 def results(inputs, backend):
@@ -215,7 +215,7 @@ def test_encoded_ratings_of_another_shape_are_refused():
         ([[1.0]], None, TypeError, r"^ratings: expected a torch.Tensor, got list"),
         (torch.ones(2, 3), [[1] * 3] * 2, TypeError, r"^mask: expected a torch.Tensor, got list"),
         (torch.ones(2, 3, dtype=torch.int16), None, TypeError, r"^ratings: expected one of .*, got torch.int16"),
-        (torch.ones(2, 3).to_sparse(), None, TypeError, r"^ratings: expected a dense tensor, got torch.sparse_coo"),
+        (torch.ones(2, 3).to_sparse(), torch.ones(2, 3), ValueError, r"^mask: expected None, since every stored entry"),
         (torch.ones(2, 3), torch.ones(3, 2), ValueError, r"^mask: expected shape \(2, 3\) as ratings, got \(3, 2\)"),
     ],
 )
@@ -232,17 +232,19 @@ def test_shape_observed_ratings_and_bytes():
         ("uint8-bits", 60 * 50 + 60 * 2 * 4),
         ("float32-nan", 12000),
     ):
-        encoded = encode_ratings(ratings, mask, encoding)
+        encoded = encode_ratings(ratings, mask, encoding, layout="dense")
         assert encoded.shape == (60, 50)
         assert encoded.observed == mask.sum()
         assert encoded.nbytes == nbytes
     mask[:, 20:], mask[10:] = False, False
-    assert encode_ratings(ratings, mask, "uint8-code").nbytes == 60 * 50 + 2 * 8  # a single tile, which is occupied
+    assert (
+        encode_ratings(ratings, mask, "uint8-code", "dense").nbytes == 60 * 50 + 2 * 8
+    )  # a single tile, which is occupied
     assert encode_ratings(torch.empty(0, 5)).observed == 0
 
 
 def test_observed_ratings_are_counted_some_rows_at_a_time(monkeypatch):
-    monkeypatch.setattr("kernels.encoding.CHUNK_ELEMENTS", 7 * 50)
+    monkeypatch.setattr("kernels.decoding.CHUNK_ELEMENTS", 7 * 50)
     mask = torch.rand(60, 50) < 0.5
     for encoding in ("uint8-code", "uint8-bits", "bfloat16-nan"):
         assert encode_ratings(torch.ones(60, 50, dtype=torch.uint8), mask, encoding).observed == mask.sum()
@@ -254,7 +256,7 @@ def test_observed_ratings_are_counted_some_rows_at_a_time(monkeypatch):
 def test_saved_ratings_are_loaded_by_weights_alone(tmp_path, encoding):
     ratings, mask = torch.randint(1, 11, (600, 500), dtype=torch.uint8), torch.rand(600, 500) < 0.5
     mask[:, 64:] = False
-    encoded = encode_ratings(ratings, mask, encoding)
+    encoded = encode_ratings(ratings, mask, encoding, "dense")
     assert encoded.occupied is not None
     encoded.save(tmp_path / "ratings.pt")
     torch.save({"ratings": encoded, "epoch": 3}, tmp_path / "checkpoint.pt")
@@ -295,7 +297,7 @@ def test_other_files_are_refused(tmp_path, content):
 def test_to_moves_every_tensor():
     ratings, mask = torch.randint(1, 11, (200, 300)).float(), torch.rand(200, 300) < 0.5
     mask[:, 64:] = False
-    encoded = encode_ratings(ratings, mask)
+    encoded = encode_ratings(ratings, mask, layout="dense")
     moved = encoded.to("meta")
     assert isinstance(moved, EncodedRatings)
     assert [part.device.type for part in moved if isinstance(part, torch.Tensor)] == ["meta"] * 3

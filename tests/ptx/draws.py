@@ -14,7 +14,7 @@ def _with_mask(dtype: torch.dtype, mask_dtype: torch.dtype):
 
 
 def _encoded(name: str):
-    return lambda ratings, observed: (encode_ratings(ratings, observed, name), None)
+    return lambda ratings, observed: (encode_ratings(ratings, observed, name, layout="dense"), None)
 
 
 def _transposed(ratings: torch.Tensor, observed: torch.Tensor):

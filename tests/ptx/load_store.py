@@ -8,6 +8,7 @@ from .memory import LOCAL_WINDOW, SHARED_WINDOW, check_alignment
 from .parser import Vector
 from .program import Code, Execute, instruction, vector_length
 from .types import TYPES
+from .warp import active_warps
 
 SPACES = ("global", "shared", "local", "param")
 ORDERING = ("weak", "relaxed", "acquire", "release", "acq_rel", "volatile", "cta", "gpu", "sys", "nc")
@@ -153,10 +154,8 @@ def atom(code: Code) -> Execute:
     return execute
 
 
-@instruction("cp")
+@instruction("cp.async")
 def cp_async(code: Code) -> Execute:
-    if code.modifiers[0] != "async":
-        raise code.unsupported("cp")
     form = code.modifiers[1]
     if form == "commit_group":
         return lambda block, mask: block.spaces["shared"].commit(block.active(mask))
@@ -189,8 +188,16 @@ def _copy(code: Code) -> Execute:
 
 @instruction("membar", "fence")
 def fence(code: Code) -> Execute:
-    """Nothing to do: memory here is sequentially consistent."""
-    return lambda block, mask: None
+    """Only between proxies is there anything to do: memory here is sequentially consistent."""
+    if code.modifiers[:2] != ("proxy", "async"):
+        return lambda block, mask: None
+    code.accept("proxy", "async", "shared::cta")
+
+    def execute(block, mask):
+        if proxy := block.spaces["shared"].proxy:
+            proxy.visibility.fence(active_warps(block, mask, code))
+
+    return execute
 
 
 @instruction("cvta")

@@ -20,6 +20,7 @@ from .parser import Instruction
 
 WARP = 32
 NEVER = 1 << 62  # a time that no clock reaches
+SEVERAL_WARPS = -1  # as a thread: no other is in its warp, so that only a barrier orders its access after another
 CONFLICTS = {"read": ("write", "atomic"), "write": ("read", "write", "atomic"), "atomic": ("read", "write")}
 
 
@@ -125,13 +126,22 @@ class Marks:
         low, high = int(self.low[unit]), int(self.high[unit])
         return low if low != thread else high
 
-    def touch(self, units: np.ndarray, threads: np.ndarray, line: int) -> None:
-        """Record `threads` (ascending) at `units`, which may repeat: of equal units the last assignment stands."""
-        lowest = highest = threads
+    def touch(self, units: np.ndarray, threads: np.ndarray, line: int, last: np.ndarray | None = None) -> None:
+        """Record `threads` (ascending) at `units`, which may repeat: of equal units the last assignment stands.
+
+        Args:
+            units: what they touch.
+            threads: one for each unit, or the first of several.
+            line: of PTX.
+            last: the last of several threads; None: as `threads`.
+        """
+        lowest, highest = threads, threads if last is None else last
         if (found := self._look(units, threads)) is not None:
             low, high, live = found
-            lowest = np.where(live, np.minimum(low, threads), threads)
-            highest = np.where(live, np.maximum(high, threads), threads)
+            lowest, highest = (
+                np.where(live, np.minimum(low, lowest), lowest),
+                np.where(live, np.maximum(high, highest), highest),
+            )
         self.high[units] = highest
         self.low[units[::-1]] = lowest[::-1]
         self.stamp[units] = self.clock.stamp

@@ -17,6 +17,8 @@ import numpy as np
 from mfbench.measure.rounds import SAMPLE_S
 from mfbench.measure.worker.process import WorkerProcess
 from mfbench.problems.cases import Case, parse_size
+from mfbench.problems.inputs import draw
+from mfbench.problems.shared import SharedInputs
 from mfbench.stats import intervals
 
 SIDES = ("base", "new")
@@ -37,7 +39,9 @@ class Pair:
         self.end()
         for worker in self.workers.values():
             worker.start()
-        self._prepared = {side: w.request("prepare", self.case).second_s for side, w in self.workers.items()}
+        self._shared = SharedInputs(draw(self.case))
+        location = self._shared.location
+        self._prepared = {side: w.request("prepare", location).second_s for side, w in self.workers.items()}
         self.move()
 
     def move(self) -> None:

@@ -20,13 +20,17 @@ HEADROOM = 0.05  # fraction of the free memory left to the rest of the system
 OOM_SCORE = 500  # proc(5), of 1000: how much rather a worker is killed than the harness and other programs
 
 
-def limit_to_free_memory() -> None:
-    """Make allocations beyond the machine's free memory fail, instead of invoking the out-of-memory killer."""
+def limit_to_free_memory(shared_bytes: int = 0) -> None:
+    """Make allocations beyond the machine's free memory fail, instead of invoking the out-of-memory killer.
+
+    Args:
+        shared_bytes: of a mapping to come, whose pages exist already.
+    """
     if sys.platform != "linux":
         return
     import resource
 
-    data = int(_status("VmData") + (1 - HEADROOM) * psutil.virtual_memory().available)
+    data = int(_status("VmData") + (1 - HEADROOM) * psutil.virtual_memory().available) + shared_bytes
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (data if hard < 0 else min(data, hard), hard))
 

@@ -26,8 +26,18 @@ from mfbench.measure.devices.base import NO_HOOKS, Device, Reading
 from mfbench.measure.devices.cpu import CpuDevice, clock
 from mfbench.measure.worker import pipe
 from mfbench.measure.worker.forkserver import end_with_parent
+from mfbench.problems import matrices, shared
 from mfbench.problems.cases import Case
-from mfbench.problems.inputs import Fingerprints, Inputs, draw, fingerprints, moved, on_device, redraw_parameters
+from mfbench.problems.inputs import (
+    Fingerprints,
+    Inputs,
+    MatrixTooLarge,
+    fingerprints,
+    moved,
+    on_device,
+    redraw_parameters,
+)  # fmt: skip
+from mfbench.problems.shared import Location
 from mfbench.providers import registry
 from mfbench.providers.exceptions import reason
 from mfbench.providers.outputs import WrongOutputs, changed_inputs, flaws, tensors
@@ -74,16 +84,17 @@ class Worker:
         self.device_name = device
         self.device = _open(device)
         self.provider = registry.load(provider)
+        self.location: Location | None = None  # of the inputs, for all processes
         self.inputs: Inputs | None = None
         self.copies: list[Inputs] = []  # the first is `inputs`
         self.steps: list[registry.Step] = []  # one for each copy
         self.outputs: list[torch.Tensor] = []  # of the last sample, until `rest`
 
-    def prepare(self, case: Case) -> Prepared:
-        """Draw the inputs of a case, prepare the provider's step, and evaluate it twice."""
+    def prepare(self, location: Location) -> Prepared:
+        """Map the inputs of a case, prepare the provider's step, and evaluate it twice."""
         self.release()
-        memory.limit_to_free_memory()
-        self.inputs = on_device(draw(case), self.device_name)
+        memory.limit_to_free_memory(location.size)
+        self.location, self.inputs = location, on_device(shared.mapped(location), self.device_name)
         before = fingerprints(self.inputs)
         step = self.provider.prepare(self.inputs)
         self.copies, self.steps = [self.inputs], [step]
@@ -108,11 +119,13 @@ class Worker:
         """
         self.copies, self.steps = [], []
         with contextlib.suppress(MemoryError, OSError, torch.OutOfMemoryError):
-            self.inputs = moved(self._prepared())
+            self.inputs = self._moved()
         self._write(redraw_parameters(case, draw_number))
         memory.return_free_memory()  # so that the step's own buffers get new memory too
         inputs = self._prepared()
-        copies = self.device.rotation(sum(value.nbytes for value in inputs if isinstance(value, torch.Tensor)))
+        copies = self.device.rotation(
+            sum(matrices.size_in_bytes(value) for value in inputs if isinstance(value, torch.Tensor))
+        )
         self.copies = [inputs, *(moved(inputs) for _ in range(copies - 1))]
         self.steps = [self.provider.prepare(inputs) for inputs in self.copies]
         for step in self.steps[:-1]:  # a sample evaluates the last one before its clock starts
@@ -178,12 +191,18 @@ class Worker:
 
     def release(self) -> None:
         """Free the memory of the case."""
-        self.copies, self.steps, self.outputs, self.inputs = [], [], [], None
+        self.copies, self.steps, self.outputs, self.inputs, self.location = [], [], [], None, None
         gc.collect()
         if "torch._dynamo" in sys.modules:  # importing it takes seconds, and only `compile` needs it
             torch.compiler.reset()
         if self.device_name != "cpu":
             torch.cuda.empty_cache()
+
+    def _moved(self) -> Inputs:
+        if self.device_name != "cpu":
+            return moved(self._prepared())
+        assert self.location is not None  # `prepare` comes first
+        return shared.moved(self.location, self._prepared())
 
     def _prepared(self) -> Inputs:
         assert self.inputs is not None  # `prepare` comes first
@@ -268,10 +287,12 @@ def main() -> None:
             answer(token, answered)
 
 
-def _failure(error: BaseException) -> tuple[Code, str]:
-    """Return the code and the reason of a failure."""
+def _failure(error: BaseException) -> tuple[Code, tuple[str, ...]]:
+    """Return the code of a failure, and the other arguments of `ProviderFailure`."""
     if isinstance(error, WrongOutputs):
-        return Code.BAD_OUTPUTS, str(error)
-    if isinstance(error, UsageError):
-        return Code.PROVIDER_LOAD_FAILED, error.message
-    return Code.OOM if memory.exhausted(error) else Code.EXCEPTION, reason(error)
+        return Code.BAD_OUTPUTS, (str(error),)
+    if isinstance(error, UsageError) and not memory.exhausted(error):
+        return Code.PROVIDER_LOAD_FAILED, (error.message, error.code)
+    if isinstance(error, MatrixTooLarge):
+        return Code.TOO_LARGE_FOR_MEMORY, (str(error),)
+    return Code.OOM if memory.exhausted(error) else Code.EXCEPTION, (reason(error),)

@@ -158,7 +158,7 @@ def test_encoded_ratings(m, n, dtype, rating_dtype, encoding, transposed, seed):
     generator = torch.Generator().manual_seed(seed)
     ratings = torch.randint(1, 11, (m, n), generator=generator).to(rating_dtype)
     ratings = ratings / 2 + 0.5 if rating_dtype.is_floating_point else ratings
-    encoded = encode_ratings(ratings, mask, encoding)
+    encoded = encode_ratings(ratings, mask, encoding, layout="dense")
     if transposed:
         bits = None if encoded.bits is None else encoded.bits.T.contiguous().T
         encoded = encoded._replace(values=encoded.values.T.contiguous().T, bits=bits)

@@ -73,7 +73,7 @@ def block_sparse(encoding):
     ratings = torch.randint(0, 5, (200, 300), dtype=torch.uint8)
     mask = torch.zeros(200, 300, dtype=torch.bool)
     mask[:64, :64] = mask[128:, 256:] = True
-    encoded = encode_ratings(ratings, mask, encoding)
+    encoded = encode_ratings(ratings, mask, encoding, layout="dense")
     assert encoded.occupied is not None
     return encoded, None
 

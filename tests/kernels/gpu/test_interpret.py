@@ -64,7 +64,7 @@ def test_encoded_ratings(data, m, n, deterministic):
         m, n, 5, torch.float64, torch.uint8, torch.bool, data.draw(st.sampled_from([0, 0.1, 0.9])), seed=seed
     )
     inputs = inputs._replace(ratings=inputs.ratings.to(dtype) - (0 if dtype == torch.uint8 else 3))
-    encoded = encode_ratings(inputs.ratings, inputs.mask, data.draw(st.sampled_from(names)))
+    encoded = encode_ratings(inputs.ratings, inputs.mask, data.draw(st.sampled_from(names)), layout="dense")
     options = {"reg": inputs.reg, "deterministic": deterministic}
     assert_exact(inputs, mf_loss_and_grads(*inputs[:5], encoded, **options, backend="interpret"))
     assert_exact(inputs, mf_loss_and_grads(*inputs[:5], encoded, **options, backend="torch"))

@@ -34,7 +34,7 @@ def test_block_sparse_ratings(m, n, rank, encoding, deterministic, monkeypatch):
     """There are several programs along both sides, some of them without a tile."""
     monkeypatch.setattr(interpret, "TARGET", config.Target("cpu", multiprocessors=3, shared_bytes=1 << 30))
     inputs = block_sparse(m, n, rank, seed=m)
-    encoded = encode_ratings(inputs.ratings, inputs.mask, encoding)
+    encoded = encode_ratings(inputs.ratings, inputs.mask, encoding, layout="dense")
     assert encoded.occupied is not None
     arguments = (*inputs[:5], encoded)
     loss, grads = mf_loss_and_grads(*arguments, deterministic=deterministic, backend="interpret")
@@ -49,7 +49,7 @@ def test_block_sparse_ratings(m, n, rank, encoding, deterministic, monkeypatch):
 def test_empty_tiles_are_not_read():
     """Changing the ratings of an unoccupied tile changes nothing, unlike those of an occupied one."""
     inputs = block_sparse(256, 320, 7, seed=3)
-    encoded = encode_ratings(inputs.ratings, inputs.mask, "uint8-code")
+    encoded = encode_ratings(inputs.ratings, inputs.mask, "uint8-code", layout="dense")
     expected = mf_loss_and_grads(*inputs[:5], encoded, backend="interpret")[0]
     tiles = encoded.occupied.unflatten(0, (-1, 4)).any(1).unflatten(1, (-1, 4)).any(2)
     assert not tiles.all()
@@ -61,7 +61,7 @@ def test_empty_tiles_are_not_read():
 
 def test_a_matrix_without_ratings():
     inputs = block_sparse(150, 200, 6, seed=4)
-    encoded = encode_ratings(inputs.ratings, torch.zeros_like(inputs.mask))
+    encoded = encode_ratings(inputs.ratings, torch.zeros_like(inputs.mask), layout="dense")
     loss, grads = mf_loss_and_grads(*inputs[:5], encoded, backend="interpret")
     exact_loss, exact = oracle_loss_and_grads(*inputs[:6], torch.zeros_like(inputs.mask))
     np.testing.assert_allclose(loss.item(), exact_loss, rtol=1e-12)
@@ -72,7 +72,7 @@ def test_a_matrix_without_ratings():
 def test_full_ratings_keep_no_list():
     """A list does not pay if nearly every tile holds a rating."""
     inputs = draw_inputs(300, 300, 5, ratings_dtype=torch.uint8)
-    assert encode_ratings(inputs.ratings, inputs.mask).occupied is None
+    assert encode_ratings(inputs.ratings, inputs.mask, layout="dense").occupied is None
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -98,7 +98,9 @@ def test_tiles_are_listed(name, m, n, transposed):
 
 def test_occupied_blocks_are_checked():
     inputs = block_sparse(100, 100, 5, seed=5)
-    encoded = encode_ratings(inputs.ratings, inputs.mask)._replace(occupied=torch.ones(100, 7, dtype=torch.bool))
+    encoded = encode_ratings(inputs.ratings, inputs.mask, layout="dense")._replace(
+        occupied=torch.ones(100, 7, dtype=torch.bool)
+    )
     blocks = -(-100 // OCCUPIED_BLOCK)
     with pytest.raises(ValueError, match=rf"ratings.occupied: expected shape \({blocks}, {blocks}\)"):
         mf_loss_and_grads(*inputs[:5], encoded)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -237,16 +238,67 @@ def test_misbehaving_providers_become_records(tmp_path: Path, names: Sequence[st
 
 
 def test_cases_that_cannot_be_drawn_are_records_and_the_suite_goes_on(tmp_path: Path, monkeypatch) -> None:
-    suite, out = tmp_path / "mixed.toml", tmp_path / "out.jsonl"
+    pytest.importorskip("pyarrow")
+    suite, out, data = tmp_path / "mixed.toml", tmp_path / "out.jsonl", tmp_path / "diagonal.tsv"
     suite.write_text(
         "description = 'x'\n[[case]]\nsize = ['2000000x2000000', '9x9']\nrank = 2\n"
+        f"[[case]]\ndata = '{data}'\nrank = [2, 3]\n"
         "[[case]]\nsize = '9x9'\nrank = 2\nratings_dtype = 'uint8'\nmask = 'none'\n"
     )
+    data.write_text("".join(f"{i}\t{i}\t4\n" for i in range(300_000)))
     options = ("--suite", suite, "--provider", "autograd", "--out", out, "--budget", 0.1, "--threads", 1)
     assert mfbench_here(monkeypatch, "run", *options) == 0
     records, _ = read(out)
-    assert [record.status for record in records] == ["skipped", "ok", "skipped"]
-    assert [record.code for record in records] == [Code.TOO_LARGE_FOR_MEMORY, None, Code.NO_MASK_FOR_INTEGERS]
+    too_large = Code.TOO_LARGE_FOR_MEMORY
+    assert [record.code for record in records] == [too_large, None, too_large, too_large, Code.NO_MASK_FOR_INTEGERS]
+    assert [record.status for record in records] == ["skipped", "ok", *["skipped"] * 3]
+    assert (records[2].case.m, records[2].case.n, records[2].case.density) == (300_000, 300_000, 1 / 300_000)
+    assert "GB for ratings and masks in 2 processes" in str(records[2].reason)
+
+
+def test_sparse_ratings_too_large_as_a_matrix(tmp_path: Path, monkeypatch) -> None:
+    out = tmp_path / "out.jsonl"
+    options = ("--size", "400000x400000", "--density", 2e-7, "--data", "power-law", "--rank", 2, "--seed", 3,
+               "--provider", "fused-sparse,gather", "--out", out, "--budget", 0.1, "--threads", 1)  # fmt: skip
+    assert mfbench_here(monkeypatch, "run", *options) == 0
+    records, _ = read(out)
+    assert {record.case.layout for record in records} == {"sparse"}
+    found = {record.provider: record for record in records}
+    assert {name: record.status for name, record in found.items()} == {
+        "fused-sparse": "ok", "gather": "ok", "autograd": "skipped",
+    }  # fmt: skip
+    assert found["autograd"].code == Code.TOO_LARGE_FOR_MEMORY
+    assert "400,000 users × 400,000 items need 800.0 GB as a matrix and a mask; free " in found["autograd"].reason
+    rates, timing = found["gather"].rates, found["gather"].timing
+    assert rates.ratings_per_s * timing.median_s == pytest.approx(2e-7 * 400000**2)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("layout", ["dense", "sparse"])
+def test_data_from_a_pipe_is_read_once_for_all_providers(tmp_path: Path, monkeypatch, layout: str) -> None:
+    pytest.importorskip("pyarrow")
+    pipe, out = tmp_path / "pipe", tmp_path / "out.jsonl"
+    os.mkfifo(pipe)
+    lines = [f"{user}\t{item}\t{(user * item) % 5 + 1}\n" for user in range(1, 30) for item in range(user % 3, 40, 3)]
+    writer = threading.Thread(target=pipe.write_text, args=["".join(lines)])
+    writer.start()
+    options = ("--data", pipe, "--suite", tiny_data(tmp_path), "--layout", layout, "--out", out, "--budget", 0.1)
+    assert mfbench_here(monkeypatch, "run", *options, "--threads", 1) == 0
+    writer.join()
+    records, _ = read(out)
+    assert [(record.case.rank, record.provider) for record in records] == [
+        (rank, name) for rank in (2, 3) for name in ("fused", "gather", "autograd")
+    ]
+    assert {(record.status, record.case.m, record.case.n, record.case.layout) for record in records} == {
+        ("ok", 29, 40, layout)
+    }
+    assert records[0].case.expected_ratings == len(lines)
+
+
+def tiny_data(folder: Path) -> Path:
+    path = folder / "data.toml"
+    path.write_text("description = 'x'\nproviders = ['fused', 'gather']\n[[case]]\nsize = '3x4'\nrank = [2, 3]\n")
+    return path
 
 
 def test_data_that_is_not_there_is_skipped_with_the_reason(tmp_path: Path, monkeypatch) -> None:
@@ -301,6 +353,7 @@ def test_a_provider_file_that_cannot_be_imported(tmp_path: Path, monkeypatch, ca
     error = capsys.readouterr().err
     assert "--provider: bad.py cannot be imported: ModuleNotFoundError: No module named 'nosuchmodule'" in error
     assert error.endswith("[provider-load-failed]\n")
+    assert not (tmp_path / "mfbench-records.jsonl").exists()
     assert "Traceback" not in error
 
 

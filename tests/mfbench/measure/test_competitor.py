@@ -9,10 +9,12 @@ from mfbench.correctness.audit.expected import ExpectedOutputs
 from mfbench.measure.competitor import Competitor, Draw
 from mfbench.measure.rounds import ProviderTiming
 from mfbench.problems.inputs import draw
+from mfbench.problems.shared import SharedInputs
 from mfbench.results.codes import Code, ProviderFailure
 from tests.mfbench.measure.in_process import CASE, InProcess
 
 INPUTS = draw(CASE)
+SHARED = SharedInputs(INPUTS)
 STANDARD = gate.standard(INPUTS)
 
 
@@ -29,7 +31,7 @@ def test_each_draw_has_its_own_parameters_and_exact_outputs() -> None:
 
 
 def test_an_honest_provider_passes_every_step(competitor: Competitor) -> None:
-    competitor.gate(STANDARD)
+    competitor.gate(STANDARD, SHARED.location)
     assert all(check.ok for check in competitor.checks.values())
     timed_on, unseen = (Draw.of(STANDARD, INPUTS, CASE) for _ in range(2))
     competitor.begin_timing(timed_on, ExpectedOutputs.of(timed_on.standard))
@@ -42,26 +44,26 @@ def test_an_honest_provider_passes_every_step(competitor: Competitor) -> None:
 
 
 def test_the_first_failure_is_kept(competitor: Competitor) -> None:
-    competitor.gate(STANDARD)
+    competitor.gate(STANDARD, SHARED.location)
     timed_on = Draw.of(STANDARD, INPUTS, CASE)
     competitor.begin_timing(timed_on, ExpectedOutputs.of(timed_on.standard))
     competitor.worker.fail_on = "place"
     with pytest.raises(ProviderFailure) as first:
         competitor.place()
     with pytest.raises(ProviderFailure):
-        competitor.gate(Draw.of(STANDARD, INPUTS, CASE).standard)
+        competitor.gate(Draw.of(STANDARD, INPUTS, CASE).standard, SHARED.location)
     assert competitor.failure is first.value
 
 
 def test_a_stale_result_is_told_from_one_that_was_never_right(competitor: Competitor) -> None:
-    competitor.gate(STANDARD)
+    competitor.gate(STANDARD, SHARED.location)
     unseen = Draw.of(STANDARD, INPUTS, CASE)
     other = Draw.of(STANDARD, INPUTS, CASE)
     with pytest.raises(ProviderFailure, match="after timing, on new parameters: ") as failure:
         competitor.gate_again(unseen._replace(standard=other.standard), ProviderTiming([1.0], 1, False, False))
     assert failure.value.code is Code.STALE_RESULT
     with pytest.raises(ProviderFailure) as failure:
-        competitor.gate(other.standard)
+        competitor.gate(other.standard, SHARED.location)
     assert failure.value.code is Code.OFF_BOUND
 
 

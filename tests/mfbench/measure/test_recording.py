@@ -27,7 +27,8 @@ def rounds(
     rng = np.random.default_rng(3)
     base, new = (scale * 1e-3 * np.exp(rng.normal(0, noise, 60)) for _ in range(2))
     providers = {"base": ProviderTiming(base, 2, cold, False), "new": ProviderTiming(new / ratio, 3, cold, gaps)}
-    fields = {"pilot_rounds": 6, "placements": 20, "throttled": 0, "dropped": 0, "background_cores": np.zeros(20)}
+    fields = {"pilot_rounds": 6, "placements": 20, "throttled": 0, "dropped": 0, "background_cores": np.zeros(20),
+              "planned_s": 1.0, "took_s": 1.0}  # fmt: skip
     return CaseTiming(providers, **(fields | changes))
 
 

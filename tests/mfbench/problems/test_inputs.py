@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from kernels.encoding import CROSSOVER, CROSSOVER_ELSEWHERE
 from mfbench.problems import inputs as module
-from mfbench.problems.cases import Case
-from mfbench.problems.inputs import BLOCK, draw, fingerprints
+from mfbench.problems.cases import Case, CaseSpec
+from mfbench.problems.inputs import BLOCK, draw, fingerprints, resolve
+from mfbench.problems.matrices import parts, to_dense
 
 
 def case(data: str = "blocks", **changes) -> Case:
@@ -39,3 +41,95 @@ def test_sums_in_blocks_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch, 
     assert whole["ratings"] == (int(bits.sum()), int(bits[::7].sum()))
     observed = ~drawn.ratings.isnan() if drawn.mask is None else drawn.mask != 0
     assert drawn.observed == int(observed.sum())
+
+
+@pytest.mark.parametrize("data", ["synthetic", "blocks", "seed", "power-law"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
+def test_either_layout_holds_the_same_ratings(monkeypatch: pytest.MonkeyPatch, data: str, dtype: str) -> None:
+    monkeypatch.setattr(module.block_slices, "__defaults__", (5000,))
+    dense = draw(case(data, ratings_dtype=dtype))
+    sparse = draw(case(data, ratings_dtype=dtype, layout="sparse", mask="none"))
+    assert dense.mask is not None
+    assert (dense.sparse, sparse.sparse, sparse.mask) == (False, True, None)
+    ratings, mask = to_dense(sparse.ratings)
+    assert torch.equal(mask, dense.mask)
+    assert torch.equal(ratings, dense.ratings.masked_fill(dense.mask == 0, 0))
+    assert ratings.dtype == getattr(torch, dtype)
+    assert sparse.observed == dense.observed == int(mask.sum())
+    for name in module.Inputs._fields[:5]:
+        assert torch.equal(getattr(sparse, name), getattr(dense, name))
+
+
+@pytest.mark.parametrize("elements", [1, 40, 1000, 10**9])
+def test_blocks_of_users_hold_few_ratings_and_each_user_once(elements: int) -> None:
+    inputs = draw(case("power-law", layout="sparse", mask="none", density=0.05))
+    blocks = list(inputs.user_blocks(elements))
+    assert [block.start for block in blocks] == [0, *(block.stop for block in blocks[:-1])]
+    assert blocks[-1].stop == 300
+    counts = [inputs.of_users(block).observed for block in blocks]
+    assert sum(counts) == inputs.observed == round(0.05 * 300 * 200)
+    for block, count in zip(blocks, counts, strict=True):
+        assert count <= elements or block.stop - block.start == 1
+
+
+def test_fingerprints_see_every_part_of_sparse_ratings() -> None:
+    inputs = draw(case("power-law", layout="sparse", mask="none"))
+    before = fingerprints(inputs)
+    for part in parts(inputs.ratings):
+        kept = int(part[-1])
+        part[-1] = kept - 1
+        after = fingerprints(inputs)
+        assert {name for name in before if before[name] != after[name]} == {"ratings"}
+        part[-1] = kept
+    assert fingerprints(inputs) == before
+
+
+def test_sparse_inputs_move_and_become_dense(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = draw(case("power-law", layout="sparse", mask="none"))
+    elsewhere = module.moved(inputs)
+    for part, old in zip(parts(elsewhere.ratings), parts(inputs.ratings), strict=True):
+        assert torch.equal(part, old)
+        assert part.data_ptr() != old.data_ptr()
+    dense = inputs.dense()
+    assert dense.dense() is dense
+    assert torch.equal(dense.ratings, to_dense(inputs.ratings)[0])
+    assert dense.user_factors is inputs.user_factors
+    monkeypatch.setattr(module, "free_memory", lambda: 5 * 300 * 200 - 1)
+    with pytest.raises(module.MatrixTooLarge, match=r"300 users × 200 items need 0\.0 GB as a matrix and a mask"):
+        inputs.dense()
+
+
+def test_the_crossover_is_that_of_the_kernels() -> None:
+    assert {"cpu": CROSSOVER["cpu"], "cuda": CROSSOVER_ELSEWHERE} == module.SPARSE_BELOW
+
+
+def spec(**changes) -> CaseSpec:
+    values = {"suite": "t", "size": (200, 100), "rank": 3, "density": 0.5, "layout": "auto", "ratings_dtype": "float32",
+              "mask": "uint8", "data": "synthetic", "seed": 1}  # fmt: skip
+    return CaseSpec.model_validate(values | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "device", "layout"),
+    [
+        ({}, "cpu", "dense"),
+        ({"density": 0.01}, "cpu", "sparse"),
+        ({"density": 0.01}, "cuda", "dense"),
+        ({"density": 0.01, "mask": "none"}, "cpu", "dense"),
+        ({"density": 0.01, "data": "blocks"}, "cpu", "dense"),
+        ({"density": 0.01, "layout": "dense"}, "cpu", "dense"),
+        ({"layout": "sparse"}, "cuda", "sparse"),
+        ({"size": (1 << 30, 1 << 20)}, "cuda", "sparse"),
+    ],
+    ids=str,
+)
+def test_the_layout_of_a_case(changes, device: str, layout: str) -> None:
+    asked = spec(**changes)
+    found = resolve(asked, device)
+    assert found.layout == layout
+    assert found.mask == ("none" if layout == "sparse" else asked.mask)
+    assert asked.leads_to(found)
+    assert not asked.leads_to(found.model_copy(update={"seed": 2}))
+    assert spec(**changes | {"layout": layout}).leads_to(found)
+    other = "dense" if layout == "sparse" else "sparse"
+    assert not spec(**changes | {"layout": other}).leads_to(found)

@@ -14,13 +14,14 @@ import torch
 
 from mfbench.errors import UsageError
 from mfbench.problems.inputs import Inputs
+from mfbench.problems.matrices import to_sparse
 from mfbench.providers import registry
 from reference import oracle_loss_and_grads
 from tests.problems import draw_inputs
 
 COMPILED = ("compile", "compile-closed-form")  # they take a C++ compiler and half a minute
 REDUCED = ("fused-tf32", "fused-bf16x3", "fused-tf32x3")  # the gate's tests have their bounds
-EXACT = [name for name in registry.BUILTIN if name not in (*COMPILED, *REDUCED)]
+EXACT = [name for name in registry.BUILTIN if name not in (*COMPILED, *REDUCED, *registry.GRAPHS)]
 
 
 @pytest.fixture
@@ -44,8 +45,8 @@ def assert_exact(step: registry.Step, inputs: Inputs) -> None:
 @pytest.mark.parametrize("name", EXACT)
 def test_builtin_providers_compute_the_step_of_the_present_inputs(name: str, mask_dtype) -> None:
     inputs = draw_inputs(21, 34, 5, mask_dtype=mask_dtype)
-    if name == "fused-encoded" and inputs.weighted:
-        with pytest.raises(ValueError, match="encoded ratings cannot carry weights"):
+    if name in ("fused-encoded", "fused-sparse", "gather") and inputs.weighted:
+        with pytest.raises(ValueError, match="ratings cannot carry weights"):
             registry.load(name).prepare(inputs)
         return
     step = registry.load(name).prepare(inputs)
@@ -239,3 +240,39 @@ def test_a_users_package_with_a_name_of_ours_is_named(tmp_path: Path, monkeypatc
     for name in (f"{ours}/mine.py:step", f"{ours}.mine:step", "beside.py:step"):
         with pytest.raises(UsageError, match=rf"your '{ours}' in .* which is imported instead; rename it"):
             registry.load(name)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_builtin_providers_compute_the_step_of_sparse_inputs(name: str) -> None:
+    dense = draw_inputs(21, 34, 5, mask_dtype=torch.uint8, density=0.2)
+    inputs = dense._replace(ratings=to_sparse(dense.ratings, dense.mask), mask=None)
+    step = registry.load(name).prepare(inputs)
+    assert_exact(step, inputs)
+    inputs.user_factors.mul_(0.5)
+    assert_exact(step, inputs)
+
+
+@pytest.mark.parametrize("takes_sparse", [True, False])
+def test_a_users_function_is_given_sparse_ratings_where_it_says_that_it_takes_them(
+    tmp_path: Path, takes_sparse: bool
+) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from reference import autograd_loss_and_grads\n\n"
+        "def step(*arguments):\n"
+        f"    assert (arguments[5].layout.__repr__() == 'torch.sparse_csr') == {takes_sparse}\n"
+        f"    assert (arguments[6] is None) == {takes_sparse}\n"
+        "    return autograd_loss_and_grads(*arguments)\n\n" + f"step.takes_sparse = {takes_sparse}\n"
+    )
+    dense = draw_inputs(21, 34, 5, mask_dtype=torch.uint8, density=0.2)
+    inputs = dense._replace(ratings=to_sparse(dense.ratings, dense.mask), mask=None)
+    assert_exact(registry.load(f"{path}:step").prepare(inputs), inputs)
+
+
+def test_gather_refuses_weights_alone() -> None:
+    inputs = draw_inputs(21, 34, 5, mask_dtype=torch.float32)
+    gather = registry.load("gather")
+    with pytest.raises(ValueError, match="cannot carry weights"):
+        gather.prepare(inputs)
+    binary = inputs._replace(mask=(inputs.mask != 0).float())
+    assert_exact(gather.prepare(binary), binary)

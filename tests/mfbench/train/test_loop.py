@@ -8,7 +8,9 @@ import torch
 
 from kernels import mf_loss_and_grads
 from mfbench.errors import UsageError
+from mfbench.problems import datasets
 from mfbench.problems.datasets import Ratings
+from mfbench.problems.matrices import to_sparse
 from mfbench.providers import registry
 from mfbench.train.loop import Diverged, descend, train
 from mfbench.train.task import notebook_task, rating_task
@@ -107,7 +109,7 @@ def test_ratings_are_learnt_at_the_default_rate(rating_file, optimizer):
 
 def test_the_held_out_ratings_are_not_trained_on(rating_file):
     """With their values replaced, the same parameters come out."""
-    tasks = [rating_task(Ratings(*load_copy(rating_file), "x"), 2) for _ in range(2)]
+    tasks = [rating_task(datasets.load(rating_file), 2) for _ in range(2)]
     tasks[1].inputs.ratings[tasks[1].held_out == 1] = float("nan")
     for task in tasks:
         train(task, FUSED, 30, 30)
@@ -115,10 +117,17 @@ def test_the_held_out_ratings_are_not_trained_on(rating_file):
         assert torch.equal(one, other)
 
 
-def load_copy(path):
-    from mfbench.problems import datasets
-
-    return (tensor.clone() for tensor in datasets.load(path)[:2])
+@pytest.mark.parametrize("provider", ["fused", "fused-sparse", "gather", "autograd"])
+def test_either_layout_trains_alike(rating_file, provider):
+    runs = []
+    for layout in ("dense", "sparse"):
+        run = run_training(rating_file, epochs=40, every=20, rank=2, provider=provider, layout=layout)
+        runs.append(run)
+    dense, sparse = runs
+    assert (dense.held_out, dense.trained_on) == (sparse.held_out, sparse.trained_on)
+    for one, other in zip(dense.entries, sparse.entries, strict=True):
+        assert one.loss == pytest.approx(other.loss, rel=1e-4)
+        assert one.held_out_sse == pytest.approx(other.held_out_sse, rel=1e-4)
 
 
 def test_the_target_stops_training_and_the_best_is_kept(rating_file):
@@ -177,7 +186,7 @@ def test_a_diverging_run_names_a_rate_that_works(rating_file, data, optimizer):
 
 
 def test_a_run_that_starts_perfect_has_not_diverged():
-    ratings = Ratings(torch.full((5, 4), 2.0), torch.ones(5, 4, dtype=torch.uint8), "constant")
+    ratings = Ratings(to_sparse(torch.full((5, 4), 2.0), None), "constant")
     run = train(rating_task(ratings, rank=0), FUSED, epochs=200, every=100)
     assert run.entries[-1].loss < 1e-9
 

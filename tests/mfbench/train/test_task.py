@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mfbench.problems.datasets import Ratings
+from mfbench.problems.matrices import to_dense, to_sparse
 from mfbench.train.task import notebook_task, rating_task
 
 
@@ -13,18 +14,27 @@ def test_the_split(holdout, count):
     mask = torch.zeros(50 * 40, dtype=torch.uint8)
     mask[torch.randperm(2000, generator=generator)[:1000]] = 1
     values = torch.rand(2000, generator=generator) * mask
-    ratings = Ratings(values.reshape(50, 40), mask.reshape(50, 40), "x")
-    before = ratings.values.clone(), ratings.mask.clone()
+    mask = mask.reshape(50, 40)
+    ratings = Ratings(to_sparse(values.reshape(50, 40), mask), "x")
+    before = ratings.matrix.values().clone()
     task, again, other = (rating_task(ratings, 4, seed, holdout=holdout) for seed in (7, 7, 8))
 
     assert int(task.held_out.sum()) == count
-    assert torch.equal(task.held_out + task.inputs.mask, ratings.mask)  # each observed rating in one of the two
+    assert torch.equal(task.held_out + task.inputs.mask, mask)  # each observed rating in one of the two
     assert torch.equal(task.held_out, again.held_out)
     assert count == 0 or not torch.equal(task.held_out, other.held_out)
-    trained_on = ratings.values[task.inputs.mask == 1]
+    trained_on = values.reshape(50, 40)[task.inputs.mask == 1]
     assert float(task.inputs.global_bias) == pytest.approx(float(trained_on.mean()), rel=1e-5)
-    assert torch.equal(ratings.values, before[0])
-    assert torch.equal(ratings.mask, before[1])
+    assert torch.equal(ratings.matrix.values(), before)
+
+    sparse = rating_task(ratings, 4, 7, holdout=holdout, layout="sparse")
+    assert torch.equal(to_dense(sparse.held_out)[1], task.held_out)
+    assert torch.equal(to_dense(sparse.inputs.ratings)[1], task.inputs.mask)
+    assert torch.equal(to_dense(sparse.inputs.ratings)[0], task.inputs.ratings * task.inputs.mask)
+    assert sparse.held_out_count == task.held_out_count == count
+    assert sparse.held_out_sse() == pytest.approx(task.held_out_sse(), rel=1e-6)
+    for one, other in zip(sparse.inputs[:5], task.inputs[:5], strict=True):
+        assert torch.equal(one, other)
 
 
 def test_the_notebook_is_judged_by_its_unobserved_entries():

@@ -13,12 +13,16 @@ from mfbench.measure.worker import main
 from mfbench.measure.worker.main import Worker
 from mfbench.problems.cases import Case
 from mfbench.problems.inputs import Inputs, draw, moved, redraw_parameters
+from mfbench.problems.shared import Location, SharedInputs
 
 
 def case(**changes) -> Case:
     fields = {"suite": "t", "m": 67, "n": 41, "rank": 5, "density": 0.5, "ratings_dtype": "float32", "mask": "uint8",
               "data": "synthetic", "seed": 1}  # fmt: skip
     return Case(**(fields | changes))
+
+
+SHARED = SharedInputs(draw(case()))
 
 
 def pointers(inputs: Inputs) -> list[int]:
@@ -54,7 +58,7 @@ def test_offsets_within_a_page_differ() -> None:
 
 def test_a_placement_moves_and_redraws_and_the_step_follows() -> None:
     one = Worker("closed-form", "cpu", 1)
-    one.prepare(case())
+    one.prepare(SHARED.location)
     before = pointers(one._prepared())
     one.place(case(), 77)
     inputs = one._prepared()
@@ -62,7 +66,7 @@ def test_a_placement_moves_and_redraws_and_the_step_follows() -> None:
     for name, values in redraw_parameters(case(), 77).items():
         assert torch.equal(getattr(inputs, name), values)
     expected = Worker("autograd", "cpu", 1)
-    expected.prepare(case())
+    expected.prepare(SHARED.location)
     expected.place(case(), 77)
     observed = []
     for each in (one, expected):
@@ -77,13 +81,13 @@ def test_a_placement_moves_and_redraws_and_the_step_follows() -> None:
 
 def test_where_memory_has_no_room_for_a_copy_the_inputs_stay(monkeypatch) -> None:
     one = Worker("closed-form", "cpu", 1)
-    one.prepare(case())
+    one.prepare(SHARED.location)
     before = pointers(one._prepared())
 
-    def fail(inputs: Inputs) -> Inputs:
+    def fail(location: Location, inputs: Inputs) -> Inputs:
         raise OSError(errno.ENOMEM, "no memory")
 
-    monkeypatch.setattr(main, "moved", fail)
+    monkeypatch.setattr(main.shared, "moved", fail)
     one.place(case(), 5)
     assert pointers(one._prepared()) == before
     assert one.sample(1)[0].seconds > 0

@@ -1,0 +1,67 @@
+// Sparse ratings as the caller passes them: entries in compressed rows, of any dtype, decoded a chunk at a time.
+
+#pragma once
+
+#include <algorithm>
+
+#include "dtypes.h"
+
+namespace mf {
+
+struct Entries {
+    const int64_t *rows;  // [users + 1]: user i has the entries rows[i] to rows[i + 1]
+    const void *items;    // [entries], rising in every row
+    int64_t item_bytes;   // of an index: 2 (unsigned), 4 or 8
+    Matrix ratings;       // [1, entries]
+};
+
+// Calls visit(pointer) with the items as what they are.
+template <class Visit> auto with_items(const Entries &entries, Visit visit) {
+    switch (entries.item_bytes) {
+        case 2: return visit(static_cast<const std::uint16_t *>(entries.items));
+        case 4: return visit(static_cast<const std::int32_t *>(entries.items));
+        default: return visit(static_cast<const int64_t *>(entries.items));
+    }
+}
+
+// Returns the first entry from `begin` to `end`, of one row, whose item is not below `item`.
+inline int64_t first_not_below(const Entries &entries, int64_t begin, int64_t end, int64_t item) {
+    return with_items(entries, [&](const auto *items) {
+        const auto below = [](auto here, int64_t bound) { return int64_t(here) < bound; };
+        return std::lower_bound(items + begin, items + end, item, below) - items;
+    });
+}
+
+// Reads items and ratings, the latter as T.
+template <class T> class EntryReader {
+  public:
+    EntryReader(const Entries &entries, double scale, double offset)
+        : entries_(entries), scale_(T(scale)), offset_(T(offset)) {
+        static constexpr Decode decoders[] = {
+            decode_ratings<T, double>,       decode_ratings<T, float>,        decode_ratings<T, BFloat16Bits>,
+            decode_ratings<T, Float16Bits>,  decode_ratings<T, std::uint8_t>, decode_ratings<T, std::int8_t>,
+            decode_ratings<T, std::uint8_t>};
+        decode_ = decoders[entries.ratings.kind];
+    }
+
+    void read_items(int64_t begin, int64_t count, std::int32_t *to) const {
+        with_items(entries_, [&](const auto *items) {
+            for (int64_t i = 0; i < count; ++i) to[i] = std::int32_t(items[begin + i]);
+        });
+    }
+
+    void read_ratings(int64_t begin, int64_t count, T *to) const {
+        decode_(entries_.ratings, {0, begin, 1, count}, to, count);
+        if (entries_.ratings.kind == CODES)
+            for (int64_t i = 0; i < count; ++i) to[i] = to[i] * scale_ + offset_;
+    }
+
+  private:
+    using Decode = void (*)(const Matrix &, const Region &, void *, int64_t);
+
+    Entries entries_;
+    T scale_, offset_;
+    Decode decode_;
+};
+
+}  // namespace mf

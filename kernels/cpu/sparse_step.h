@@ -1,0 +1,189 @@
+// One training step on sparse ratings: errors, loss and every gradient in one pass over the entries.
+//
+// The users are divided into shares of equal work, the tasks of the threads; a user with many entries may be split. The
+// gradients of items are added in memory, where two threads must not meet. Either every task has a copy of its own, or,
+// where copies would exceed the entries, tasks that share one take turns with the items: these are divided into as many
+// shares as tasks have one copy, and in stage s task t works on share (t + s) of the items. What a task adds and in
+// which order depends on the number of threads requested, never on their timing.
+
+#pragma once
+
+#include <vector>
+
+#include "call.h"
+#include "entry_loops.h"
+#include "packing.h"
+#include "pool.h"
+#include "scratch.h"
+#include "shares.h"
+
+namespace mf {
+
+template <class T> class SparseStep {
+    static constexpr int LANES = Simd<T>::LANES;
+    static constexpr int64_t CELL = 16;  // items: sums of squares take whole cells
+    static constexpr int64_t REDUCTION_SIZE = 1 << 13;  // factor gradients of items per reduction
+
+    struct alignas(64) Task {  // a share of the users
+        Place begin, end;
+        T *p, *d_p;          // [padded]: factors of the user at work, and their gradient
+        T *carry;            // [padded]: gradient of a first user whose first entries belong to an earlier share
+        double carried_bias; // theirs
+        double sse, norm, bias_sum;
+    };
+
+    const Call &call;
+    const Entries &entries;
+    const EntryReader<T> reader;
+    const int64_t rank, ld, padded;  // ld: of packed factors; padded: elements of a user's factors
+    Side<T> users, items;
+    int64_t tasks, copies, item_shares_of_copy;  // copies: of the gradients of items
+    std::vector<int64_t> item_begins;
+    T *factors, *bias;      // packed, of items
+    double *d_user_bias;    // [users]
+    double *norms;          // [items.ranges]
+    Task *of;               // [tasks]
+
+  public:
+    SparseStep(const Call &call, const Entries &entries)
+        : call(call), entries(entries), reader(entries, call.scale, call.offset), rank(call.rank),
+          ld(leading_dimension(rank)), padded(round_up(ld, CHAINS * Simd<double>::LANES)),
+          users(call.users, 1, rank, ld), items(call.items, CELL, rank, ld) {
+        const int64_t count = entries.rows[users.count];
+        const double worthwhile = double(count + ROW_WORK * users.count) * double(rank) / SHARE_WORK;
+        tasks = std::max<int64_t>(1, std::min(call.threads, int64_t(std::min(worthwhile, 1e9))));
+        copies = tasks;
+        while (call.gradients && copies > 1 && (tasks % copies || copies * items.padded * ld > count)) --copies;
+        item_shares_of_copy = tasks / copies;
+        item_begins = item_shares(entries, users.count, items.count, item_shares_of_copy);
+        items.ranges = std::min(tasks, items.padded / CELL);
+    }
+
+    void run(Scratch &scratch) {
+        allocate(scratch);
+        const Pool::Lease pool(call.threads);
+        pool.parallel(call.threads, items.ranges, [&](int64_t range, int64_t) { pack_items(range); });
+        for (int64_t stage = 0; stage < item_shares_of_copy; ++stage)
+            pool.parallel(call.threads, tasks, [&](int64_t task, int64_t) { run_task(task, stage); });
+        double sse = 0, norm = 0;
+        for (int64_t task = 0; task < tasks; ++task) sse += of[task].sse, norm += of[task].norm;
+        for (int64_t range = 0; range < items.ranges; ++range) norm += norms[range];
+        *call.loss = sse + call.reg * norm;
+        if (!call.gradients) return;
+        join_split_users();
+        const int64_t reductions = ceil_div(items.padded * ld, REDUCTION_SIZE);
+        pool.parallel(call.threads, reductions, [&](int64_t part, int64_t) {
+            items.reduce(part, reductions, copies, call.reg);
+        });
+        double bias_sum = 0;
+        for (int64_t task = 0; task < tasks; ++task) bias_sum += of[task].bias_sum;
+        *static_cast<T *>(call.d_global_bias) = T(2 * bias_sum);
+    }
+
+  private:
+    static int64_t leading_dimension(int64_t rank) { return round_up(rank, LANES); }
+
+    void allocate(Scratch &scratch) {
+        scratch.reset();
+        factors = scratch.allocate<T>(items.padded * ld);
+        bias = scratch.allocate<T>(items.padded);
+        norms = scratch.allocate<double>(items.ranges);
+        if (call.gradients) {
+            items.d_factors = scratch.allocate<T>(copies * items.padded * ld);
+            items.d_bias = scratch.allocate<double>(copies * items.padded);
+            d_user_bias = scratch.allocate<double>(users.count);
+        }
+        of = scratch.allocate<Task>(tasks);
+        for (int64_t task = 0; task < tasks; ++task) {
+            T *const buffers = scratch.allocate<T>(3 * padded);
+            std::fill_n(buffers, 3 * padded, T(0));
+            of[task] = {share_begin(entries, users.count, task, tasks),
+                        share_begin(entries, users.count, task + 1, tasks),
+                        buffers, buffers + padded, buffers + 2 * padded, 0, 0, 0, 0};
+        }
+    }
+
+    void pack_items(int64_t range) {
+        const int64_t first = items.begin(range);
+        PackedRange<T> packed = {-1, 0, ld, factors + first * ld, bias + first};
+        items.pack(range, *static_cast<const T *>(call.global_bias), packed);
+        norms[range] = items.squared_norm(packed);
+        if (call.gradients) for (int64_t copy = 0; copy < copies; ++copy) items.clear(copy, range);
+    }
+
+    // Works through the entries of a task's users whose items are in the stage's share.
+    void run_task(int64_t number, int64_t stage) {
+        Task &task = of[number];
+        const int64_t copy = number / item_shares_of_copy, share = (number + stage) % item_shares_of_copy;
+        Rows<T> rows = {factors, bias, nullptr, nullptr, ld, ld / LANES};
+        if (call.gradients) {
+            rows.d_factors = items.d_factors + copy * items.padded * ld;
+            rows.d_bias = items.d_bias + copy * items.padded;
+        }
+        const bool first = stage == 0, last = stage == item_shares_of_copy - 1;
+        const int64_t end = task.end.user + (task.end.entry > begin_of(task.end.user));
+        for (int64_t user = task.begin.user; user < end; ++user) {
+            int64_t from = std::max(entries.rows[user], task.begin.entry);
+            int64_t to = std::min(entries.rows[user + 1], task.end.entry);
+            if (share > 0) from = first_not_below(entries, from, to, item_begins[std::size_t(share)]);
+            if (share < item_shares_of_copy - 1)
+                to = first_not_below(entries, from, to, item_begins[std::size_t(share + 1)]);
+            if (from < to || first || last) run_user(task, rows, user, from, to, first, last);
+        }
+    }
+
+    int64_t begin_of(int64_t user) const { return entries.rows[user]; }
+
+    void run_user(Task &task, const Rows<T> &rows, int64_t user, int64_t from, int64_t to, bool first, bool last) {
+        const bool carried = begin_of(user) < task.begin.entry;  // the user belongs to an earlier task
+        users.load_row(user, task.p);
+        if (first && !carried) {
+            const double b = double(users.bias(user));
+            task.norm += sum_of_squares(padded, task.p) + b * b;
+        }
+        T *const out = users.gradient_of(user);
+        if (call.gradients) {
+            if (first) std::fill_n(task.d_p, ld, T(0));
+            else std::copy_n(carried ? task.carry : out, rank, task.d_p);
+        }
+        ErrorSums sums;
+        Chunk<T> chunk;
+        for (; from < to; from += chunk.count) {
+            chunk.count = std::min<int64_t>(CHUNK, to - from);
+            reader.read_items(from, chunk.count, chunk.items);
+            reader.read_ratings(from, chunk.count, chunk.errors);
+            chunk_errors(chunk, rows, task.p, users.bias(user), sums);
+            if (call.gradients) chunk_gradients(chunk, rows, task.p, task.d_p);
+        }
+        task.sse += sums.squares;
+        if (!call.gradients) return;
+        task.bias_sum += sums.errors;
+        if (carried) {
+            task.carried_bias += sums.errors;
+            std::copy_n(task.d_p, rank, task.carry);
+            return;
+        }
+        d_user_bias[user] = sums.errors + (first ? 0 : d_user_bias[user]);
+        const bool split = task.end.entry < entries.rows[user + 1];
+        if (last && !split) users.store_gradient(user, task.d_p, task.p, d_user_bias[user], call.reg);
+        else std::copy_n(task.d_p, rank, out);
+    }
+
+    // Completes the gradients of users whose entries several tasks worked through.
+    void join_split_users() {
+        for (int64_t task = 1; task < tasks; ++task) {
+            const int64_t user = of[task].begin.user;
+            if (user == users.count || begin_of(user) == of[task].begin.entry) continue;
+            T *const sum = of[task].d_p;
+            std::copy_n(users.gradient_of(user), rank, sum);
+            for (; task < tasks && of[task].begin.user == user; ++task) {
+                for (int64_t k = 0; k < rank; ++k) sum[k] += of[task].carry[k];
+                d_user_bias[user] += of[task].carried_bias;
+            }
+            users.load_row(user, of[--task].p);
+            users.store_gradient(user, sum, of[task].p, d_user_bias[user], call.reg);
+        }
+    }
+};
+
+}  // namespace mf
