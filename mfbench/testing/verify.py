@@ -121,7 +121,7 @@ def verify(
     Args:
         names: providers; None checks every backend that can run on the device, and autograd.
         device: "cpu" or "cuda".
-        problems: from `random_problems.draw`.
+        problems: from `random_problems`.
 
     Raises:
         UsageError: a provider cannot be loaded.
