@@ -30,7 +30,7 @@ inline Place share_begin(const Entries &entries, int64_t users, int64_t share, i
         if (work_before(middle) <= target) low = middle;
         else high = middle - 1;
     }
-    if (low == users) return {users, rows[users]};
+    if (low == users || work_before(low) == target) return {low, rows[low]};
     const int64_t entry = rows[low] + target - work_before(low);
     if (entry >= rows[low + 1]) return {low + 1, rows[low + 1]};
     return {low, entry};
