@@ -93,15 +93,17 @@ def make(recipe: Recipe, generator: torch.Generator) -> Inputs:
     P, Q, bu, bi, mu = (torch.randn(shape, generator=generator, dtype=dtype, device="cpu") * scale for shape in shapes)
     observed = torch.rand((m, n), generator=generator, device="cpu") < density
     observed[:, n // 2] = False
+    if density < 0.5:
+        observed[[0, -1]] = False
     observed[m // 3] |= density > 0
     if ratings_dtype.is_floating_point:
-        ratings = (torch.randint(1, 11, (m, n), generator=generator, device="cpu") / 2 * scale).to(ratings_dtype)
+        ratings = (torch.randint(0, 11, (m, n), generator=generator, device="cpu") / 2 * scale).to(ratings_dtype)
         unobservable = torch.tensor([float("nan"), float("inf"), -float("inf")], dtype=ratings_dtype, device="cpu")
         if mask_dtype is None:
             unobservable = unobservable[:1]
         ratings = torch.where(observed, ratings, unobservable[torch.arange(n, device="cpu") % len(unobservable)])
     else:
-        ratings = torch.randint(1, 11, (m, n), generator=generator, device="cpu").to(ratings_dtype)
+        ratings = torch.randint(0, 11, (m, n), generator=generator, device="cpu").to(ratings_dtype)
     mask = None
     if mask_dtype is not None:  # in a bool or integer mask any value but 0 means observed
         values = torch.randint(1, 100, (m, n), generator=generator, device="cpu")

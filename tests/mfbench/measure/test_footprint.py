@@ -56,7 +56,7 @@ def set_free(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
                 {"mask": "none"},
                 {"mask": "float32"},
                 {"data": "seed", "mask": "int32", "ratings_dtype": "float64"},
-                {"data": "power-law", "layout": "sparse", "mask": "none", "rank": 30},
+                {"data": "power-law", "layout": "sparse", "mask": "none", "rank": 30, "density": 0.05},
                 {"data": "synthetic", "layout": "sparse", "mask": "none"},
             )
         ),
