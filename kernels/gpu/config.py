@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kernels.gpu.tile_table import TABLE
 from kernels.gpu.tiles import SPILLS, WIDEST, WIDTHS, Row, Tile, nested
+from kernels.gpu.version import FLOAT64_UNITS, is_old
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -164,6 +165,8 @@ def pick(
     if rank > MAX_RANK and target.backend != "interpreter":
         raise NotShipped(f"rank {rank}: the largest is {MAX_RANK}")
     precision = "float64" if parameter_bytes == 8 else precision
+    if precision == "float64" and target.name in FLOAT64_UNITS and is_old():
+        raise NotShipped("float64 parameters: this version of Triton fails to compile them for matrix units; 3.9 does")
     rows = _rows(target)
     if precision not in rows:
         raise NotShipped(f"precision {precision}: {target.backend} has {', '.join(rows) or 'none'} on this device")
