@@ -195,7 +195,8 @@ def faults_of(spec: Spec, launches: list[Launch], assembly: str, mix: Mix, tile:
     narrowest = encoding.vector_bytes
     wide = sum(width * count for width, count in mix.load_once.items() if width >= narrowest)
     # Chunks of the factors are loaded in inner loops; otherwise the items' factors are loaded beside the ratings.
-    factors = 0 if any("CHUNK" in launch.constants for launch in launches) else tile.items * tile.columns * tile.operand_bytes
+    chunked = any("CHUNK" in launch.constants for launch in launches)
+    factors = 0 if chunked else tile.items * tile.columns * tile.operand_bytes
     loaded = tile.users * tile.items * encoding.dtype.itemsize + factors
     if wide * tile.warps * DEVICE_RATES[spec.target].warp < loaded:
         yield f"ratings are loaded in vectors of less than {narrowest} bytes a thread"
