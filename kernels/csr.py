@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+from torch._C import _DisableFuncTorch
 from torch.utils.weak import WeakIdKeyDictionary
 
 from kernels.decoding import CHUNK_ELEMENTS
@@ -31,7 +32,8 @@ def observations_of_csr(ratings: Tensor) -> Observations:
             f"ratings: expected a dense tensor or torch.sparse_csr, got {ratings.layout}; encode_ratings accepts it"
         )
     _check_matrix(ratings)
-    values, rows, columns = ratings.values(), ratings.crow_indices(), ratings.col_indices()
+    with _DisableFuncTorch():  # its transforms cannot take a sparse tensor apart
+        values, rows, columns = ratings.values(), ratings.crow_indices(), ratings.col_indices()
     if not values.requires_grad:  # which the step refuses
         values = values.detach()  # the compiler cannot take a view of a sparse tensor
     return Observations(values, rows=rows, columns=columns, items=ratings.shape[1])
@@ -83,14 +85,14 @@ def with_rising_columns(observations: Observations, rise: Callable[[Observations
     tensors of a `torch.sparse_csr` are other objects at every access, and are read every time.
 
     Args:
-        rise: reads the indices and returns whether they are valid, and rise in every row; None: in PyTorch.
+        rise: returns whether the indices are valid and rise in every row; None: PyTorch finds out.
 
     Raises:
         ValueError: the indices are not valid; the message names the row.
     """
     if _is_remembered(observations):
         return observations
-    if (rise or columns_rise)(observations):
+    if (rise is not None and rise(observations)) or columns_rise(observations):
         _remember(observations)
         return observations
     return _sort_rows(observations)
@@ -122,7 +124,7 @@ def user_of_entries(rows: Tensor, start: int, stop: int) -> Tensor:
 
 
 def _check_matrix(ratings: Tensor) -> None:
-    if ratings.dim() != 2 or ratings.sparse_dim() != 2:
+    if ratings.dim() != 2 or (ratings.layout is torch.sparse_coo and ratings.sparse_dim() != 2):
         raise ValueError(f"ratings: expected a sparse matrix of numbers, got shape {tuple(ratings.shape)}")
 
 

@@ -40,7 +40,8 @@ def decode(observations: Observations, users: slice, items: slice, dtype: torch.
 def decode_codes(codes: Tensor, levels: Tensor, dtype: torch.dtype) -> Tensor:
     """Return the ratings that codes stand for."""
     scale, offset = levels.to(dtype)
-    return codes * scale + offset
+    ratings: Tensor = codes * scale + offset
+    return ratings
 
 
 def tile_of_weights(observations: Observations, users: slice, items: slice, dtype: torch.dtype) -> Tensor | None:

@@ -70,12 +70,18 @@ class EncodedRatings(NamedTuple):
     @property
     def observations(self) -> Observations:
         """The same ratings as the backends receive them."""
-        values, _, levels, bits, *others = self
-        return Observations(values, bits, levels, bits is not None, *others)
+        values, _, levels, bits, occupied, rows, columns, items = self
+        return Observations(values, bits, levels, bits is not None, occupied, rows, columns, items)
 
     def to(self, device: torch.device | str) -> EncodedRatings:
         """Return the ratings with every tensor on `device`."""
-        return EncodedRatings(*(part.to(device) if isinstance(part, Tensor) else part for part in self))
+
+        def moved(part: Tensor | None) -> Tensor | None:
+            return None if part is None else part.to(device)
+
+        values, encoding, levels, bits, occupied, rows, columns, items = self
+        others = moved(levels), moved(bits), moved(occupied), moved(rows), moved(columns)
+        return EncodedRatings(values.to(device), encoding, *others, items)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the ratings to a file that `load` reads."""
@@ -210,12 +216,7 @@ def _encode_sparse(entries: Observations, encoding: str | None) -> EncodedRating
     ratings, (rows, columns) = entries.ratings, csr.indices_of(entries)
     dtypes = _byte_dtypes(ratings) | FLOAT_DTYPES
     for name in _tried(encoding, ["uint8-code", *dtypes], ratings):
-        if name == "uint8-code":
-            stored = _entries_as_codes(ratings)
-        else:
-            values = ratings.to(dtypes[name], copy=True)
-            chunks = zip(values.split(CHUNK_ELEMENTS), ratings.split(CHUNK_ELEMENTS), strict=True)
-            stored = (values, None) if all(_equal(*pair) for pair in chunks) else None
+        stored = _entries_as_codes(ratings) if name == "uint8-code" else _entries_as(dtypes[name], ratings)
         if stored is not None:
             values, levels = stored
             rows = rows.to(torch.int64, copy=True)
@@ -302,6 +303,13 @@ def _as_codes(ratings: Tensor, observed: Tensor, name: str) -> EncodedRatings | 
         return None
     codes = codes.nan_to_num_(0).to(torch.uint8).masked_fill_(~observed, MISSING_CODE)
     return EncodedRatings(codes, name, scale_and_offset)
+
+
+def _entries_as(dtype: torch.dtype, ratings: Tensor) -> tuple[Tensor, None] | None:
+    """Return a copy of sparse ratings in another dtype, and no levels, if that loses nothing."""
+    values = ratings.to(dtype, copy=True)
+    chunks = zip(values.split(CHUNK_ELEMENTS), ratings.split(CHUNK_ELEMENTS), strict=True)
+    return (values, None) if all(_equal(*pair) for pair in chunks) else None
 
 
 def _entries_as_codes(ratings: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -32,11 +32,12 @@ inline int64_t first_not_below(const Entries &entries, int64_t begin, int64_t en
     });
 }
 
-// Reads items and ratings, the latter as T.
-template <class T> class EntryReader {
+// Reads N consecutive items or ratings, the latter as T, of which the last ones may belong to later users. Where fewer
+// are left, the rest of the items is 0. The fixed number spares branches that the length of rows would decide.
+template <class T, int N> class EntryReader {
   public:
-    EntryReader(const Entries &entries, double scale, double offset)
-        : entries_(entries), scale_(T(scale)), offset_(T(offset)) {
+    EntryReader(const Entries &entries, int64_t count, double scale, double offset)
+        : entries_(entries), count_(count), scale_(T(scale)), offset_(T(offset)) {
         static constexpr Decode decoders[] = {
             decode_ratings<T, double>,       decode_ratings<T, float>,        decode_ratings<T, BFloat16Bits>,
             decode_ratings<T, Float16Bits>,  decode_ratings<T, std::uint8_t>, decode_ratings<T, std::int8_t>,
@@ -44,22 +45,28 @@ template <class T> class EntryReader {
         decode_ = decoders[entries.ratings.kind];
     }
 
-    void read_items(int64_t begin, int64_t count, std::int32_t *to) const {
+    void read_items(int64_t begin, std::int32_t *to) const {
         with_items(entries_, [&](const auto *items) {
-            for (int64_t i = 0; i < count; ++i) to[i] = std::int32_t(items[begin + i]);
+            if (begin + N <= count_) {
+                for (int i = 0; i < N; ++i) to[i] = std::int32_t(items[begin + i]);
+            } else {
+                std::fill_n(to, N, 0);
+                for (int64_t i = begin; i < count_; ++i) to[i - begin] = std::int32_t(items[i]);
+            }
         });
     }
 
-    void read_ratings(int64_t begin, int64_t count, T *to) const {
-        decode_(entries_.ratings, {0, begin, 1, count}, to, count);
+    void read_ratings(int64_t begin, T *to) const {
+        decode_(entries_.ratings, {0, begin, 1, std::min<int64_t>(N, count_ - begin)}, to, N);
         if (entries_.ratings.kind == CODES)
-            for (int64_t i = 0; i < count; ++i) to[i] = to[i] * scale_ + offset_;
+            for (int i = 0; i < N; ++i) to[i] = to[i] * scale_ + offset_;
     }
 
   private:
     using Decode = void (*)(const Matrix &, const Region &, void *, int64_t);
 
     Entries entries_;
+    int64_t count_;
     T scale_, offset_;
     Decode decode_;
 };

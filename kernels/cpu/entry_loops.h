@@ -12,9 +12,9 @@ constexpr int CHUNK = 32;    // entries of one user that are decoded and worked 
 constexpr int RANK_BLOCK = 4;  // vectors of a row of factors that are kept in registers
 
 template <class T> struct Chunk {
-    int64_t count;                        // entries
-    alignas(64) std::int32_t items[CHUNK];  // those of whole vectors: the last one is repeated
-    alignas(64) T errors[CHUNK];            // first the ratings; zero after the last entry
+    int64_t count = 0;                           // entries
+    alignas(64) std::int32_t items[CHUNK] = {};  // after the last entry, any items
+    alignas(64) T errors[CHUNK];                 // first the ratings; after the last entry, zeros
 };
 
 template <class T> struct Rows {  // of packed factors of items, and of their gradients
@@ -50,20 +50,31 @@ template <class T, class Visit> ALWAYS_INLINE void for_rank_blocks(int64_t vecto
     }
 }
 
+// Prefetches W vectors from `row` on. Always inlined, because GCC drops calls of a function that only prefetches.
+template <class T, int W, int write> ALWAYS_INLINE void prefetch_row(const T *row) {
+    for (int byte = 0; byte < W * VECTOR_BYTES; byte += 64)
+        __builtin_prefetch(reinterpret_cast<const char *>(row) + byte, write, 3);
+}
+
 // Sets dots[c], or adds to it, the product of p and the factors of the chunk's item c over W vectors from column k on.
-template <class T, int W>
+// Meanwhile the rows that add_gradients will add to are prefetched.
+template <class T, int W, bool GRADIENTS>
 ALWAYS_INLINE void dot_products(const Chunk<T> &chunk, const Rows<T> &rows, const T *p, int64_t k, T *dots) {
     using V = typename Simd<T>::Vector;
     constexpr int LANES = Simd<T>::LANES;
     V user[W];
 #pragma GCC unroll 4
     for (int w = 0; w < W; ++w) user[w] = load<V>(p + k + w * LANES);
-    const T *factors = rows.factors + k;
-    for (int64_t c = 0; c < chunk.count; c += LANES) {
+    const int64_t ld = rows.ld, count = chunk.count;
+    const T *const factors = rows.factors + k;
+    T *const d_factors = GRADIENTS ? rows.d_factors + k : nullptr;
+    for (int64_t c = 0; c < count; c += LANES) {
         V sums[LANES];
 #pragma GCC unroll 16
         for (int i = 0; i < LANES; ++i) {
-            const T *q = factors + chunk.items[c + i] * rows.ld;
+            const int64_t row = chunk.items[c + i] * ld;
+            const T *q = factors + row;
+            if constexpr (GRADIENTS) prefetch_row<T, W, 1>(d_factors + row);
             sums[i] = user[0] * load<V>(q);
 #pragma GCC unroll 4
             for (int w = 1; w < W; ++w) sums[i] += user[w] * load<V>(q + w * LANES);
@@ -74,24 +85,31 @@ ALWAYS_INLINE void dot_products(const Chunk<T> &chunk, const Rows<T> &rows, cons
 }
 
 // Adds the products of the chunk's errors with the factors of its items to d_p, and with p to the gradients of these,
-// over W vectors from column k on.
+// over W vectors from column k on. Meanwhile the factors of the next chunk's items are prefetched.
 template <class T, int W>
-ALWAYS_INLINE void add_gradients(const Chunk<T> &chunk, const Rows<T> &rows, const T *p, int64_t k, T *d_p) {
+ALWAYS_INLINE void add_gradients(const Chunk<T> &chunk, const Chunk<T> &next, const Rows<T> &rows, const T *p,
+                                 int64_t k, T *d_p) {
     using V = typename Simd<T>::Vector;
     constexpr int LANES = Simd<T>::LANES;
     V user[W], d_user[W] = {};
 #pragma GCC unroll 4
     for (int w = 0; w < W; ++w) user[w] = load<V>(p + k + w * LANES);
-    for (int64_t c = 0; c < chunk.count; ++c) {
-        const int64_t row = chunk.items[c] * rows.ld + k;
-        const T *q = rows.factors + row;
-        T *d_q = rows.d_factors + row;
+    const int64_t ld = rows.ld, count = chunk.count;  // local, since stores may alias all else
+    const T *const factors = rows.factors + k;
+    T *const d_factors = rows.d_factors + k;
+    double *const d_bias = rows.d_bias;
+    for (int64_t c = 0; c < count; ++c) {
+        const int64_t row = chunk.items[c] * ld;
+        const T *q = factors + row;
+        T *d_q = d_factors + row;
+        prefetch_row<T, W, 0>(factors + next.items[c] * ld);
         const V error = V{} + chunk.errors[c];
 #pragma GCC unroll 4
         for (int w = 0; w < W; ++w) {
             d_user[w] += error * load<V>(q + w * LANES);
             store(d_q + w * LANES, load<V>(d_q + w * LANES) + error * user[w]);
         }
+        if (k == 0) d_bias[chunk.items[c]] += double(chunk.errors[c]);
     }
 #pragma GCC unroll 4
     for (int w = 0; w < W; ++w) store(d_p + k + w * LANES, load<V>(d_p + k + w * LANES) + d_user[w]);
@@ -102,23 +120,27 @@ struct ErrorSums {
 };
 
 // Turns the chunk's ratings into errors and adds up these and their squares. `bias`: of the user.
-template <class T>
+template <bool GRADIENTS, class T>
 ALWAYS_INLINE void chunk_errors(Chunk<T> &chunk, const Rows<T> &rows, const T *p, T bias, ErrorSums &sums) {
     using V = typename Simd<T>::Vector;
     constexpr int LANES = Simd<T>::LANES;
-    alignas(64) T dots[CHUNK], item_bias[CHUNK];
-    const int64_t whole = round_up(chunk.count, LANES);
-    std::fill(chunk.items + chunk.count, chunk.items + whole, chunk.items[chunk.count - 1]);
+    using Lanes = typename Simd<T>::Lanes;
+    alignas(64) T dots[CHUNK];
     for_rank_blocks<T>(rows.vectors, [&](auto width, int64_t k) {
-        dot_products<T, width>(chunk, rows, p, k, dots);
+        dot_products<T, width, GRADIENTS>(chunk, rows, p, k, dots);
     });
-    for (int64_t c = 0; c < whole; ++c) item_bias[c] = rows.bias[chunk.items[c]];
-    for (int64_t c = 0; c < whole; c += LANES)
-        store(chunk.errors + c, load<V>(dots + c) + bias + load<V>(item_bias + c) - load<V>(chunk.errors + c));
-    std::fill(chunk.errors + chunk.count, chunk.errors + whole, T(0));
+    Lanes lane = {};
+    for (int i = 0; i < LANES; ++i) lane[i] = i;
     V errors = {}, squares = {};
-    for (int64_t c = 0; c < whole; c += LANES) {
-        const V error = load<V>(chunk.errors + c);
+    const T *const item_biases = rows.bias;
+    const int64_t count = chunk.count;
+    for (int64_t c = 0; c < count; c += LANES) {
+        T item_bias[LANES];
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; ++i) item_bias[i] = item_biases[chunk.items[c + i]];
+        const V difference = load<V>(dots + c) + bias + load<V>(item_bias) - load<V>(chunk.errors + c);
+        const V error = (V)((Lanes)difference & (lane < Lanes{} + typename IntegerLike<T>::type(count - c)));
+        store(chunk.errors + c, error);
         errors += error;
         squares += error * error;
     }
@@ -128,9 +150,11 @@ ALWAYS_INLINE void chunk_errors(Chunk<T> &chunk, const Rows<T> &rows, const T *p
 
 // Adds the chunk's gradients: to d_p, and to the rows of its items.
 template <class T>
-ALWAYS_INLINE void chunk_gradients(const Chunk<T> &chunk, const Rows<T> &rows, const T *p, T *d_p) {
-    for_rank_blocks<T>(rows.vectors, [&](auto width, int64_t k) { add_gradients<T, width>(chunk, rows, p, k, d_p); });
-    for (int64_t c = 0; c < chunk.count; ++c) rows.d_bias[chunk.items[c]] += double(chunk.errors[c]);
+ALWAYS_INLINE void chunk_gradients(const Chunk<T> &chunk, const Chunk<T> &next, const Rows<T> &rows, const T *p,
+                                   T *d_p) {
+    for_rank_blocks<T>(rows.vectors, [&](auto width, int64_t k) {
+        add_gradients<T, width>(chunk, next, rows, p, k, d_p);
+    });
 }
 
 }  // namespace mf

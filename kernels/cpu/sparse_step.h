@@ -24,20 +24,28 @@ template <class T> class SparseStep {
     static constexpr int64_t CELL = 16;  // items: sums of squares take whole cells
     static constexpr int64_t REDUCTION_SIZE = 1 << 13;  // factor gradients of items per reduction
 
+    struct Span {  // of the entries of one user
+        int64_t begin = 0, end = 0;
+    };
+
     struct alignas(64) Task {  // a share of the users
         Place begin, end;
         T *p, *d_p;          // [padded]: factors of the user at work, and their gradient
         T *carry;            // [padded]: gradient of a first user whose first entries belong to an earlier share
         double carried_bias; // theirs
         double sse, norm, bias_sum;
+        int current;         // chunk at work
+        Chunk<T> *chunks;    // [2]
+
+        Chunk<T> &chunk() { return chunks[current]; }
     };
 
     const Call &call;
     const Entries &entries;
-    const EntryReader<T> reader;
+    const EntryReader<T, CHUNK> reader;
     const int64_t rank, ld, padded;  // ld: of packed factors; padded: elements of a user's factors
     Side<T> users, items;
-    int64_t tasks, copies, item_shares_of_copy;  // copies: of the gradients of items
+    int64_t tasks, copies, turns;  // copies: of the gradients of items; turns: tasks that share one, shares of the items
     std::vector<int64_t> item_begins;
     T *factors, *bias;      // packed, of items
     double *d_user_bias;    // [users]
@@ -46,7 +54,7 @@ template <class T> class SparseStep {
 
   public:
     SparseStep(const Call &call, const Entries &entries)
-        : call(call), entries(entries), reader(entries, call.scale, call.offset), rank(call.rank),
+        : call(call), entries(entries), reader(entries, entries.rows[call.users.count], call.scale, call.offset), rank(call.rank),
           ld(leading_dimension(rank)), padded(round_up(ld, CHAINS * Simd<double>::LANES)),
           users(call.users, 1, rank, ld), items(call.items, CELL, rank, ld) {
         const int64_t count = entries.rows[users.count];
@@ -54,8 +62,8 @@ template <class T> class SparseStep {
         tasks = std::max<int64_t>(1, std::min(call.threads, int64_t(std::min(worthwhile, 1e9))));
         copies = tasks;
         while (call.gradients && copies > 1 && (tasks % copies || copies * items.padded * ld > count)) --copies;
-        item_shares_of_copy = tasks / copies;
-        item_begins = item_shares(entries, users.count, items.count, item_shares_of_copy);
+        turns = tasks / copies;
+        item_begins = item_shares(entries, users.count, items.count, turns);
         items.ranges = std::min(tasks, items.padded / CELL);
     }
 
@@ -63,7 +71,7 @@ template <class T> class SparseStep {
         allocate(scratch);
         const Pool::Lease pool(call.threads);
         pool.parallel(call.threads, items.ranges, [&](int64_t range, int64_t) { pack_items(range); });
-        for (int64_t stage = 0; stage < item_shares_of_copy; ++stage)
+        for (int64_t stage = 0; stage < turns; ++stage)
             pool.parallel(call.threads, tasks, [&](int64_t task, int64_t) { run_task(task, stage); });
         double sse = 0, norm = 0;
         for (int64_t task = 0; task < tasks; ++task) sse += of[task].sse, norm += of[task].norm;
@@ -99,7 +107,9 @@ template <class T> class SparseStep {
             std::fill_n(buffers, 3 * padded, T(0));
             of[task] = {share_begin(entries, users.count, task, tasks),
                         share_begin(entries, users.count, task + 1, tasks),
-                        buffers, buffers + padded, buffers + 2 * padded, 0, 0, 0, 0};
+                        buffers, buffers + padded, buffers + 2 * padded, 0, 0, 0, 0, 0,
+                        scratch.allocate<Chunk<T>>(2)};
+            std::fill_n(of[task].chunks, 2, Chunk<T>{});
         }
     }
 
@@ -114,27 +124,44 @@ template <class T> class SparseStep {
     // Works through the entries of a task's users whose items are in the stage's share.
     void run_task(int64_t number, int64_t stage) {
         Task &task = of[number];
-        const int64_t copy = number / item_shares_of_copy, share = (number + stage) % item_shares_of_copy;
+        const int64_t copy = number / turns, share = (number + stage) % turns;
         Rows<T> rows = {factors, bias, nullptr, nullptr, ld, ld / LANES};
         if (call.gradients) {
             rows.d_factors = items.d_factors + copy * items.padded * ld;
             rows.d_bias = items.d_bias + copy * items.padded;
         }
-        const bool first = stage == 0, last = stage == item_shares_of_copy - 1;
+        const bool first = stage == 0, last = stage == turns - 1;
         const int64_t end = task.end.user + (task.end.entry > begin_of(task.end.user));
+        Span span = span_of(task, task.begin.user, share);
+        read_items(span, task.chunk());
         for (int64_t user = task.begin.user; user < end; ++user) {
-            int64_t from = std::max(entries.rows[user], task.begin.entry);
-            int64_t to = std::min(entries.rows[user + 1], task.end.entry);
-            if (share > 0) from = first_not_below(entries, from, to, item_begins[std::size_t(share)]);
-            if (share < item_shares_of_copy - 1)
-                to = first_not_below(entries, from, to, item_begins[std::size_t(share + 1)]);
-            if (from < to || first || last) run_user(task, rows, user, from, to, first, last);
+            const Span next = user + 1 < end ? span_of(task, user + 1, share) : Span{};
+            if (span.begin < span.end || first || last) run_user(task, rows, user, span, next, first, last);
+            if (span.begin == span.end) read_items(next, task.chunk());
+            span = next;
         }
     }
 
     int64_t begin_of(int64_t user) const { return entries.rows[user]; }
 
-    void run_user(Task &task, const Rows<T> &rows, int64_t user, int64_t from, int64_t to, bool first, bool last) {
+    // Returns the entries of a task's user whose items are in a share.
+    Span span_of(const Task &task, int64_t user, int64_t share) const {
+        if (user == users.count) return {};
+        Span span = {std::max(entries.rows[user], task.begin.entry), std::min(entries.rows[user + 1], task.end.entry)};
+        if (share > 0)
+            span.begin = first_not_below(entries, span.begin, span.end, item_begins[std::size_t(share)]);
+        if (share < turns - 1)
+            span.end = first_not_below(entries, span.begin, span.end, item_begins[std::size_t(share + 1)]);
+        return span;
+    }
+
+    void read_items(const Span &span, Chunk<T> &chunk) const {
+        chunk.count = std::min<int64_t>(CHUNK, span.end - span.begin);
+        reader.read_items(span.begin, chunk.items);
+    }
+
+    // Works through a user's span. The task's chunk has its first items, and afterwards those of the next span.
+    void run_user(Task &task, const Rows<T> &rows, int64_t user, Span span, const Span &next, bool first, bool last) {
         const bool carried = begin_of(user) < task.begin.entry;  // the user belongs to an earlier task
         users.load_row(user, task.p);
         if (first && !carried) {
@@ -147,13 +174,19 @@ template <class T> class SparseStep {
             else std::copy_n(carried ? task.carry : out, rank, task.d_p);
         }
         ErrorSums sums;
-        Chunk<T> chunk;
-        for (; from < to; from += chunk.count) {
-            chunk.count = std::min<int64_t>(CHUNK, to - from);
-            reader.read_items(from, chunk.count, chunk.items);
-            reader.read_ratings(from, chunk.count, chunk.errors);
-            chunk_errors(chunk, rows, task.p, users.bias(user), sums);
-            if (call.gradients) chunk_gradients(chunk, rows, task.p, task.d_p);
+        while (span.begin < span.end) {
+            Chunk<T> &chunk = task.chunk();
+            task.current ^= 1;
+            Chunk<T> &ahead = task.chunk();
+            reader.read_ratings(span.begin, chunk.errors);
+            span.begin += chunk.count;
+            read_items(span.begin < span.end ? span : next, ahead);
+            if (call.gradients) {
+                chunk_errors<true>(chunk, rows, task.p, users.bias(user), sums);
+                chunk_gradients(chunk, ahead, rows, task.p, task.d_p);
+            } else {
+                chunk_errors<false>(chunk, rows, task.p, users.bias(user), sums);
+            }
         }
         task.sse += sums.squares;
         if (!call.gradients) return;

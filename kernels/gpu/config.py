@@ -96,7 +96,7 @@ class Config:
     atomics: bool = True  # False: each group adds into its own dB, since atomics would be loops
     resident: int = 0
     frugal: bool = False
-    depth: int = 0  # columns of the factors that one product of the fused pass sums over; 0: all
+    depth: int = 0  # columns of the factors in one product of the fused pass; 0: all
 
     @property
     def lanes(self) -> int:
@@ -182,13 +182,17 @@ def pick(
     arithmetic = ARITHMETIC[precision]
     return Config(
         arithmetic, tile.BM, tile.BN, BK, sums, tile.chunk, tile.num_warps, target.backend, atomics,
-        tile.resident, tile.frugal, min(BK, arithmetic.steps * tf32_step(target)),
+        tile.resident, tile.frugal, min(BK, most_columns(arithmetic, target)),
     )  # fmt: skip
 
 
-def tf32_step(target: Target) -> int:
-    """Return how many tf32 products a target's tensor cores add in one step, that is, between two truncations."""
-    return 4 if target.backend == "cuda" and int(target.name.removeprefix("sm_")) < 90 else 8
+def most_columns(arithmetic: Arithmetic, target: Target) -> int:
+    """Return the most columns of the factors over which a product may sum on a target: a bound on CHUNK and DEPTH.
+
+    A step of a tensor core, from one truncation to the next, takes 8 terms of tf32, and 4 before Hopper.
+    """
+    short = target.backend == "cuda" and int(target.name.removeprefix("sm_")) < 90
+    return arithmetic.steps * (4 if short else 8) or MAX_RANK
 
 
 def _rows(target: Target) -> dict[str, dict[str, Row]]:

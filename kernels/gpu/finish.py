@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from triton.language import sum as tl_sum  # a global name of this module, so that interpret.py can replace it
 
-from kernels.gpu.reduce import is_last_program, sum_of
+from kernels.gpu.reduce import is_last_program, store_sum
 
 
 @triton.jit(do_not_specialize=[
@@ -42,9 +42,9 @@ def finish(
         finish_factors(db_ptr, db_slices, q_ptr, stride_qn, stride_qk, d_q_ptr, reg, row, N, items, rank,
                        ROWS, COLUMNS, BK)  # fmt: skip
         finish_bias(db_ptr + rank + 1, dbi_ptr, db_slices, bi_ptr, stride_bi, d_bi_ptr, reg, row, N, items, ROWS, BK)
-    if is_last_program(ticket_ptr):
-        tl.store(loss_ptr, sum_of(terms_ptr, terms))
-        tl.store(d_mu_ptr, (2 * sum_of(bias_sums_ptr, user_programs)).to(d_mu_ptr.dtype.element_ty))
+    last = is_last_program(ticket_ptr)
+    store_sum(loss_ptr, terms_ptr, terms, 1, last)
+    store_sum(d_mu_ptr, bias_sums_ptr, user_programs, 2, last)
 
 
 @triton.jit
@@ -55,7 +55,7 @@ def finish_factors(
     """Write some rows of a factor's gradient."""
     dtype = grad_ptr.dtype.element_ty
     row_offs = row[:, None].to(tl.int64)  # [ROWS, 1]
-    for first in range(0, rank, COLUMNS):
+    for first in range(0, BK, COLUMNS):
         column = first + tl.arange(0, COLUMNS)[None, :]  # [1, COLUMNS]
         inside = (row < rows)[:, None] & (column < rank)
         total = tl.full([ROWS, COLUMNS], 0, dtype)

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from triton.language import sum as tl_sum  # a global name of this module, so that interpret.py can replace it
 
-from kernels.gpu.reduce import store_loss
+from kernels.gpu.reduce import is_last_program, store_sum
 
 MISSING_CODE = tl.constexpr(255)
 
@@ -114,10 +114,10 @@ def fused_step(
 @triton.jit
 def store_squares(terms_ptr, loss_ptr, ticket_ptr, sse, group, split, terms, GRADIENTS: tl.constexpr):
     """Store a program's sum of squared errors; without gradients to finish, the last program stores the loss."""
-    squares = tl_sum(tl_sum(sse, 1).to(tl.float64), 0)
+    squares = tl_sum(tl_sum(sse.to(tl.float64), 1), 0)
     tl.store(terms_ptr + group * tl.num_programs(1) + split, squares)
     if not GRADIENTS:
-        store_loss(loss_ptr, terms_ptr, terms, ticket_ptr)
+        store_sum(loss_ptr, terms_ptr, terms, 1, is_last_program(ticket_ptr))
 
 
 @triton.jit

@@ -22,7 +22,7 @@ from kernels.problem import OCCUPIED_BLOCK, Grads, Observations, Problem
 
 ELEMENTS = 1024  # of a factor that a program of `prepare` or `finish` holds at a time
 OPTIONS = {"enable_fp_fusion": True}  # of every kernel, set explicitly: the default depends on Triton's version
-BESIDE = {"num_warps": 4, "num_stages": 1}  # options of `prepare` and `finish`
+BESIDE = {"num_warps": 8, "num_stages": 1}  # options of `prepare` and `finish`
 PARAMETERS = Grads._fields
 GRADIENTS = tuple(f"d_{name}" for name in PARAMETERS)
 OPERANDS = (*PARAMETERS, "ratings", "mask", "levels", "occupied", "loss", *GRADIENTS, "reg")

@@ -18,17 +18,14 @@ def is_last_program(ticket_ptr):
 
 
 @triton.jit
-def sum_of(terms_ptr, length):
-    """Return the sum of (length,) float64, in a fixed order."""
+def store_sum(sum_ptr, terms_ptr, length, factor, last):
+    """Store the sum of (length,) float64 times a factor, added up in a fixed order, if `last`.
+
+    Other programs add up nothing. A branch around the exchange between threads would cost registers.
+    """
     offs = tl.arange(0, BLOCK)  # [BLOCK]
     total = tl.full([BLOCK], 0, tl.float64)
+    length = tl.where(last, length, 0)
     for start in range(0, length, BLOCK):
         total += tl.load(terms_ptr + start + offs, mask=offs < length - start, other=0)
-    return tl_sum(total, 0)
-
-
-@triton.jit
-def store_loss(loss_ptr, terms_ptr, terms, ticket_ptr):
-    """Store the sum of the loss's terms, in the last program."""
-    if is_last_program(ticket_ptr):
-        tl.store(loss_ptr, sum_of(terms_ptr, terms))
+    tl.store(sum_ptr, (factor * tl_sum(total, 0)).to(sum_ptr.dtype.element_ty), mask=last)

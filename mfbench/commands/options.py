@@ -27,8 +27,8 @@ class Number(click.FloatRange):
     """A finite number within bounds."""
 
     def __init__(self, bounds: Bounds) -> None:
-        ends = (end if math.isfinite(end) else None for end in (bounds.low, bounds.high))
-        super().__init__(*ends, min_open=bounds.above_low, max_open=bounds.below_high)
+        low, high = (end if math.isfinite(end) else None for end in (bounds.low, bounds.high))
+        super().__init__(low, high, min_open=bounds.above_low, max_open=bounds.below_high)
         self.bounds = bounds
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -120,8 +120,8 @@ OPTIONS: dict[str, Callable[..., Any]] = {
     "threads": click.option("--threads", type=Number(THREADS), metavar="T", help="Default: PyTorch's own choice."),
     "baseline": click.option("--baseline", metavar="PROVIDER",
                              help="What speed-ups are relative to. Default: autograd; gather in the suite sparse."),
-    "margin": click.option("--margin", type=Number(Bounds(-math.inf)), default=RunOptions.margin, show_default=True, metavar="F",
-                           callback=_margin,
+    "margin": click.option("--margin", type=Number(Bounds(-math.inf)), default=RunOptions.margin,
+                           show_default=True, metavar="F", callback=_margin,
                            help="Relative difference up to which two times count as the same: 0.05 is 5 per cent."),
     "budget": click.option("--budget", type=Number(SECONDS), metavar="SECONDS",
                            help=f"Time to spend on timing each case.  [default: {BUDGET_S:g}, with --resolve "

@@ -18,7 +18,7 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 from kernels.gpu import tile_table
-from kernels.gpu.config import TARGETS, TILES
+from kernels.gpu.config import ARITHMETIC, TARGETS, TILES, most_columns
 from kernels.gpu.tiles import SPILLS, WIDTHS, Row, Tile
 from mfbench.inspect.builds import PRECISIONS, examine
 from mfbench.inspect.document import Build, Spec
@@ -59,15 +59,18 @@ DEMANDING = ("uint8-bits", "uint8-code", "bfloat16-nan", "float32-nan")
 def search(target: str, precision: str, width: str) -> Row:
     """Return the row of a width, its tiles for unaligned ratings and packed masks as the table has them."""
     before = TILES.get(target, {}).get(precision, {}).get(width, Row(target, precision, width, SPILLS))
-    fast = _best(target, precision, width, "fast", _candidates(width))
+    candidates = _candidates(target, precision, width)
+    fast = _best(target, precision, width, "fast", candidates)
     exclusive = None
     if fast == SPILLS or _best(target, precision, width, "deterministic", [fast]) != fast:
-        exclusive = _best(target, precision, width, "deterministic", _candidates(width))
+        exclusive = _best(target, precision, width, "deterministic", candidates)
     return replace(before, fast=fast, exclusive=exclusive)
 
 
-def _candidates(width: str) -> list[Tile]:
-    return [*(CHUNKED if width in ("128", "128s", "wide") else []), *(FUSED if width != "wide" else [])]
+def _candidates(target: str, precision: str, width: str) -> list[Tile]:
+    columns = most_columns(ARITHMETIC[precision], TARGETS[target])
+    chunked = [tile for tile in CHUNKED if tile.chunk <= columns and (columns > 128 or tile.BM <= 64)]
+    return [*(chunked if width in ("128", "128s", "wide") else []), *(FUSED if width != "wide" else [])]
 
 
 def _best(target: str, precision: str, width: str, mode: str, candidates: list[Tile]) -> Tile:

@@ -131,7 +131,7 @@ def _time(
 
 def _announcement(plan: Plan, goal: Goal) -> str:
     """Return what is about to be timed, and what it would take to reach the goal if the budget does not allow that."""
-    if plan.wanted_s <= plan.seconds:
+    if plan.further or plan.wanted_s <= plan.seconds:
         return str(plan)
     return f"{plan}; to resolve {goal.resolve:g} takes about {duration(plan.wanted_s)}, more than the budget allows"
 

@@ -33,6 +33,7 @@ class Plan(NamedTuple):
     rounds_each: int  # rounds in a placement
     seconds: float  # that they will take
     wanted_s: float  # seconds that the goal takes, which may be more than the budget allows
+    further: bool = False  # after others, which were not enough
 
     @property
     def rounds(self) -> int:
@@ -40,7 +41,8 @@ class Plan(NamedTuple):
         return self.placements * self.rounds_each
 
     def __str__(self) -> str:
-        return f"{self.rounds} rounds, about {duration(self.seconds)}"
+        more, plural = " more" if self.further else "", "" if self.rounds == 1 else "s"
+        return f"{self.rounds}{more} round{plural}, about {duration(self.seconds)}"
 
 
 class Pilot(NamedTuple):
@@ -139,7 +141,7 @@ def extension(goal: Goal, taken: Pilot, baseline: str, half_widths: Mapping[str,
     if placements < 1:
         return None
     each = taken.rounds // taken.placements
-    return Plan(placements, each, placements * taken.placement_s, missing * taken.placement_s)
+    return Plan(placements, each, placements * taken.placement_s, missing * taken.placement_s, further=True)
 
 
 def evenly(placements: int) -> int:

@@ -133,7 +133,8 @@ def _prepare_gather(inputs: Inputs) -> Step:
     parameters = [parameter.detach().requires_grad_() for parameter in inputs[:5]]
 
     def step() -> Outputs:
-        loss = gather_loss(*parameters, *triplets, inputs.reg)
+        p, q, bu, bi, u = parameters
+        loss = gather_loss(p, q, bu, bi, u, *triplets, reg=inputs.reg)
         return loss.detach(), torch.autograd.grad(loss, parameters)
 
     return step

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from mfbench.problems.cases import Case
 from mfbench.report.labels import provider_label, seconds
 from mfbench.report.style import MOST_MARKS, Numbers, Palette, Plot, apart, figure, legend, marker, plain_log
 from mfbench.results.records import Record
@@ -19,7 +20,10 @@ FEWEST_SIZES = 3  # for an exponent
 
 
 def scaling(records: Sequence[Record], numbers: Numbers) -> Plot:
-    """Plot the median time over the number of ratings, for the longest series of otherwise identical cases."""
+    """Plot the median time over the size, for the longest series of otherwise identical cases.
+
+    The size is the number of ratings: all places of a dense matrix, the observed ones of a sparse one.
+    """
     series: dict[Any, list[Record]] = {}
     for record in (r for r in records if r.timing and r.roofline and r.case.m * r.case.n):
         alike = record.case.model_copy(update={"m": 0, "n": 0})
@@ -31,15 +35,19 @@ def scaling(records: Sequence[Record], numbers: Numbers) -> Plot:
         return Plot("time-over-size", title, reason, None)
     case = taken[0].case
     caption = (
-        f"Median time of a step over m·n, rank {case.rank}, {case.ratings_dtype}, with the exponent of a power law "
-        "fitted to each provider's medians, ± its standard error. Floor: the time of the products at the measured "
-        "rate of multiply-adds, or of the bytes at the measured bandwidth, whichever is longer."
+        f"Median time of a step over {_axis(case)}, rank {case.rank}, {case.ratings_dtype}, with the exponent of a "
+        "power law fitted to each provider's medians, ± its standard error. Floor: the time of the products at the "
+        "measured rate of multiply-adds, or of the bytes at the measured bandwidth, whichever is longer."
     )
     return Plot("time-over-size", title, caption, functools.partial(_draw_scaling, taken, numbers))
 
 
 def _ratings(record: Record) -> int:
-    return record.case.m * record.case.n
+    return record.case.expected_ratings if record.case.sparse else record.case.m * record.case.n
+
+
+def _axis(case: Case) -> str:
+    return "observed ratings" if case.sparse else "ratings m·n"
 
 
 def exponent(sizes: Sequence[float], medians: Sequence[float]) -> tuple[float, float]:
@@ -75,7 +83,7 @@ def _draw_scaling(taken: Sequence[Record], numbers: Numbers, palette: Palette) -
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: seconds(value)))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("ratings m·n (log scale)")
+    axes.set_xlabel(f"{_axis(taken[0].case)} (log scale)")
     axes.set_ylabel("seconds per step (log scale)")
     _legend_in_columns(made, axes, palette)
     return made

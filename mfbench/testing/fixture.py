@@ -57,8 +57,8 @@ class GatedCase:
         others = redraw_parameters(self.case, SECOND_DRAW)
         for name, values in others.items():
             getattr(inputs, name).detach().copy_(values)  # the function may have asked for its gradient
-        moved = self._standard.at(self._drawn._replace(**others))
-        second = self._evaluate(function, inputs, moved, "on other parameters in the same tensors: ")
+        standard = self._standard.at(self._drawn._replace(**others))
+        second = self._evaluate(function, inputs, standard, "on other parameters in the same tensors: ")
         return {name: max(error, second[name]) for name, error in first.items()}
 
     def _evaluate(
@@ -101,9 +101,11 @@ def cases(axes: Mapping[str, Any]) -> list[GatedCase]:
     """
     if foreign := foreign_packages():
         raise UsageError("; ".join(foreign), code="foreign-package")
-    axes = {"layout": "dense", **axes}
+    axes = dict(axes)
     device = axes.pop("device", "cpu")
     if device not in DEVICES:
         raise UsageError(f"expected 'cpu' or 'cuda', got {device!r}", code="bad-device", argument="device")
     group = parse_axes(axes if "data" in axes else DEFAULT | axes)
+    if "layout" not in axes:
+        group = group.model_copy(update={"layout": ["dense"]})
     return [GatedCase(spec, device) for spec in group.specs("mf_case")]

@@ -18,6 +18,7 @@ MASK_DTYPES = (torch.uint8, torch.bool, None, torch.int32, torch.float32, torch.
                torch.float16, torch.int16)  # fmt: skip
 LAYOUTS = ("contiguous", "transposed", "strided", "expanded")
 DENSITIES = (0.8, 0.05, 1.0, 0.5, 0.0)
+LONG_WALK = (40960, 2048, 6)  # users, items, rank: 640 blocks of 64 users
 SCALES = (1.0, 1e-3, 1e3)  # of parameters and ratings
 
 
@@ -71,6 +72,20 @@ def draw(count: int, seed: int) -> Iterator[RandomProblem]:
         yield RandomProblem(str(recipe), make(recipe, generator))
 
 
+def long_walk(seed: int) -> RandomProblem:
+    """Draw a problem on which sums that are always rounded the same way drift most.
+
+    Everything is positive but the ratings, which are 0, so that no errors cancel; and there are so many users that each
+    program of a GPU walks all items, whereas a small matrix is divided until a program has a tile or two.
+    """
+    m, n, rank = LONG_WALK
+    generator = torch.Generator("cpu").manual_seed(seed)
+    P, Q = (torch.randn((rows, rank), generator=generator, device="cpu").abs() for rows in (m, n))
+    bu, bi, mu = (torch.zeros(shape, device="cpu") for shape in ((m, 1), (n,), ()))
+    ratings = torch.zeros((m, n), dtype=torch.uint8, device="cpu")
+    return RandomProblem(f"{m}x{n} rank {rank}, errors of one sign", Inputs(P, Q, bu, bi, mu, ratings, None))
+
+
 def make(recipe: Recipe, generator: torch.Generator) -> Inputs:
     """Draw the inputs of a recipe, on the CPU."""
     m, n, rank, dtype, scale, ratings_dtype, mask_dtype, layout, density = recipe
@@ -78,15 +93,17 @@ def make(recipe: Recipe, generator: torch.Generator) -> Inputs:
     P, Q, bu, bi, mu = (torch.randn(shape, generator=generator, dtype=dtype, device="cpu") * scale for shape in shapes)
     observed = torch.rand((m, n), generator=generator, device="cpu") < density
     observed[:, n // 2] = False
+    if density < 0.5:
+        observed[[0, -1]] = False
     observed[m // 3] |= density > 0
     if ratings_dtype.is_floating_point:
-        ratings = (torch.randint(1, 11, (m, n), generator=generator, device="cpu") / 2 * scale).to(ratings_dtype)
+        ratings = (torch.randint(0, 11, (m, n), generator=generator, device="cpu") / 2 * scale).to(ratings_dtype)
         unobservable = torch.tensor([float("nan"), float("inf"), -float("inf")], dtype=ratings_dtype, device="cpu")
         if mask_dtype is None:
             unobservable = unobservable[:1]
         ratings = torch.where(observed, ratings, unobservable[torch.arange(n, device="cpu") % len(unobservable)])
     else:
-        ratings = torch.randint(1, 11, (m, n), generator=generator, device="cpu").to(ratings_dtype)
+        ratings = torch.randint(0, 11, (m, n), generator=generator, device="cpu").to(ratings_dtype)
     mask = None
     if mask_dtype is not None:  # in a bool or integer mask any value but 0 means observed
         values = torch.randint(1, 100, (m, n), generator=generator, device="cpu")

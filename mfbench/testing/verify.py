@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from kernels import backends, encode_ratings, mf_loss_and_grads
+from kernels.backends import TAKE_SPARSE
 from kernels.loss import PRECISIONS
 from mfbench.correctness import gate
+from mfbench.problems import matrices
 from mfbench.problems.inputs import Inputs, fingerprints, on_device
 from mfbench.providers import registry
 from mfbench.providers.exceptions import reason
@@ -40,6 +42,9 @@ class Tally(NamedTuple):
     worst: dict[str, float]  # largest error / bound, by output
 
 
+Given = Callable[[Inputs], tuple[Any, ...]]  # arguments of the step, from dense inputs
+
+
 class Candidate(NamedTuple):
     """A provider to check."""
 
@@ -61,22 +66,44 @@ def candidates(device: str, names: Sequence[str] | None) -> list[Candidate]:
 
 
 def _modes(backend: str) -> Iterator[Candidate]:
-    def candidate(mode: str, eps: float = 0.0, encoded: bool = False, **options: Any) -> Candidate:
+    def candidate(mode: str, eps: float = 0.0, given: Given = lambda inputs: inputs, **options: Any) -> Candidate:
         options["backend"] = backend
 
         def prepare(inputs: Inputs) -> registry.Step:
-            arguments: tuple[Any, ...] = _encoded(inputs) if encoded else inputs
+            arguments = given(inputs)
             return lambda: mf_loss_and_grads(*arguments, **options)
 
         return Candidate(Provider(f"{backend} {mode}".strip(), prepare), eps)
 
     yield candidate("")
     yield candidate("deterministic", deterministic=True)
-    yield candidate("encoded", encoded=True)
+    yield candidate("encoded", given=_encoded)
+    if backend in TAKE_SPARSE:
+        yield candidate("sparse", given=_sparse)
+        yield candidate("sparse deterministic", given=_sparse, deterministic=True)
+        yield candidate("sparse encoded", given=_sparse_encoded)
     if backend in ("triton", "interpret"):
         for precision in PRECISIONS[1:]:
             eps = gate.PRECISION_EPS.get(precision, 0.0) if backend == "triton" else 0.0  # the interpreter is exact
             yield candidate(precision, eps, precision=precision)
+
+
+def _sparse(inputs: Inputs) -> Inputs:
+    """Return the inputs with the observed ratings alone, in compressed rows; as they are if weighted."""
+    if inputs.weighted:
+        return inputs
+    ratings = matrices.to_sparse(inputs.ratings, inputs.mask)
+    if sum(inputs.ratings.shape) % 2:  # indices of either width
+        starts, columns, values = matrices.parts(ratings)
+        ratings = matrices.csr(starts.long(), columns.long(), values, ratings.shape)
+    return inputs._replace(ratings=ratings, mask=None)
+
+
+def _sparse_encoded(inputs: Inputs) -> tuple[Any, ...]:
+    """Return the inputs with the observed ratings alone, encoded; as they are if weighted."""
+    if inputs.weighted:
+        return inputs
+    return (*inputs[:5], encode_ratings(inputs.ratings, inputs.mask, layout="sparse"), None, inputs.reg)
 
 
 def _encoded(inputs: Inputs) -> tuple[Any, ...]:
@@ -121,7 +148,7 @@ def verify(
     Args:
         names: providers; None checks every backend that can run on the device, and autograd.
         device: "cpu" or "cuda".
-        problems: from `random_problems.draw`.
+        problems: from `random_problems`.
 
     Raises:
         UsageError: a provider cannot be loaded.

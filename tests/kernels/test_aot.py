@@ -109,6 +109,18 @@ def test_encoded_ratings(encoding):
     assert "mma.sync" in launch.ptx
 
 
+@pytest.mark.parametrize("name", ["sm_80", "gfx942"])
+def test_lists_of_occupied_tiles_compile_cleanly(name):
+    inputs = aligned_inputs(m=160, n=160)
+    mask = torch.zeros(160, 160, dtype=torch.bool)
+    mask[:64, 64:128] = True
+    encoded = encode_ratings(inputs.ratings.nan_to_num(0, 0, 0).round(), mask)
+    assert encoded.occupied is not None
+    for launch in plan_step(*inputs[:5], encoded, precision="ieee", target=name).launches:
+        assert launch.stack_bytes == 0
+        assert "tile_lists_ptr" not in launch.constants  # not compiled away
+
+
 def test_rows_are_addressed_in_64_bits():
     """m * n exceeds 2**31 here: no product of a row and its stride may have 32 bits."""
     m, n = 1 << 17, 1 << 15

@@ -137,6 +137,7 @@ def test_another_environment_is_not_comparable(tmp_path: Path) -> None:
     ({"sise": "3x4"}, "no-such-axis", "sise"),
     ({"provider": print}, "bad-provider", "provider"),
     ({"budget": -1}, "bad-number", "budget"),
+    ({"resolve": 1}, "bad-number", "resolve"),
     ({"suite": "quik"}, "no-such-suite", "suite"),
     ({"provider": "fusd"}, "no-such-provider", "provider"),
     ({"baseline": "fusd"}, "no-such-provider", "baseline"),

@@ -154,10 +154,8 @@ def atom(code: Code) -> Execute:
     return execute
 
 
-@instruction("cp")
+@instruction("cp.async")
 def cp_async(code: Code) -> Execute:
-    if code.modifiers[0] != "async":
-        raise code.unsupported("cp")
     form = code.modifiers[1]
     if form == "commit_group":
         return lambda block, mask: block.spaces["shared"].commit(block.active(mask))

@@ -1,6 +1,7 @@
 """A kernel made ready to execute: variables placed, operands turned into functions, instructions into steps.
 
-Instructions register themselves in `INSTRUCTIONS` under their opcode: a builder that gets the instruction as `Code` and
+Instructions register themselves in `INSTRUCTIONS` under their opcode, or under it and their first modifier where that
+tells apart instructions that have little in common ("wgmma.fence"): a builder that gets the instruction as `Code` and
 returns its step, a function of the block and of the active threads (None: all of them).
 """
 
@@ -31,14 +32,26 @@ CONTROL = {"bra", "ret", "exit", "bar", "barrier"}
 ASYNCHRONOUS = {"wgmma"}  # they read shared memory through the async proxy
 
 
-def instruction(*opcodes: str) -> Callable[[Builder], Builder]:
-    """Registers a builder for the opcodes named."""
+def instruction(*names: str) -> Callable[[Builder], Builder]:
+    """Register a builder for the instructions named."""
 
     def register(builder: Builder) -> Builder:
-        INSTRUCTIONS.update(dict.fromkeys(opcodes, builder))
+        INSTRUCTIONS.update(dict.fromkeys(names, builder))
         return builder
 
     return register
+
+
+def builder_of(code: Instruction) -> Builder:
+    """Return the builder of an instruction.
+
+    Raises:
+        Unsupported: there is none.
+    """
+    for name in (".".join([code.opcode, *code.modifiers[:1]]), code.opcode):
+        if name in INSTRUCTIONS:
+            return INSTRUCTIONS[name]
+    raise code.unsupported(code.opcode)
 
 
 class Step(NamedTuple):
@@ -78,9 +91,7 @@ class Program:
             if code.opcode.startswith("bar") and ("sync" not in code.modifiers or code.operands != (Immediate(0),)):
                 raise code.unsupported("a barrier other than bar.sync 0 of the whole block")
             return Step(code, None, -1)
-        if code.opcode not in INSTRUCTIONS:
-            raise code.unsupported(code.opcode)
-        return Step(code, INSTRUCTIONS[code.opcode](Code(code, self)), -1)
+        return Step(code, builder_of(code)(Code(code, self)), -1)
 
     def constant(self, value: int, bits: int) -> np.ndarray:
         value &= (1 << bits) - 1

@@ -39,23 +39,26 @@ KINDS = {
 }
 
 
-@instruction("wgmma")
-def wgmma(code: Code) -> Execute:
-    form, *rest = code.modifiers
-    if form == "mma_async":
-        return Product(code)
-    if rest != ["sync", "aligned"]:
-        raise code.unsupported(".".join(["wgmma", *code.modifiers]))
-    if form == "fence":
-        return lambda block, mask: block.warpgroups.fence(_warps(block, mask, code))
-    if form == "commit_group":
-        return lambda block, mask: block.warpgroups.commit(_warps(block, mask, code))
-    if form == "wait_group":
-        newest = code.operands[0].bits
-        return lambda block, mask: block.warpgroups.wait(_warps(block, mask, code), newest)
-    raise code.unsupported(f"wgmma.{form}")
+@instruction("wgmma.fence")
+def fence(code: Code) -> Execute:
+    code.accept("fence", "sync", "aligned")
+    return lambda block, mask: block.warpgroups.fence(_warps(block, mask, code))
 
 
+@instruction("wgmma.commit_group")
+def commit_group(code: Code) -> Execute:
+    code.accept("commit_group", "sync", "aligned")
+    return lambda block, mask: block.warpgroups.commit(_warps(block, mask, code))
+
+
+@instruction("wgmma.wait_group")
+def wait_group(code: Code) -> Execute:
+    code.accept("wait_group", "sync", "aligned")
+    newest = code.operands[0].bits
+    return lambda block, mask: block.warpgroups.wait(_warps(block, mask, code), newest)
+
+
+@instruction("wgmma.mma_async")
 class Product:
     """wgmma.mma_async d, a, b-descriptor, scale-d, imm-scale-a, imm-scale-b[, imm-trans-a][, imm-trans-b];"""
 

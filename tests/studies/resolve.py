@@ -1,6 +1,6 @@
 """Count the verdicts of `--resolve`: on identical code under two names, and on code slowed down by 5 %.
 
-    python -m tests.studies.resolve                  # 20 cases on this machine, in one run
+    python -m tests.studies.resolve                  # on this machine: 4 runs of 5 cases, 12 minutes at most
     python -m tests.studies.resolve --simulated      # timings of a simulated machine whose truth is known
 
 Each case times a step, the same step under another name, and the step slowed down. The first pair should be called the
@@ -31,7 +31,7 @@ SLOWED = Path(__file__).with_name("slowed.py")
 BASE, IDENTICAL, SLOWER = (f"{SLOWED}:{name}" for name in ("fused", "fused_again", "slower_by_5_percent"))
 EXPECTED = {IDENTICAL: "same", SLOWER: "slower"}
 SIMULATED_S = {BASE: 0.9e-3, IDENTICAL: 0.9e-3, SLOWER: 0.945e-3}
-SIZES = ("192x256", "256x256", "320x384", "384x512", "512x512")
+SIZES = ("192x256", "256x256", "320x384", "384x512", "512x512")  # the cases of a run
 
 
 class Outcome(NamedTuple):
@@ -68,6 +68,17 @@ def simulate(nature: Nature, cases: int, goal: Goal, first_seed: int = 1) -> lis
             ratio = intervals.ratio_interval(*pair)
             found.append(Outcome(f"seed {seed}", name, ratio, verdict, timing.planned_s, timing.took_s))
     return found
+
+
+def measure(runs: int, resolve: float, budget_s: float, threads: int, out: Path) -> Iterator[Record]:
+    """Run the cases, each time with another seed, and yield the records."""
+    for seed in range(1, 1 + runs):
+        options = RunOptions(
+            suite="square", device="cpu", provider=[IDENTICAL, SLOWER], baseline=BASE, resolve=resolve,
+            budget=budget_s, threads=threads, out=out, axes={"size": list(SIZES), "seed": seed, "rank": 32},
+        )  # fmt: skip
+        with ProgressBar() as bar:
+            yield from run_suite(options, bar).records
 
 
 def outcomes(records: Sequence[Record]) -> list[Outcome]:
@@ -118,26 +129,20 @@ def summary(found: Sequence[Outcome]) -> Iterator[str]:
 
 
 @click.command(help=__doc__)
-@click.option("--cases", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--runs", type=click.IntRange(min=1), default=4, show_default=True, help="Of 5 cases each.")
 @click.option("--resolve", type=float, default=0.02, show_default=True)
-@click.option("--budget", type=float, default=30.0, show_default=True, help="Most seconds of rounds for a case.")
+@click.option("--budget", type=float, default=28.0, show_default=True, help="Most seconds of rounds for a case.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--simulated", is_flag=True, help="On a simulated machine.")
 @click.option("--out", type=click.Path(path_type=Path), help="Keep the records.")
-def main(cases: int, resolve: float, budget: float, threads: int, simulated: bool, out: Path | None) -> None:
+def main(runs: int, resolve: float, budget: float, threads: int, simulated: bool, out: Path | None) -> None:
     if simulated:
-        confidence = intervals.family_confidence(cases * len(EXPECTED))
-        found = simulate(Nature(), cases, Goal(budget, resolve, confidence=confidence))
+        confidence = intervals.family_confidence(len(SIZES) * len(EXPECTED))
+        found = simulate(Nature(), runs * len(SIZES), Goal(budget, resolve, confidence=confidence))
     else:
         with tempfile.TemporaryDirectory() as folder:
-            seeds = list(range(1, 1 + -(-cases // len(SIZES))))
-            options = RunOptions(
-                suite="square", device="cpu", provider=[IDENTICAL, SLOWER], baseline=BASE, resolve=resolve,
-                budget=budget, threads=threads, out=out or Path(folder) / "records.jsonl",
-                axes={"size": list(SIZES[:cases]), "seed": seeds, "rank": 32},
-            )  # fmt: skip
-            with ProgressBar() as bar:
-                found = outcomes(run_suite(options, bar).records)
+            records = out or Path(folder) / "records.jsonl"
+            found = outcomes(list(measure(runs, resolve, budget, threads, records)))
     for text in (*lines(found), "", *summary(found)):
         click.echo(text)
 

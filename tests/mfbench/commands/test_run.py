@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -179,6 +181,18 @@ EXPECTED = {  # name: code, and a fact that the reason must name; None where the
 }
 
 
+def test_resolving_a_difference_says_beforehand_how_long_it_takes(tmp_path: Path, monkeypatch, capsys) -> None:
+    out = tmp_path / "out.jsonl"
+    options = ("--size", "30x40", "--resolve", 0.05, "--budget", 1, "--threads", 1, "--out", out)
+    assert mfbench_here(monkeypatch, "run", *options, "--provider", "closed-form") == 0
+    notes = capsys.readouterr().err.splitlines()
+    assert "--resolve: rounds for up to 1 s in the case, besides the gates" in notes[0]
+    assert re.search(r"30×40 .*: \d+ rounds, about [\d.]+ s", notes[1])
+    timing = read(out)[0][0].timing
+    assert 0 < timing.planned_s <= 1.1
+    assert timing.took_s > 0
+
+
 def test_tiny_suite_records_everything(tmp_path: Path, monkeypatch, capsys) -> None:
     out = tmp_path / "out.jsonl"
     options = ("--suite", tiny_suite(tmp_path), "--out", out, "--budget", 0.3, "--threads", 1, "--json")
@@ -253,6 +267,51 @@ def test_cases_that_cannot_be_drawn_are_records_and_the_suite_goes_on(tmp_path: 
     assert [record.status for record in records] == ["skipped", "ok", *["skipped"] * 3]
     assert (records[2].case.m, records[2].case.n, records[2].case.density) == (300_000, 300_000, 1 / 300_000)
     assert "GB for ratings and masks in 2 processes" in str(records[2].reason)
+
+
+def test_sparse_ratings_too_large_as_a_matrix(tmp_path: Path, monkeypatch) -> None:
+    out = tmp_path / "out.jsonl"
+    options = ("--size", "400000x400000", "--density", 2e-7, "--data", "power-law", "--rank", 2, "--seed", 3,
+               "--provider", "fused-sparse,gather", "--out", out, "--budget", 0.1, "--threads", 1)  # fmt: skip
+    assert mfbench_here(monkeypatch, "run", *options) == 0
+    records, _ = read(out)
+    assert {record.case.layout for record in records} == {"sparse"}
+    found = {record.provider: record for record in records}
+    assert {name: record.status for name, record in found.items()} == {
+        "fused-sparse": "ok", "gather": "ok", "autograd": "skipped",
+    }  # fmt: skip
+    assert found["autograd"].code == Code.TOO_LARGE_FOR_MEMORY
+    assert "400,000 users × 400,000 items need 800.0 GB as a matrix and a mask; free " in found["autograd"].reason
+    rates, timing = found["gather"].rates, found["gather"].timing
+    assert rates.ratings_per_s * timing.median_s == pytest.approx(2e-7 * 400000**2)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("layout", ["dense", "sparse"])
+def test_data_from_a_pipe_is_read_once_for_all_providers(tmp_path: Path, monkeypatch, layout: str) -> None:
+    pytest.importorskip("pyarrow")
+    pipe, out = tmp_path / "pipe", tmp_path / "out.jsonl"
+    os.mkfifo(pipe)
+    lines = [f"{user}\t{item}\t{(user * item) % 5 + 1}\n" for user in range(1, 30) for item in range(user % 3, 40, 3)]
+    writer = threading.Thread(target=pipe.write_text, args=["".join(lines)])
+    writer.start()
+    options = ("--data", pipe, "--suite", tiny_data(tmp_path), "--layout", layout, "--out", out, "--budget", 0.1)
+    assert mfbench_here(monkeypatch, "run", *options, "--threads", 1) == 0
+    writer.join()
+    records, _ = read(out)
+    assert [(record.case.rank, record.provider) for record in records] == [
+        (rank, name) for rank in (2, 3) for name in ("fused", "gather", "autograd")
+    ]
+    assert {(record.status, record.case.m, record.case.n, record.case.layout) for record in records} == {
+        ("ok", 29, 40, layout)
+    }
+    assert records[0].case.expected_ratings == len(lines)
+
+
+def tiny_data(folder: Path) -> Path:
+    path = folder / "data.toml"
+    path.write_text("description = 'x'\nproviders = ['fused', 'gather']\n[[case]]\nsize = '3x4'\nrank = [2, 3]\n")
+    return path
 
 
 def test_data_that_is_not_there_is_skipped_with_the_reason(tmp_path: Path, monkeypatch) -> None:

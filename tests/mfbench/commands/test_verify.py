@@ -66,9 +66,10 @@ def test_every_backend_here_passes(monkeypatch, capsys, cases: int) -> None:
     result = json.loads(capsys.readouterr().out)
     assert result["failures"] == []
     names = [tally["provider"] for tally in result["providers"]]
-    assert {"torch", "interpret", "interpret deterministic", "interpret bf16x3", "torch encoded", "autograd"} <= set(
-        names
-    )
+    assert {
+        "torch", "interpret", "interpret deterministic", "interpret bf16x3", "torch encoded", "torch sparse",
+        "torch sparse deterministic", "torch sparse encoded", "autograd",
+    } <= set(names)  # fmt: skip
     assert all(tally["passed"] == tally["problems"] == cases for tally in result["providers"])
     assert all(0 < max(tally["worst"].values()) <= 1 for tally in result["providers"])
 

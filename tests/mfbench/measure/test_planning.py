@@ -58,6 +58,7 @@ def test_an_extension_at_most_doubles_the_rounds() -> None:
     goal, widths = Goal(100.0, resolve=0.02), {"new": 0.01}
     assert planning.extension(goal, pilot(0.5), "base", widths, 100.0).placements == 16
     assert planning.extension(goal, pilot(0.5), "base", widths, 0.35).placements == 3
+    assert str(planning.extension(goal, pilot(0.5), "base", widths, 0.35)) == "9 more rounds, about 0.3 s"
     assert planning.extension(goal, pilot(0.5), "base", widths, 0.05) is None
     assert planning.extension(goal, pilot(0.001), "base", widths, 100.0) is None
 

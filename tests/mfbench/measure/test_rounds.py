@@ -203,8 +203,11 @@ def test_a_budget_for_few_rounds_is_spent_on_them() -> None:
     assert machine.now <= 3.5
 
 
+TWO_PERCENT = Goal(60.0, resolve=0.02)
+
+
 def resolve(
-    machine: Machine, seconds: dict[str, float], goal: Goal = Goal(60.0, resolve=0.02)
+    machine: Machine, seconds: dict[str, float], goal: Goal = TWO_PERCENT
 ) -> tuple[rounds.CaseTiming, list[planning.Plan]]:
     providers = {name: machine.provider(name, value) for name, value in seconds.items()}
     plans: list[planning.Plan] = []

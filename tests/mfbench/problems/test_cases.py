@@ -26,9 +26,11 @@ def test_shipped_suites_have_distinct_cases(name: str) -> None:
 
 def test_axes_multiply() -> None:
     cases = load_suite("density").specs({})
-    assert {(case.density, case.mask) for case in cases} == {
-        (density, mask) for density in (0.01, 0.1, 0.5, 0.8, 1.0) for mask in ("uint8", "none")
-    }
+    assert [(case.density, case.layout, case.mask) for case in cases] == [
+        (density, *layout)
+        for density in (0.01, 0.1, 0.2, 0.5, 0.8, 1.0)
+        for layout in (("dense", "uint8"), ("dense", "none"), ("sparse", "none"))
+    ]
 
 
 def test_square_goes_from_256_to_16384() -> None:
@@ -74,10 +76,12 @@ def test_options_with_a_size_and_no_suite_describe_one_case() -> None:
 def test_a_case_leads_back_to_its_specification() -> None:
     for spec in (*load_suite("movielens").specs({}), *load_suite("seed").specs({})):
         size, density = spec.size or (30, 40), spec.density or 0.25
-        case = spec.sized(*size, density, "dense")
+        case, other = (spec.sized(*size, density, layout) for layout in ("dense", "sparse"))
+        if spec.layout == "sparse":
+            case, other = other, case
         assert spec.leads_to(case)
-        assert spec.leads_to(spec.sized(*size, density, "sparse")) == (spec.layout == "auto")
-        assert [other for other in load_suite(spec.suite).specs({}) if other.leads_to(case)] == [spec]
+        assert spec.leads_to(other) == (spec.layout == "auto")
+        assert [found for found in load_suite(spec.suite).specs({}) if found.leads_to(case)] == [spec]
         assert case.model_dump_json().startswith(f'{{"suite":"{spec.suite}","m":{case.m},"n":{case.n},"rank":')
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from mfbench.stats import intervals, sample_size
+from mfbench.stats import intervals, sample_size, student
 from mfbench.stats.intervals import Interval
 
 
@@ -19,7 +19,7 @@ def test_as_many_blocks_as_needed_and_no_more(ratio: float, confidence: float) -
 
     def half_width(count: int) -> float:
         freedom = min(count, intervals.BLOCKS[1]) - 1
-        return float(intervals.stdtrit(freedom, 0.5 + confidence / 2)) / math.sqrt(count)
+        return float(student.quantile(freedom, 0.5 + confidence / 2)) / math.sqrt(count)
 
     assert half_width(count) <= ratio
     assert count == intervals.FEWEST or half_width(count - 1) > ratio

@@ -84,7 +84,7 @@ def test_adams_default_rate_follows_the_scale_of_the_ratings(capsys, scale):
 
 
 def test_adams_default_rate_is_finite_where_there_is_nothing_to_explain():
-    ratings = Ratings(torch.full((6, 5), 3.0), torch.ones(6, 5, dtype=torch.uint8), "constant")
+    ratings = Ratings(to_sparse(torch.full((6, 5), 3.0), None), "constant")
     assert default_rate(rating_task(ratings, rank=0), "adam", FUSED.prepare) == 3e-3
 
 

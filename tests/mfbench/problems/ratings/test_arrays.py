@@ -205,7 +205,7 @@ def test_other_fill_values_beside_ratings_are_refused(tmp_path, fill, dtype):
 @pytest.mark.parametrize("fill", [-999, 2**31 - 1])
 def test_stored_fill_values_are_refused(tmp_path, fill):
     scipy.sparse.save_npz(tmp_path / "a.npz", scipy.sparse.coo_array(np.array([[1, 5, fill], [0, fill, 2]])))
-    with pytest.raises(UsageError, match="2 values of .* beside ratings from 1 to 5") as error:
+    with pytest.raises(UsageError, match=r"2 values of .* beside ratings from 1 to 5") as error:
         read(tmp_path / "a.npz")
     said = re.search("--format (missing=[^ ]+) if it marks", error.value.message)
     assert read(tmp_path / "a.npz", format=said[1])[0] == {(0, 0): 1, (0, 1): 5, (1, 2): 2}
