@@ -200,7 +200,8 @@ def most_columns(arithmetic: Arithmetic, target: Target) -> int:
 def _for_old_triton(target: Target, precision: str, columns: int, tile: Tile) -> Tile:
     """Return the tile that Triton 3.6 compiles without spills: half, for wide split operands on sm_80.
 
-    Checked in the fast mode on float32 ratings with a uint8 mask. At 128 columns no tile of bf16x3 was clean.
+    Checked in the fast mode on float32 ratings with a uint8 mask. For bf16x3 at 128 columns, the tile and its half
+    both spill.
     """
     if target.name != "sm_80" or not ARITHMETIC[precision].split or columns < 64:
         return tile
