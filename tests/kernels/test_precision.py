@@ -1,7 +1,7 @@
 """The error of one product in each precision: within the bound derived in docs/kernel.md, and close to it.
 
-Operands are packed by the PTX of `prepare`, executed on the CPU. What a matrix unit does to them is emulated here, since
-Triton's interpreter computes in full float32.
+Operands are packed by the PTX of `prepare`, executed on the CPU. What a matrix unit does to them is emulated here,
+since Triton's interpreter computes in full float32.
 """
 
 import pytest
