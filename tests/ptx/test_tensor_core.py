@@ -36,7 +36,7 @@ def ones(count: int, value: float = 1.0) -> list[tuple[float, float]]:
         (ones(3, -1.0), -BIG, -BIG - 2, -BIG - 2),  # toward zero
         (ones(8, 0.75), BIG, BIG, BIG + 4),  # each is 0 on Ampere and 1/2 on Hopper; exactly BIG + 6
         (ones(8, 0.25), BIG, BIG, BIG),
-        (ones(3) + [(0, 0)] + ones(1), BIG, BIG + 2, BIG + 4),  # 3 and then 1 in two steps on Ampere
+        ([*ones(3), (0, 0), *ones(1)], BIG, BIG + 2, BIG + 4),  # 3 and then 1 in two steps on Ampere
         ([(4096.0, 4096.0), *ones(3, 0.75)], -BIG, 0.0, 1.5),  # a cancellation shows what the terms lost
         ([(4096.0, 4096.0), *ones(3, 0.75)], 0.0, BIG, BIG),
         ([(4096.0, -4096.0), (0, 0), (0, 0), (0, 0), (0.75, 1)], BIG, 0.75, 0.5),  # Ampere cancels a step earlier
