@@ -36,8 +36,8 @@ def scaling(records: Sequence[Record], numbers: Numbers) -> Plot:
     case = taken[0].case
     caption = (
         f"Median time of a step over {_axis(case)}, rank {case.rank}, {case.ratings_dtype}, with the exponent of a "
-        "power law fitted to each provider's medians, ± its standard error. Floor: the time of the products at the measured "
-        "rate of multiply-adds, or of the bytes at the measured bandwidth, whichever is longer."
+        "power law fitted to each provider's medians, ± its standard error. Floor: the time of the products at the "
+        "measured rate of multiply-adds, or of the bytes at the measured bandwidth, whichever is longer."
     )
     return Plot("time-over-size", title, caption, functools.partial(_draw_scaling, taken, numbers))
 
