@@ -36,7 +36,10 @@ def reference() -> str:
     """Return the page."""
     parts = [HEAD]
     for name, command in sorted(cli.commands.items()):
-        context = click.Context(command, info_name=f"mfbench {name}", terminal_width=96, max_content_width=96)
+        context = click.Context(
+            command, info_name=f"mfbench {name}", terminal_width=96, max_content_width=96,
+            help_option_names=cli.context_settings["help_option_names"],
+        )  # fmt: skip
         parts.append(f"## mfbench {name}\n\n```text\n{command.get_help(context).rstrip()}\n```\n")
     rows = "\n".join(f"| `{code}` | {meaning} |" for code, meaning in CODES.items())
     return "\n".join([*parts, CODES_HEAD + rows + "\n"])

@@ -36,7 +36,7 @@ class Launch:
     cubin: bytes | None
     amdgcn: str | None
     hsaco: bytes | None
-    args: list[Tensor | int]  # in the order of the compiled kernel's parameters; null pointers are 0
+    args: list[Tensor | int | float]  # in the order of the compiled kernel's parameters; null pointers are 0
     constants: dict[str, Any]  # compile-time constants by name: tile sizes, precision, ...
 
     @property
@@ -113,7 +113,7 @@ def _launch(call: Any, target: config.Target) -> Launch:
     types, constants, aligned, args = {}, dict(call.constants), [], []
     for name in call.kernel.arg_names:
         value = call.arguments.get(name)
-        specialise = name not in call.kernel.do_not_specialize
+        specialise = name not in call.kernel.do_not_specialize and not isinstance(value, float)
         types[name] = _type(value, specialise)
         if types[name] != "constexpr":
             args.append(value)
@@ -140,6 +140,8 @@ def _type(value: Any, specialise: bool) -> str:
         return f"*{_TYPES[value.dtype]}"
     if value is None or (specialise and value == 1):
         return "constexpr"
+    if isinstance(value, float):
+        return "fp64"  # as the kernels declare
     return "i32" if -(2**31) <= value < 2**31 else "i64"
 
 

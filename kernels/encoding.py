@@ -75,9 +75,13 @@ class EncodedRatings(NamedTuple):
 
     def to(self, device: torch.device | str) -> EncodedRatings:
         """Return the ratings with every tensor on `device`."""
-        return self._replace(**{
-            name: part.to(device) for name, part in self._asdict().items() if isinstance(part, Tensor)
-        })  # fmt: skip
+
+        def moved(part: Tensor | None) -> Tensor | None:
+            return None if part is None else part.to(device)
+
+        values, encoding, levels, bits, occupied, rows, columns, items = self
+        others = moved(levels), moved(bits), moved(occupied), moved(rows), moved(columns)
+        return EncodedRatings(values.to(device), encoding, *others, items)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the ratings to a file that `load` reads."""

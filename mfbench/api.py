@@ -25,6 +25,7 @@ from mfbench.results import comparison
 from mfbench.results.judging import Side, judged, read
 from mfbench.results.records import Record
 from mfbench.stats.margin import checked_margin
+from mfbench.wording import one_of
 
 if TYPE_CHECKING:
     import pandas
@@ -91,8 +92,7 @@ class Results:
 
         path = Path(path)
         if form not in (None, *PAGES, *EXPORTS):
-            message = f"expected one of {', '.join((*PAGES, *EXPORTS))}, got {form!r}"
-            raise UsageError(message, code="bad-format", argument="form")
+            raise UsageError(one_of((*PAGES, *EXPORTS), form), code="bad-format", argument="form")
         form = form or format_of(path)
         path.write_text(EXPORTS[form](self._evidence) if form in EXPORTS else self._page(form), encoding="utf-8")
         return path
@@ -171,7 +171,8 @@ def run(
     threads: int | None = RunOptions.threads,
     baseline: str | None = RunOptions.baseline,
     margin: float = RunOptions.margin,
-    budget: float = RunOptions.budget,
+    budget: float | None = RunOptions.budget,
+    resolve: float | None = RunOptions.resolve,
     time_limit: float = RunOptions.time_limit,
     **axes: Any,
 ) -> Results:
@@ -188,18 +189,23 @@ def run(
         threads: of PyTorch; None: its present number.
         baseline: the provider that speed-ups are relative to; None: the suite's, in most suites autograd.
         margin: largest relative difference between two times that count as the same.
-        budget: seconds of timing for each case.
+        budget: seconds of timing for each case; None: 5, or at most 120 with `resolve`.
+        resolve: smallest relative difference that the verdicts should tell, such as 0.02; the number of rounds follows
+            from it. None: as many rounds as the budget allows.
         time_limit: seconds that one answer of a provider may take.
         axes: size ("MxN"), rank, density, layout, ratings_dtype, mask, data, seed: values or lists
             of values that replace the suite's.
 
     Raises:
-        UsageError: a name, a file or a value that does not fit.
+        UsageError: a name, a file or a value that does not fit, or `resume` without `out`.
     """
+    if resume and out is None:
+        message = "needs `out`, the file that holds the run to continue"
+        raise UsageError(message, code="bad-value", argument="resume")
     with tempfile.TemporaryDirectory() as folder:
         options = RunOptions(
             suite=suite, device=device, provider=provider, axes=axes, resume=resume, threads=threads,
-            baseline=baseline, margin=margin, budget=budget, time_limit=time_limit,
+            baseline=baseline, margin=margin, budget=budget, resolve=resolve, time_limit=time_limit,
             out=Path(folder) / "records.jsonl" if out is None else Path(out),
         )  # fmt: skip
         with ProgressBar() as bar:

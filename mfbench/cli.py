@@ -8,17 +8,19 @@ from typing import Any
 
 import click
 
-from mfbench.commands.options import number, options, several, single
+from mfbench.commands.options import Choice, Number, options, several, single
 from mfbench.errors import UsageError
+from mfbench.gpu_check.options import OPTIONS, CheckOptions
 from mfbench.installation import VERSION
 from mfbench.measure.options import RunOptions
 from mfbench.measure.worker import forkserver
+from mfbench.problems.bounds import Bounds
 from mfbench.shell import CommandGroup, import_uninterrupted, run_command
-from mfbench.train.options import BOUNDS, TrainOptions
+from mfbench.train.options import BOUNDS, COUNT, TrainOptions
 
 AXES = ("size", "rank", "density", "layout", "ratings_dtype", "data", "seed")
 FORMATS = ("html", "md", "csv", "github-action-benchmark", "bencher", "pytorch-oss")
-LARGEST_JOBS = 1024
+JOBS = Bounds(1, 1024, whole=True)
 
 
 def main() -> None:
@@ -39,8 +41,8 @@ def cli() -> None:
 
 
 @cli.command()
-@options("suite", "device", "provider", *AXES, "out", "resume", "threads", "baseline", "margin", "budget", "as_json",
-         "time_limit")  # fmt: skip
+@options("suite", "device", "provider", *AXES, "out", "resume", "threads", "baseline", "margin", "budget", "resolve",
+         "as_json", "time_limit")  # fmt: skip
 @click.option(
     "--against",
     metavar="REV",
@@ -69,7 +71,7 @@ def run(context: click.Context, /, against: str | None, as_json: bool, **given: 
 @click.option(
     "--cases",
     metavar="N",
-    type=click.IntRange(min=1),
+    type=Number(COUNT),
     default=48,
     show_default=True,
     help="Number of problems to draw.",
@@ -104,9 +106,9 @@ def compare(base: Path, new: Path, margin: float, as_json: bool, force: bool, al
 @click.argument("records", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--out", required=True, type=click.Path(path_type=Path),
               help="FILE.html, FILE.md or FILE.csv; - is stdout.")  # fmt: skip
-@click.option("--format", "form", type=click.Choice(FORMATS), help="Default: by the name of --out, else html.")
+@click.option("--format", "form", type=Choice(FORMATS), help="Default: by the name of --out, else html.")
 @click.option("--plots", type=click.Path(path_type=Path), help="Folder for every figure as a separate file.")
-@click.option("--plots-format", type=click.Choice(["svg", "png"]), default="svg", show_default=True)
+@click.option("--plots-format", type=Choice(["svg", "png"]), default="svg", show_default=True)
 @options("margin")
 def report(records: tuple[Path, ...], out: Path, form: str | None, plots: Path | None, plots_format: str,
            margin: float) -> int:  # fmt: skip
@@ -126,26 +128,26 @@ def report(records: tuple[Path, ...], out: Path, form: str | None, plots: Path |
 @single("--provider", "NAME", f"Also path/to/file.py:function; default: {TrainOptions.provider}.")
 @single("--size", "MxN", "Users x items of drawn data.")
 @options("rank", "density", "layout", "seed")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: the best one here.")
+@click.option("--device", type=Choice(["cpu", "cuda"]), help="Default: the best one here.")
 @options("threads", "as_json")
-@click.option("--epochs", metavar="N", type=number(BOUNDS["epochs"]), help="Default: 28001 on seed, else 500.")
+@click.option("--epochs", metavar="N", type=Number(BOUNDS["epochs"]), help="Default: 28001 on seed, else 500.")
 @click.option(
     "--every",
     metavar="N",
-    type=number(BOUNDS["every"]),
+    type=Number(BOUNDS["every"]),
     help="Epochs between log lines; default: 1000 on seed, else 50.",
 )
-@click.option("--optimizer", type=click.Choice(["sgd", "momentum", "adam"]), default=TrainOptions.optimizer,
+@click.option("--optimizer", type=Choice(["sgd", "momentum", "adam"]), default=TrainOptions.optimizer,
               show_default=True)  # fmt: skip
 @click.option(
-    "--lr", metavar="F", type=number(BOUNDS["lr"]), help="Learning rate; default: one that converges, 1e-5 on seed."
+    "--lr", metavar="F", type=Number(BOUNDS["lr"]), help="Learning rate; default: one that converges, 1e-5 on seed."
 )
-@click.option("--reg", metavar="F", type=number(BOUNDS["reg"]), default=TrainOptions.reg, show_default=True,
+@click.option("--reg", metavar="F", type=Number(BOUNDS["reg"]), default=TrainOptions.reg, show_default=True,
               help="Weight of the squared norms.")  # fmt: skip
-@click.option("--holdout", metavar="F", type=number(BOUNDS["holdout"]), default=TrainOptions.holdout, show_default=True,
+@click.option("--holdout", metavar="F", type=Number(BOUNDS["holdout"]), default=TrainOptions.holdout, show_default=True,
               help="Fraction of real ratings to hold out.")  # fmt: skip
 @click.option(
-    "--target-rmse", metavar="F", type=number(BOUNDS["target_rmse"]), help="Stop when the held-out RMSE is this low."
+    "--target-rmse", metavar="F", type=Number(BOUNDS["target_rmse"]), help="Stop when the held-out RMSE is this low."
 )
 def train(**given: Any) -> int:
     """Train with one provider: the notebook's loop on `seed` (the default), or real ratings with a held-out part.
@@ -157,6 +159,30 @@ def train(**given: Any) -> int:
     return _command("train")(**given)
 
 
+def _check_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of `gpu-check`."""
+    for option in reversed(OPTIONS):
+        kind: click.ParamType[Any] = Number(option.bounds) if option.bounds else click.Path(path_type=option.kind)
+        function = click.option(
+            f"--{option.name}", type=kind, default=option.default, show_default=True, metavar=option.metavar,
+            help=option.help,
+        )(function)  # fmt: skip
+    return function
+
+
+@cli.command("gpu-check")
+@_check_options
+def gpu_check(**given: Any) -> int:
+    """Check the fused kernel on this machine's GPU and time it, what matters most first, in eight minutes at most.
+
+    Prints a summary whose first line is the verdict. Records are written as they come; the summary and, if the
+    packages of reports are installed, a page stand beside them.
+
+    Exit code: 0; 1 something is wrong, or was not checked in time; 2 no GPU, or usage.
+    """
+    return _command("gpu_check")(CheckOptions(**given))
+
+
 @cli.command()
 @several("--target", "A,B", "sm_90, gfx942, ...; default: all.")
 @several("--rank", "K,L", "Default: 30.")
@@ -164,9 +190,7 @@ def train(**given: Any) -> int:
 @several("--encoding", "A,B", "Default: float32+uint8.")
 @several("--mode", "A,B", "fast (the default), deterministic.")
 @click.option("--all", "everything", is_flag=True, help="Every shipped tile, except as other options restrict it.")
-@click.option(
-    "--jobs", metavar="N", type=click.IntRange(1, LARGEST_JOBS), help="Processes to compile in; default: one per CPU."
-)
+@click.option("--jobs", metavar="N", type=Number(JOBS), help="Processes to compile in; default: one per CPU.")
 @click.option("--compare", "other", metavar="OTHER.json", type=click.Path(path_type=Path),
               help="Show what changed since an earlier --json.")  # fmt: skip
 @options("as_json")

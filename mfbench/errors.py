@@ -63,6 +63,9 @@ CODES = {
     "not-in-revision": "the revision lacks the kernels or the provider's file",
     "revision-load-failed": "this harness cannot load the revision's kernels",
     "nothing-timed": "no case was timed on both sides",
+    "missing-cases": "the new side lacks cases of the base",
+    # Reports (exit code 4)
+    "nothing-to-show": "no file holds anything that a report can show",
 }
 """Every code with its meaning. A code keeps its meaning; messages may be reworded."""
 
@@ -111,3 +114,10 @@ class NotComparable(MfbenchError):
     @property
     def for_command_line(self) -> str:
         return f"not comparable: {super().for_command_line}"
+
+
+class NothingToShow(MfbenchError):
+    """Files without anything that a report can show; the message says what they hold."""
+
+    code = "nothing-to-show"
+    exit_code = 4

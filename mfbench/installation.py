@@ -1,11 +1,30 @@
 """The version, the place of installation, and packages of other projects under the generic names of ours."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 VERSION = "0.1.0"
 ROOT = Path(__file__).resolve().parent.parent
 MEASURED = ("kernels", "reference")  # packages that --against takes from the other revision; the harness stays
+
+REQUIRED = (
+    "torch",
+    "triton",
+    "numpy",
+    "scipy",
+    "click",
+    "rich",
+    "pydantic",
+    "psutil",
+    "tomli",
+)  # as pyproject has them
+
+
+def missing_packages() -> list[str]:
+    """Return which of the required packages are not installed; Triton and tomli are not required everywhere."""
+    everywhere = {"triton": sys.platform != "linux", "tomli": sys.version_info >= (3, 11)}
+    return [name for name in REQUIRED if not everywhere.get(name) and importlib.util.find_spec(name) is None]
 
 
 def foreign_packages() -> list[str]:

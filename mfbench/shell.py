@@ -91,7 +91,7 @@ def run_command(group: click.Group) -> NoReturn:
         _print_error(error.message, code="unwritable-output")
         _leave_at_once(2)
     except click.ClickException as error:
-        bad_value = isinstance(error, click.BadParameter)
+        bad_value = isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter)
         _print_error(error.format_message(), code="bad-value" if bad_value else "bad-usage")
         code = error.exit_code
     except MfbenchError as error:

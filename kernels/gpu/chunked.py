@@ -13,21 +13,24 @@ from triton.language import sum as tl_sum  # a global name of this module, so th
 
 from kernels.gpu.fused import (
     add,
+    add_prediction,
+    add_squares,
     halves,
     load_ratings,
     low_half,
     product,
     scheduled_tile,
     staggered_split,
+    store_squares,
     user_rows,
 )
 
 
-@triton.jit(do_not_specialize=["M", "user_blocks", "tiles", "tiles_per_split"])
+@triton.jit(do_not_specialize=["M", "terms", "user_blocks", "tiles", "tiles_per_split"])
 def chunked_step(
     a_ptr, b_ptr, bu_ptr, bi_ptr, ratings_ptr, mask_ptr, scale_ptr,  # as in fused_step
-    da_ptr, db_ptr, dbu_ptr, dbi_ptr, sse_ptr,  # as in fused_step; da zeroed too
-    M, N,
+    da_ptr, db_ptr, dbu_ptr, dbi_ptr, terms_ptr, loss_ptr, ticket_ptr,  # as in fused_step; da zeroed too
+    M, N, terms,
     stride_rm, stride_rn, stride_mm, stride_mn,
     user_blocks, tiles, tiles_per_split, tile_lists_ptr, tile_counts_ptr,
     db_slice,
@@ -43,7 +46,7 @@ def chunked_step(
     a_low = tl.cast(user_blocks, tl.int64) * (BM * BK)  # from the high halves to the low ones
     b_low = tl.cast(tiles, tl.int64) * (BN * BK)
     sse = tl.full([BM, LANES], 0, dtype)
-    scale = None if scale_ptr is None else tl.load(scale_ptr)
+    scale = None if scale_ptr is None else tl.load(scale_ptr).to(dtype)
     last, stride = (user_blocks, tl.num_programs(0)) if PERSISTENT else (group + 1, 1)
     for user_block in range(group, last, stride):
         i = tl.cast(user_block, tl.int64) * BM
@@ -66,11 +69,11 @@ def chunked_step(
                 A_ptrs, B_ptrs = a_ptr + i * BK + c + offs_a, b_ptr + j * BK + c + offs_b
                 A, B = tl.load(A_ptrs), tl.load(B_ptrs)  # [BM, CHUNK], [BN, CHUNK]
                 A_low, B_low = low_half(A, A_ptrs + a_low, SPLIT), low_half(B, B_ptrs + b_low, SPLIT)
-                E = product(A, A_low, tl.trans(B), tl.trans(B_low), E, SPLIT, PRECISION)
+                E = add_prediction(E, A, A_low, B, B_low, SPLIT, PRECISION)
             E = tl.where(observed, E - R, 0)
             if WEIGHTED:
                 E *= W
-            sse += tl_sum((E * E).reshape(BM, BN // LANES, LANES), 1)
+            sse = add_squares(sse, E)
             if GRADIENTS:
                 if WEIGHTED:
                     E *= W
@@ -91,5 +94,4 @@ def chunked_step(
         if GRADIENTS:
             tl.store(dbu_ptr + da_row + offs_m, dbu)
 
-    program = group.to(tl.int64) * tl.num_programs(1) + split
-    tl.store(sse_ptr + program * BM + offs_m, tl_sum(sse, 1).to(tl.float64))
+    store_squares(terms_ptr, loss_ptr, ticket_ptr, sse, group, split, terms, GRADIENTS)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kernels.gpu.tile_table import TABLE
 from kernels.gpu.tiles import SPILLS, WIDEST, WIDTHS, Row, Tile, nested
+from kernels.gpu.version import FLOAT64_UNITS, is_old
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,11 +69,12 @@ class Arithmetic:
     split: int = 0  # float32 operands become two halves, the low one with this many mantissa bits; 0: whole
     half: str = "float32"  # dtype of the halves
     rounded: int = 0  # mantissa bits by which whole factors are rounded, since the hardware would truncate them
+    steps: int = 0  # most steps of a tensor core in which one product may sum over the rank; 0: any number
 
 
 ARITHMETIC = {
     "ieee": Arithmetic("ieee"),
-    "tf32x3": Arithmetic("tf32", split=13),
+    "tf32x3": Arithmetic("tf32", split=13, steps=8),
     "bf16x3": Arithmetic("ieee", split=16, half="bfloat16"),
     "tf32": Arithmetic("tf32", rounded=13),
     "float64": Arithmetic("ieee"),
@@ -94,6 +96,7 @@ class Config:
     atomics: bool = True  # False: each group adds into its own dB, since atomics would be loops
     resident: int = 0
     frugal: bool = False
+    depth: int = 0  # columns of the factors in one product of the fused pass; 0: all
 
     @property
     def lanes(self) -> int:
@@ -162,6 +165,8 @@ def pick(
     if rank > MAX_RANK and target.backend != "interpreter":
         raise NotShipped(f"rank {rank}: the largest is {MAX_RANK}")
     precision = "float64" if parameter_bytes == 8 else precision
+    if precision == "float64" and target.name in FLOAT64_UNITS and is_old():
+        raise NotShipped("float64 parameters: this version of Triton fails to compile them for matrix units; 3.9 does")
     rows = _rows(target)
     if precision not in rows:
         raise NotShipped(f"precision {precision}: {target.backend} has {', '.join(rows) or 'none'} on this device")
@@ -174,10 +179,20 @@ def pick(
         raise NotShipped(f"rank {rank} at precision {precision}: every tile that was tried spills registers")
     if tile.chunk:
         BK, sums = -(-rank // tile.chunk) * tile.chunk, True
+    arithmetic = ARITHMETIC[precision]
     return Config(
-        ARITHMETIC[precision], tile.BM, tile.BN, BK, sums, tile.chunk, tile.num_warps, target.backend, atomics,
-        tile.resident, tile.frugal,
+        arithmetic, tile.BM, tile.BN, BK, sums, tile.chunk, tile.num_warps, target.backend, atomics,
+        tile.resident, tile.frugal, min(BK, most_columns(arithmetic, target)),
     )  # fmt: skip
+
+
+def most_columns(arithmetic: Arithmetic, target: Target) -> int:
+    """Return the most columns of the factors over which a product may sum on a target: a bound on CHUNK and DEPTH.
+
+    A step of a tensor core, from one truncation to the next, takes 8 terms of tf32, and 4 before Hopper.
+    """
+    short = target.backend == "cuda" and int(target.name.removeprefix("sm_")) < 90
+    return arithmetic.steps * (4 if short else 8) or MAX_RANK
 
 
 def _rows(target: Target) -> dict[str, dict[str, Row]]:

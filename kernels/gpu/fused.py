@@ -14,24 +14,28 @@ import triton
 import triton.language as tl
 from triton.language import sum as tl_sum  # a global name of this module, so that interpret.py can replace it
 
+from kernels.gpu.reduce import is_last_program, store_sum
+
 MISSING_CODE = tl.constexpr(255)
 
 
-@triton.jit(do_not_specialize=["M", "user_blocks", "tiles", "tiles_per_split"])
+@triton.jit(do_not_specialize=["M", "terms", "user_blocks", "tiles", "tiles_per_split"])
 def fused_step(
     a_ptr, b_ptr,  # padded factors, rows up to whole tiles: (users, BK), (items, BK); if SPLIT, high then low halves
     bu_ptr, bi_ptr,  # user bias + global bias, item bias
     ratings_ptr, mask_ptr,  # (M, N), any strides; mask None: NaN = missing, integers all observed
-    scale_ptr,  # (1,) if ratings are codes: value = code * scale, 255 = missing; else None
+    scale_ptr,  # (2,) float64 if ratings are codes: value = code * scale[0], 255 = missing; else None
     da_ptr, db_ptr,  # slices of (users, BK), one per split; slices of (items, BK), zeroed
     dbu_ptr, dbi_ptr,  # bias gradients if the factors have no columns for them (SUMS), else None
-    sse_ptr,  # (programs, BM) float64
-    M, N,
+    terms_ptr,  # (terms,) float64 of the loss: the squared errors of each program, then what prepare.py adds
+    loss_ptr, ticket_ptr,  # float64; int32, 0; without gradients the last program stores the loss
+    M, N, terms,
     stride_rm, stride_rn, stride_mm, stride_mn,
     user_blocks, tiles, tiles_per_split,  # a program is one (group of user blocks, split of item tiles): config.Grid
     tile_lists_ptr, tile_counts_ptr,  # (user_blocks, tiles) occupied tiles first, (user_blocks,); None: all in order
     db_slice,  # 0: every program adds into one dB; else the rows of dB that each group has to itself
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    DEPTH: tl.constexpr,  # columns of the factors that one product takes: config.Config.depth, or all
     LANES: tl.constexpr,  # partial sums of squared errors per user: config.Config.lanes
     BITS: tl.constexpr,  # the mask is packed: bit c % 32 of word c // 32
     WEIGHTED: tl.constexpr,  # the mask holds weights
@@ -43,28 +47,26 @@ def fused_step(
 ):  # fmt: skip
     dtype = bu_ptr.dtype.element_ty
     group, split = tl.program_id(0), tl.program_id(1)
-    offs_m, offs_n, offs_k = tl.arange(0, BM), tl.arange(0, BN), tl.arange(0, BK)
-    offs_a = offs_m[:, None] * BK + offs_k[None, :]  # [BM, BK]
-    offs_b = offs_n[:, None] * BK + offs_k[None, :]  # [BN, BK]
+    offs_m, offs_n, offs_k = tl.arange(0, BM), tl.arange(0, BN), tl.arange(0, DEPTH)
+    offs_a = offs_m[:, None] * BK + offs_k[None, :]  # [BM, DEPTH]
+    offs_b = offs_n[:, None] * BK + offs_k[None, :]  # [BN, DEPTH]
     a_low_ptr = a_ptr + tl.cast(user_blocks, tl.int64) * (BM * BK)
     b_low_ptr = b_ptr + tl.cast(tiles, tl.int64) * (BN * BK)
     sse = tl.full([BM, LANES], 0, dtype)
-    scale = None if scale_ptr is None else tl.load(scale_ptr)
+    scale = None if scale_ptr is None else tl.load(scale_ptr).to(dtype)
     last, stride = (user_blocks, tl.num_programs(0)) if PERSISTENT else (group + 1, 1)
     for user_block in range(group, last, stride):
         i = tl.cast(user_block, tl.int64) * BM
-        A = tl.load(a_ptr + i * BK + offs_a)  # [BM, BK]
-        A_low = low_half(A, a_low_ptr + i * BK + offs_a, SPLIT)
+        A, A_low = load_factors(a_ptr + i * BK + offs_a, a_low_ptr + i * BK + offs_a, BK, DEPTH, SPLIT)
         bu, mask_m, offs_r = user_rows(user_block, i, offs_m, offs_n, bu_ptr, M, stride_rm, stride_rn, BM)
-        dA = tl.full([BM, BK], 0, dtype)
+        dA = zeros(BM, BK, DEPTH, dtype)
         dbu = tl.full([BM], 0, dtype)
 
         first, count, start = staggered_split(user_block, group, split, tiles, tiles_per_split, tile_counts_ptr)
         for step in range(count):
             tile = scheduled_tile(step, first, count, start, user_block, tiles, tile_lists_ptr)
             j = tile.to(tl.int64) * BN
-            B = tl.load(b_ptr + j * BK + offs_b)  # [BN, BK]
-            B_low = low_half(B, b_low_ptr + j * BK + offs_b, SPLIT)
+            B, B_low = load_factors(b_ptr + j * BK + offs_b, b_low_ptr + j * BK + offs_b, BK, DEPTH, SPLIT)
             bi = tl.load(bi_ptr + j + offs_n)  # [BN]
             mask_n = offs_n < N - tile * BN  # [BN]
             R, observed, W = load_ratings(
@@ -73,35 +75,49 @@ def fused_step(
             )  # fmt: skip
 
             # The ratings stay out of the product's accumulator: loads that feed one are not pipelined.
-            bias = bu[:, None] + bi[None, :]
-            E = product(A, A_low, tl.trans(B), tl.trans(B_low), bias, SPLIT, PRECISION) - R
+            E = bu[:, None] + bi[None, :]
+            for c in tl.static_range(BK // DEPTH):
+                E = add_prediction(E, A[c], A_low[c], B[c], B_low[c], SPLIT, PRECISION)
+            E -= R
             E = tl.where(observed, E, 0)  # [BM, BN]; a product with the mask would keep NaN
             if WEIGHTED:
                 E *= W
-            sse += tl_sum((E * E).reshape(BM, BN // LANES, LANES), 1)
+            sse = add_squares(sse, E)  # [BM, LANES]
             if GRADIENTS:
                 if WEIGHTED:
                     E *= W
                 if SUMS:
                     dbu += tl_sum(E, 1)
                     d_bi = tl_sum(E, 0)
-                E, E_low = halves(E, A.dtype, SPLIT)
-                dA = product(E, E_low, B, B_low, dA, SPLIT, PRECISION)  # [BM, BK]
-                dB = tl.full([BN, BK], 0, dtype)
-                dB = product(tl.trans(E), tl.trans(E_low), A, A_low, dB, SPLIT, PRECISION)  # [BN, BK]
                 row = group.to(tl.int64) * db_slice + j
-                add(db_ptr + row * BK + offs_b, dB, ATOMIC)
+                E, E_low = halves(E, a_ptr.dtype.element_ty, SPLIT)
+                total = ()
+                for c in tl.static_range(BK // DEPTH):
+                    total += (add_gradient(dA[c], E, E_low, B[c], B_low[c], SPLIT, PRECISION),)
+                    dB = tl.full([BN, DEPTH], 0, dtype)
+                    dB = product(tl.trans(E), tl.trans(E_low), A[c], A_low[c], dB, SPLIT, PRECISION)
+                    add(db_ptr + row * BK + c * DEPTH + offs_b, dB, ATOMIC)
+                dA = total
                 if SUMS:
                     add(dbi_ptr + row + offs_n, d_bi, ATOMIC)
 
         if GRADIENTS:
             row = split.to(tl.int64) * user_blocks * BM + i
-            tl.store(da_ptr + row * BK + offs_a, dA)
+            for c in tl.static_range(BK // DEPTH):
+                tl.store(da_ptr + row * BK + c * DEPTH + offs_a, dA[c])
             if SUMS:
                 tl.store(dbu_ptr + row + offs_m, dbu)
 
-    program = group.to(tl.int64) * tl.num_programs(1) + split
-    tl.store(sse_ptr + program * BM + offs_m, tl_sum(sse, 1).to(tl.float64))
+    store_squares(terms_ptr, loss_ptr, ticket_ptr, sse, group, split, terms, GRADIENTS)
+
+
+@triton.jit
+def store_squares(terms_ptr, loss_ptr, ticket_ptr, sse, group, split, terms, GRADIENTS: tl.constexpr):
+    """Store a program's sum of squared errors; without gradients to finish, the last program stores the loss."""
+    squares = tl_sum(tl_sum(sse.to(tl.float64), 1), 0)
+    tl.store(terms_ptr + group * tl.num_programs(1) + split, squares)
+    if not GRADIENTS:
+        store_sum(loss_ptr, terms_ptr, terms, 1, is_last_program(ticket_ptr))
 
 
 @triton.jit
@@ -137,6 +153,26 @@ def user_rows(user_block, i, offs_m, offs_n, bu_ptr, M, stride_rm, stride_rn, BM
     rows = tl.minimum(offs_m, M - 1 - user_block * BM).to(tl.int64)[:, None] * stride_rm  # [BM, 1]
     offs_r = i * stride_rm + rows + offs_n.to(tl.int64)[None, :] * stride_rn  # [BM, BN]
     return bu, mask_m, offs_r
+
+
+@triton.jit
+def load_factors(ptrs, low_ptrs, BK: tl.constexpr, DEPTH: tl.constexpr, SPLIT: tl.constexpr):
+    """Return rows of a factor in BK // DEPTH groups of columns, and their low halves."""
+    high, low = (), ()
+    for c in tl.static_range(BK // DEPTH):
+        x = tl.load(ptrs + c * DEPTH)
+        high += (x,)
+        low += (low_half(x, low_ptrs + c * DEPTH, SPLIT),)
+    return high, low
+
+
+@triton.jit
+def zeros(rows: tl.constexpr, BK: tl.constexpr, DEPTH: tl.constexpr, dtype: tl.constexpr):
+    """Return zeros, in BK // DEPTH groups of columns."""
+    groups = ()
+    for _ in tl.static_range(BK // DEPTH):
+        groups += (tl.full([rows, DEPTH], 0, dtype),)
+    return groups
 
 
 @triton.jit
@@ -216,9 +252,79 @@ def halves(x, dtype: tl.constexpr, SPLIT: tl.constexpr):
 
 
 @triton.jit
+def add_squares(total, x):
+    """Return total + x², the columns summed that are a multiple of total's width apart, by one FMA for each x.
+
+    x has the width of total, or 2 or 4 times that.
+    """
+    if x.shape[1] == total.shape[1]:
+        total += x * x
+    else:
+        left, right = column_halves(x)
+        if left.shape[1] == total.shape[1]:
+            total = total + left * left + right * right
+        else:
+            tl.static_assert(left.shape[1] == 2 * total.shape[1])
+            x0, x1 = column_halves(left)
+            x2, x3 = column_halves(right)
+            total = total + x0 * x0 + x1 * x1 + x2 * x2 + x3 * x3
+    return total
+
+
+@triton.jit
+def column_halves(x):
+    """Return the left and the right half of the columns of x."""
+    return x.reshape(x.shape[0], 2, x.shape[1] // 2).permute(0, 2, 1).split()
+
+
+@triton.jit
+def add_prediction(E, A, A_low, B, B_low, SPLIT: tl.constexpr, PRECISION: tl.constexpr):
+    """Return E + A B'. In tf32x3 truncation would show even in a sum that starts from the biases."""
+    if SPLIT and PRECISION == "tf32":
+        E = add_product(E, A, A_low, tl.trans(B), tl.trans(B_low), SPLIT, PRECISION)
+    else:
+        E = product(A, A_low, tl.trans(B), tl.trans(B_low), E, SPLIT, PRECISION)
+    return E
+
+
+@triton.jit
+def add_gradient(dA, E, E_low, B, B_low, SPLIT: tl.constexpr, PRECISION: tl.constexpr):
+    """Return dA + E B. Matrix units truncate sums, always toward zero: over a walk that would add up."""
+    if PRECISION == "tf32" and not SPLIT:  # halves would spill
+        E, B = fragment_order(E), tl.trans(fragment_order(tl.trans(B)))
+    if SPLIT or PRECISION != "ieee":
+        dA = add_product(dA, E, E_low, B, B_low, SPLIT, PRECISION)
+    else:
+        dA = product(E, E_low, B, B_low, dA, SPLIT, PRECISION)
+    return dA
+
+
+@triton.jit
+def fragment_order(x):
+    """Return the columns of x in another order, in which a product's result is a tf32 operand as it stands.
+
+    Of every 8 columns, thread t of 4 holds 2t and 2t + 1 in a result, but t and t + 4 in an operand.
+    """
+    rows: tl.constexpr = x.shape[0]
+    columns: tl.constexpr = x.shape[1]
+    return x.reshape(rows, columns // 8, 4, 2).permute(0, 1, 3, 2).reshape(rows, columns)
+
+
+@triton.jit
+def add_product(total, x, x_low, y, y_low, SPLIT: tl.constexpr, PRECISION: tl.constexpr):
+    """Return total + x y, where a matrix unit sums only x y and the vector units add it, rounding to nearest."""
+    return total + product(x, x_low, y, y_low, tl.full(total.shape, 0, total.dtype), SPLIT, PRECISION)
+
+
+@triton.jit
 def product(x, x_low, y, y_low, total, SPLIT: tl.constexpr, PRECISION: tl.constexpr):
-    """Return total + x y; of halves, all products but that of the two low ones."""
+    """Return total + x y; of halves, all products but that of the two low ones, the small ones first.
+
+    With `max_num_imprecise_acc`, which no unit that takes these types reads, the compiler leaves the order alone: it
+    would turn a product from zero and an addition into a product that starts from the other addend.
+    """
     if SPLIT:
         total = tl.dot(x_low, y, total, input_precision=PRECISION, out_dtype=total.dtype)
         total = tl.dot(x, y_low, total, input_precision=PRECISION, out_dtype=total.dtype)
-    return tl.dot(x, y, total, input_precision=PRECISION, out_dtype=total.dtype)
+    FIXED: tl.constexpr = None if PRECISION == "ieee" else x.shape[1]
+    return tl.dot(x, y, total, input_precision=PRECISION, max_num_imprecise_acc=FIXED, out_dtype=total.dtype)

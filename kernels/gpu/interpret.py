@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from kernels.gpu import config
+from kernels.gpu.version import is_old
 from kernels.problem import Grads, Problem, check_memory
 
 TARGET = config.Target("cpu", multiprocessors=1, shared_bytes=1 << 30)
@@ -59,7 +60,28 @@ def interpreted(kernel: Any) -> Any:
     """
     from triton.runtime.interpreter import InterpretedFunction
 
+    _accept_scalars_as_bounds()
     return InterpretedFunction(_rebound(kernel))
+
+
+@functools.cache
+def _accept_scalars_as_bounds() -> None:
+    """Make `range(n)` of a kernel's scalar work in Triton 3.6 with NumPy 2.4 and later.
+
+    That interpreter holds scalars in arrays of one entry, which NumPy no longer converts to int unless they have no
+    dimension. Triton 3.9 squeezes them, as is done here.
+    """
+    from triton.runtime import interpreter
+
+    if not is_old():
+        return
+    patch = interpreter._patch_lang_tensor
+
+    def patch_with_index(tensor: Any, scope: Any) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.squeeze()))
+
+    interpreter._patch_lang_tensor = patch_with_index
 
 
 def _rebound(kernel: Any) -> types.FunctionType:
@@ -71,14 +93,16 @@ def _rebound(kernel: Any) -> types.FunctionType:
     def sum_of(values: Any, axis: int) -> Any:
         return tl.reduce(values, axis, tl.standard._sum_combine)  # the interpreter's own path to numpy.sum
 
+    def cumsum_of(values: Any, axis: int) -> Any:
+        return tl.associative_scan(values, axis, tl.standard._sum_combine)  # likewise numpy.cumsum
+
+    replacements = {tl.sum: sum_of, tl.cumsum: cumsum_of}
     plain = kernel.fn
     names = dict(plain.__globals__)
     for name in plain.__code__.co_names:
         value = names.get(name)
-        if value is tl.sum:
-            names[name] = sum_of
-        elif isinstance(value, JITFunction):
-            names[name] = InterpretedFunction(_rebound(value)).rewrite()
+        if isinstance(value, JITFunction):
+            names[name] = replacements.get(value) or InterpretedFunction(_rebound(value)).rewrite()
     twin = types.FunctionType(plain.__code__, names, plain.__name__, plain.__defaults__, plain.__closure__)
     twin.__annotations__ = plain.__annotations__
     return twin

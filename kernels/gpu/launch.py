@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+import threading
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from kernels.gpu import config
+from kernels.gpu import config, tune
 from kernels.problem import Grads, Problem, check_memory
 
+if TYPE_CHECKING:
+    from kernels.gpu.compiled import CompiledStep  # imports triton
+
 DEVICES = ("cuda", "xpu")  # PyTorch calls ROCm devices cuda
+KEPT = 64  # compiled steps: one for each layout of a problem and choice of options
 
 
 def unavailable(problem: Problem | None = None, precision: str = "ieee", deterministic: bool = False) -> str:
@@ -48,23 +53,42 @@ def target_of(device: torch.device) -> config.Target:
 
 def step(problem: Problem, precision: str, deterministic: bool, gradients: bool) -> tuple[Tensor, Grads | None]:
     """Return the loss (0-d float64) and, if requested, the gradients. Only a first tuning waits for the device."""
-    from kernels.gpu import tune
-    from kernels.gpu.plan import plan_launches
+    from kernels.gpu.compiled import layout_of
 
     check_memory(problem)
     device = problem.device
-    target = target_of(device)
-    select = {}
-    if tune.enabled() and not deterministic and not _capturing(device):
-        select["select"] = tune.selector(target, precision, functools.partial(_seconds, target, precision))
+    target, tuned = target_of(device), tune.enabled() and not deterministic and not _capturing(device)
+    key = (device, target, precision, deterministic, gradients, tuned, layout_of(problem))
     with getattr(torch, device.type).device(device):
-        plan = plan_launches(problem, target, precision, deterministic, gradients, **select)
-        for call in plan.calls:
-            _launch(call)
-        return plan.result()
+        if compiled := _compiled.get(key):
+            return compiled(problem, gradients)
+        select = {"select": tune.selector(target, precision, functools.partial(_seconds, target, precision))}
+        return _first_step(problem, key, select if tuned else {})
+
+
+_compiled: dict[Any, CompiledStep] = {}  # by device, options and layout
+_storing = threading.Lock()
+
+
+def _first_step(problem: Problem, key: Any, select: dict[str, Any]) -> tuple[Tensor, Grads | None]:
+    """Evaluate a step, and keep its compiled kernels for others of the same layout."""
+    from kernels.gpu.compiled import CompiledStep
+    from kernels.gpu.plan import bind, plan_step
+
+    _, target, precision, deterministic, gradients, *_ = key
+    plan = plan_step(problem, target, precision, deterministic, gradients, **select)
+    bound = bind(plan, problem, gradients)
+    kernels = [_launch(call) for call in bound.calls]
+    if all(hasattr(kernel, "__getitem__") for kernel in kernels):
+        with _storing:
+            if len(_compiled) >= KEPT:
+                del _compiled[next(iter(_compiled))]
+            _compiled[key] = CompiledStep(plan, kernels)
+    return bound.result()
 
 
 def _launch(call: Any) -> Any:
+    """Compile and launch a kernel by Triton's own path, which binds and inspects every argument."""
     return call.kernel[call.grid](**call.arguments, **call.constants, **call.options)
 
 
@@ -79,11 +103,11 @@ def _seconds(target: config.Target, precision: str, problem: Problem, build: con
 
     from kernels.gpu.plan import plan_launches
 
-    plan = plan_launches(problem, target, precision, False, True, select=lambda _, __: build)
+    prepare, step, _ = plan_launches(problem, target, precision, False, True, select=lambda _, __: build).calls
     try:
-        compiled = _launch(plan.calls[0])
-        if compiled.n_spills:
+        _launch(prepare)
+        if _launch(step).n_spills:
             return float("inf")
-        return float(do_bench(lambda: _launch(plan.calls[0]), return_mode="median")) * 1e-3
+        return float(do_bench(lambda: _launch(step), return_mode="median")) * 1e-3
     except OutOfResources:
         return float("inf")

@@ -1,4 +1,8 @@
-"""One step as kernel launches: buffers packed and zeroed, grid and arguments, and how the result is read."""
+"""One step as three launches: their kernels, grids and arguments, from the layout of a problem alone.
+
+`prepare` packs the factors and zeroes what is added to, the pass (`fused_step` or `chunked_step`) reads the ratings,
+`finish` sums slices and regularises. Without gradients the pass itself finishes, so there are two.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,22 @@ import torch
 from torch import Tensor
 
 from kernels.gpu.chunked import chunked_step
-from kernels.gpu.config import Arithmetic, Config, Grid, NotShipped, Target, deal, pick, undecodable
+from kernels.gpu.config import Config, Grid, NotShipped, Target, deal, pick, undecodable
+from kernels.gpu.finish import finish
 from kernels.gpu.fused import fused_step
-from kernels.gpu.reduce import sum_slices
-from kernels.problem import OCCUPIED_BLOCK, Grads, Observations, Problem, squared_norms
+from kernels.gpu.prepare import prepare
+from kernels.gpu.workspace import Layout, Region
+from kernels.problem import OCCUPIED_BLOCK, Grads, Observations, Problem
 
-REDUCE_BLOCK = 1024  # numbers that one program of `sum_slices` writes
-FP_FUSION = {"enable_fp_fusion": True}  # set explicitly: the default depends on Triton's version
+ELEMENTS = 1024  # of a factor that a program of `prepare` or `finish` holds at a time
+OPTIONS = {"enable_fp_fusion": True}  # of every kernel, set explicitly: the default depends on Triton's version
+BESIDE = {"num_warps": 8, "num_stages": 1}  # options of `prepare` and `finish`
+PARAMETERS = Grads._fields
+GRADIENTS = tuple(f"d_{name}" for name in PARAMETERS)
+OPERANDS = (*PARAMETERS, "ratings", "mask", "levels", "occupied", "loss", *GRADIENTS, "reg")
+OPPOSITE = {"user_factors": "item_factors", "item_factors": "user_factors", "user_bias": "item_bias",
+            "item_bias": "user_bias", "d_user_factors": "d_item_factors", "d_item_factors": "d_user_factors",
+            "d_user_bias": "d_item_bias", "d_item_bias": "d_user_bias"}  # fmt: skip
 
 
 class KernelCall(NamedTuple):
@@ -23,42 +36,56 @@ class KernelCall(NamedTuple):
 
     kernel: Any
     grid: tuple[int, int]
-    arguments: dict[str, Any]  # tensors and numbers; None compiles the argument away
+    arguments: dict[str, Any]  # numbers; tensors, or in a `Plan` names of operands and regions; None is compiled away
     constants: dict[str, Any]
     options: dict[str, Any]  # of the compiler
 
 
+class Plan(NamedTuple):
+    """The launches of every problem with one layout: their tensors are named, not given."""
+
+    calls: tuple[KernelCall, ...]
+    workspace_bytes: int
+
+
 class LaunchPlan(NamedTuple):
-    """The launches of one step, in order, and the function that reads its result once they have run."""
+    """The launches of one step, in order, and the function that returns its result once they have run."""
 
     calls: list[KernelCall]
     result: Callable[[], tuple[Tensor, Grads | None]]
 
 
 class Buffers(NamedTuple):
-    """What the pass reads and writes beside ratings and mask; users and items are padded to whole tiles."""
+    """What the launches hand to each other; users and items are padded to whole tiles."""
 
-    A: Tensor  # (users, BK), or (2, users, BK) as high and low halves
-    B: Tensor  # (items, BK), or (2, items, BK)
-    bu: Tensor  # (users,) user bias + global bias, less the offset of codes
-    bi: Tensor  # (items,)
-    scale: Tensor | None  # (1,) of codes
-    tile_lists: Tensor | None  # (user blocks, tiles) int32, see `occupied_tiles`
-    tile_counts: Tensor | None  # (user blocks,) int32
-    sse: Tensor  # (programs, BM) float64
-    dA: Tensor | None  # (splits, users, BK)
-    dB: Tensor | None  # (groups or 1, items, BK)
-    dbu: Tensor | None  # (splits, users), if the factors have no columns for the bias gradients
-    dbi: Tensor | None  # (groups or 1, items)
+    A: Region  # (users, BK), or (2, users, BK) as high and low halves
+    B: Region  # (items, BK), or (2, items, BK)
+    bu: Region  # (users,) user bias + global bias, less the offset of codes
+    bi: Region  # (items,)
+    tile_lists: Region | None  # (user blocks, tiles) int32: the occupied tiles, in order
+    tile_counts: Region | None  # (user blocks,) int32
+    terms: Region  # of the loss, float64: one for each program of the pass, then for each of `prepare` with rows
+    ticket: Region  # (1,) int32
+    dA: Region | None  # (splits, users, BK)
+    dB: Region | None  # (groups or 1, items, BK)
+    dbu: Region | None  # (splits, users), if the factors have no columns for the bias gradients
+    dbi: Region | None  # (groups or 1, items)
+    bias_sums: Region | None  # (programs of `finish` with users,) float64
 
 
 def plan_launches(
     problem: Problem, target: Target, precision: str, deterministic: bool, gradients: bool,
     select: Callable[[Problem, Config], Config] = lambda problem, config: config,
 ) -> LaunchPlan:  # fmt: skip
-    """Return the launches of one step on the problem's device.
+    """Return the launches of one step with their tensors, those of `plan_step`."""
+    return bind(plan_step(problem, target, precision, deterministic, gradients, select), problem, gradients)
 
-    Only tensor operations run here, none of which waits for the device.
+
+def plan_step(
+    problem: Problem, target: Target, precision: str, deterministic: bool, gradients: bool,
+    select: Callable[[Problem, Config], Config] = lambda problem, config: config,
+) -> Plan:  # fmt: skip
+    """Return the launches of one step, which depend on the shapes, dtypes, strides and alignment of its tensors.
 
     Args:
         select: may replace the build that the table of tiles has.
@@ -73,20 +100,17 @@ def plan_launches(
     exclusive = deterministic or not config.atomics  # each group adds into its own dB
     m, n, _ = problem.shape
     grid = deal(target, config, m, n, exclusive, problem.dtype.itemsize)
-    buffers = pack_buffers(problem, config, grid, exclusive, gradients)
-    kernel = chunked_step if config.chunk else fused_step
-    arguments = launch_arguments(problem, grid, buffers, exclusive)
-    constants = launch_constants(problem, config, grid, gradients)
-    step = KernelCall(kernel, (grid.groups, grid.splits), arguments, constants, config.options | FP_FUSION)
-    partials = (buffers.dA, buffers.dB, buffers.dbu, buffers.dbi)
-    partial_sums = [sum_of_slices(partial) for partial in partials if partial is not None]
-    totals = [total for total, _ in partial_sums]
-
-    def result() -> tuple[Tensor, Grads | None]:
-        loss, grads = read_result(problem, config, buffers.sse, totals)
-        return loss, _untransposed(grads) if transposed and grads is not None else grads
-
-    return LaunchPlan([step, *(call for _, call in partial_sums if call)], result)
+    layout = Layout()
+    buffers = lay_out(layout, problem, config, grid, exclusive, gradients)
+    calls = [
+        prepare_call(problem, config, grid, buffers, gradients),
+        pass_call(problem, config, grid, buffers, exclusive, gradients),
+    ]
+    if gradients:
+        calls.append(finish_call(problem, config, buffers))
+    if transposed:
+        calls = [call._replace(arguments={k: _opposite(v) for k, v in call.arguments.items()}) for call in calls]
+    return Plan(tuple(calls), layout.nbytes)
 
 
 def choose(problem: Problem, target: Target, precision: str, deterministic: bool) -> Config:
@@ -106,129 +130,154 @@ def choose(problem: Problem, target: Target, precision: str, deterministic: bool
     return pick(target, problem.shape[2], precision, deterministic, problem.dtype.itemsize, *form)
 
 
-def pack_buffers(problem: Problem, config: Config, grid: Grid, exclusive: bool, gradients: bool) -> Buffers:
-    """Return the padded operands of the pass and its outputs, zeroed where it adds."""
-    m, n, rank = problem.shape
-    P, Q, bu, bi, mu = (parameter.detach() for parameter in problem.parameters)
+def lay_out(layout: Layout, problem: Problem, config: Config, grid: Grid, exclusive: bool, gradients: bool) -> Buffers:
+    """Return the regions that a step needs, added to the layout."""
+    dtype = problem.dtype
     users, items, BK = grid.user_blocks * config.BM, grid.tiles * config.BN, config.BK
-
-    A, B = P.new_zeros(users, BK), P.new_zeros(items, BK)
-    A[:m, :rank], B[:n, :rank] = P, Q
-    if not config.sums:
-        A[:m, rank + 1], B[:n, rank] = 1, 1
-    bu_mu, bi_padded = P.new_zeros(users), P.new_zeros(items)
-    bu_mu[:m], bi_padded[:n] = bu.reshape(m) + mu, bi.reshape(n)
-    _, _, levels, _, occupied, *_ = problem.observations
-    scale = tile_lists = tile_counts = None
-    if levels is not None:
-        scale, offset = levels.to(P.dtype).reshape(2, 1)
-        bu_mu -= offset  # what remains to subtract is code * scale
-    if occupied is not None:
-        tile_lists, tile_counts = occupied_tiles(occupied, config.BM // OCCUPIED_BLOCK, config.BN // OCCUPIED_BLOCK)
-
-    sse = P.new_empty(grid.groups * grid.splits, config.BM, dtype=torch.float64)
-    dA = dB = dbu = dbi = None
+    rows, _ = rows_and_columns(config)
+    halves = (2,) if config.arithmetic.split else ()
+    operand = getattr(torch, config.arithmetic.half) if halves else dtype
+    A, B = layout.add(operand, *halves, users, BK), layout.add(operand, *halves, items, BK)
+    bu, bi = layout.add(dtype, users), layout.add(dtype, items)
+    tile_lists = tile_counts = None
+    if problem.observations.occupied is not None:
+        tile_lists = layout.add(torch.int32, grid.user_blocks, grid.tiles)
+        tile_counts = layout.add(torch.int32, grid.user_blocks)
+    terms = layout.add(torch.float64, grid.groups * grid.splits + -(-users // rows) + -(-items // rows))
+    ticket = layout.add(torch.int32, 1)
+    dA = dB = dbu = dbi = bias_sums = None
     if gradients:
         db_slices = grid.groups if exclusive else 1
-        dA, dB = P.new_empty(grid.splits, users, BK), P.new_zeros(db_slices, items, BK)
-        if config.chunk:
-            dA.zero_()  # the chunked kernel adds to it
+        dA, dB = layout.add(dtype, grid.splits, users, BK), layout.add(dtype, db_slices, items, BK)
         if config.sums:
-            dbu, dbi = P.new_empty(grid.splits, users), P.new_zeros(db_slices, items)
-    A, B = split_operand(A, config.arithmetic), split_operand(B, config.arithmetic)
-    return Buffers(A, B, bu_mu, bi_padded, scale, tile_lists, tile_counts, sse, dA, dB, dbu, dbi)
+            dbu, dbi = layout.add(dtype, grid.splits, users), layout.add(dtype, db_slices, items)
+        bias_sums = layout.add(torch.float64, -(-problem.shape[0] // rows))
+    return Buffers(A, B, bu, bi, tile_lists, tile_counts, terms, ticket, dA, dB, dbu, dbi, bias_sums)
 
 
-def launch_arguments(problem: Problem, grid: Grid, buffers: Buffers, exclusive: bool) -> dict[str, Any]:
-    """Return the run-time arguments of the pass by name."""
+def rows_and_columns(config: Config) -> tuple[int, int]:
+    """Return what a program of `prepare` or `finish` holds of a factor at a time."""
+    columns = config.chunk or config.BK
+    return max(1, ELEMENTS // columns), columns
+
+
+def prepare_call(problem: Problem, config: Config, grid: Grid, buffers: Buffers, gradients: bool) -> KernelCall:
+    """Return the launch of `prepare`."""
+    _, _, levels, _, occupied, *_ = problem.observations
+    rows, columns = rows_and_columns(config)
+    programs = grid.groups * grid.splits
+    with_rows = buffers.terms.shape[0] - programs
+    arguments = _parameters(problem) | {
+        "mu_ptr": "global_bias", "levels_ptr": None if levels is None else "levels",
+        "occupied_ptr": None if occupied is None else "occupied",
+        "a_ptr": buffers.A, "b_ptr": buffers.B, "bu_mu_ptr": buffers.bu, "bi_padded_ptr": buffers.bi,
+        "da_ptr": buffers.dA if config.chunk else None, "db_ptr": buffers.dB, "dbi_ptr": buffers.dbi,
+        "tile_lists_ptr": buffers.tile_lists, "tile_counts_ptr": buffers.tile_counts,
+        "terms_ptr": buffers.terms, "ticket_ptr": buffers.ticket,
+        "users": buffers.bu.shape[0], "items": buffers.bi.shape[0],
+        "stride_om": 0 if occupied is None else occupied.stride(0),
+        "stride_on": 0 if occupied is None else occupied.stride(1),
+        "da_slices": grid.splits, "db_slices": buffers.dB.shape[0] if buffers.dB else 0,
+        "programs": programs, "tiles": grid.tiles,
+    }  # fmt: skip
+    constants = {
+        "ROWS": rows, "COLUMNS": columns, "BK": config.BK, "ONES": not config.sums,
+        "SPLIT": config.arithmetic.split, "ROUNDED": config.arithmetic.rounded,
+        "BLOCK_USERS": config.BM // OCCUPIED_BLOCK, "BLOCK_ITEMS": config.BN // OCCUPIED_BLOCK,
+    }  # fmt: skip
+    lists = 0 if occupied is None else grid.user_blocks
+    return KernelCall(prepare, (with_rows + lists, 1), arguments, constants, BESIDE | OPTIONS)
+
+
+def pass_call(
+    problem: Problem, config: Config, grid: Grid, buffers: Buffers, exclusive: bool, gradients: bool
+) -> KernelCall:
+    """Return the launch of the pass."""
     m, n, _ = problem.shape
-    ratings, mask, *_ = problem.observations
-    if mask is not None and mask.dtype == torch.bool:
-        mask = mask.view(torch.uint8)
-    return {
+    ratings, mask, levels, packed, *_ = problem.observations
+    arguments = {
         "a_ptr": buffers.A, "b_ptr": buffers.B, "bu_ptr": buffers.bu, "bi_ptr": buffers.bi,
-        "ratings_ptr": ratings.detach(), "mask_ptr": mask, "scale_ptr": buffers.scale,
+        "ratings_ptr": "ratings", "mask_ptr": None if mask is None else "mask",
+        "scale_ptr": None if levels is None else "levels",
         "da_ptr": buffers.dA, "db_ptr": buffers.dB, "dbu_ptr": buffers.dbu, "dbi_ptr": buffers.dbi,
-        "sse_ptr": buffers.sse,
-        "M": m, "N": n,
+        "terms_ptr": buffers.terms,
+        "loss_ptr": None if gradients else "loss", "ticket_ptr": None if gradients else buffers.ticket,
+        "M": m, "N": n, "terms": buffers.terms.shape[0],
         "stride_rm": ratings.stride(0), "stride_rn": ratings.stride(1),
         "stride_mm": 0 if mask is None else mask.stride(0), "stride_mn": 0 if mask is None else mask.stride(1),
         "user_blocks": grid.user_blocks, "tiles": grid.tiles, "tiles_per_split": grid.tiles_per_split,
         "tile_lists_ptr": buffers.tile_lists, "tile_counts_ptr": buffers.tile_counts,
         "db_slice": buffers.bi.shape[0] if exclusive else 0,
     }  # fmt: skip
-
-
-def launch_constants(problem: Problem, config: Config, grid: Grid, gradients: bool) -> dict[str, Any]:
-    """Return the compile-time constants of the pass by name."""
     constants = {
         "BM": config.BM, "BN": config.BN, "BK": config.BK, "LANES": config.lanes,
-        "BITS": problem.observations.packed, "WEIGHTED": problem.observations.weighted,
+        "BITS": packed, "WEIGHTED": problem.observations.weighted,
         "GRADIENTS": gradients, "ATOMIC": config.atomics, "PERSISTENT": grid.groups < grid.user_blocks,
         "SPLIT": config.arithmetic.split, "PRECISION": config.arithmetic.input_precision,
     }  # fmt: skip
-    return constants | ({"CHUNK": config.chunk} if config.chunk else {"SUMS": config.sums})
+    depth = config.depth or config.BK
+    constants |= {"CHUNK": config.chunk} if config.chunk else {"SUMS": config.sums, "DEPTH": depth}
+    kernel = chunked_step if config.chunk else fused_step
+    return KernelCall(kernel, (grid.groups, grid.splits), arguments, constants, config.options | OPTIONS)
 
 
-def read_result(problem: Problem, config: Config, sse: Tensor, totals: list[Tensor]) -> tuple[Tensor, Grads | None]:
-    """Return the loss, and the gradients if `totals` has the sums of dA and dB, and of dbu and dbi where separate."""
-    loss = sse.sum() + problem.reg * squared_norms(problem)
-    if not totals:
-        return loss, None
+def finish_call(problem: Problem, config: Config, buffers: Buffers) -> KernelCall:
+    """Return the launch of `finish`."""
+    assert buffers.dA  # there are gradients
+    assert buffers.dB
+    m, n, _ = problem.shape
+    rows, columns = rows_and_columns(config)
+    arguments = _parameters(problem) | {
+        "da_ptr": buffers.dA, "db_ptr": buffers.dB, "dbu_ptr": buffers.dbu, "dbi_ptr": buffers.dbi,
+        "terms_ptr": buffers.terms, "bias_sums_ptr": buffers.bias_sums, "ticket_ptr": buffers.ticket,
+        "loss_ptr": "loss",
+        **dict(zip(("d_p_ptr", "d_q_ptr", "d_bu_ptr", "d_bi_ptr", "d_mu_ptr"), GRADIENTS, strict=True)),
+        "users": buffers.bu.shape[0], "items": buffers.bi.shape[0],
+        "splits": buffers.dA.shape[0], "db_slices": buffers.dB.shape[0], "terms": buffers.terms.shape[0],
+    }  # fmt: skip
+    constants = {"ROWS": rows, "COLUMNS": columns, "BK": config.BK}
+    return KernelCall(finish, (-(-m // rows) + -(-n // rows), 1), arguments, constants, BESIDE | OPTIONS)
+
+
+def bind(plan: Plan, problem: Problem, gradients: bool) -> LaunchPlan:
+    """Return the launches of a plan with the problem's tensors and with new ones for workspace and results."""
+    ratings, mask, levels, _, occupied, *_ = problem.observations
+    mask, occupied = (t.view(torch.uint8) if t is not None and t.dtype == torch.bool else t for t in (mask, occupied))
+    workspace, loss, grads = allocate(plan, problem, gradients)
+    values = (*problem.parameters, ratings, mask, levels, occupied, loss, *(grads or [None] * 5), float(problem.reg))
+    operands = dict(zip(OPERANDS, values, strict=True))
+
+    def bound(value: Any) -> Any:
+        if isinstance(value, Region):
+            return value.of(workspace)
+        value = operands[value] if isinstance(value, str) else value
+        return value.detach() if isinstance(value, Tensor) else value
+
+    calls = [call._replace(arguments={name: bound(v) for name, v in call.arguments.items()}) for call in plan.calls]
+    return LaunchPlan(calls, lambda: (loss, grads))
+
+
+def allocate(plan: Plan, problem: Problem, gradients: bool) -> tuple[Tensor, Tensor, Grads | None]:
+    """Return new memory for the workspace, the loss and, if requested, the gradients."""
+    P = problem.parameters[0]
+    dtype, device = P.dtype, P.device
+    workspace = torch.empty(plan.workspace_bytes // dtype.itemsize, dtype=dtype, device=device)
+    loss = torch.empty((), dtype=torch.float64, device=device)
+    if not gradients:
+        return workspace, loss, None
+    return workspace, loss, Grads(*[torch.empty(p.shape, dtype=dtype, device=device) for p in problem.parameters])
+
+
+def _parameters(problem: Problem) -> dict[str, Any]:
+    """Return the arguments that `prepare` and `finish` share."""
+    P, Q, bu, bi, _ = problem.parameters
     m, n, rank = problem.shape
-    P, Q, bu, bi, mu = (parameter.detach() for parameter in problem.parameters)
-    dA, dB, *d_biases = totals
-    if config.sums:
-        d_user_bias, d_item_bias = d_biases[0][:m], d_biases[1][:n]
-    else:
-        d_user_bias, d_item_bias = dA[:m, rank], dB[:n, rank + 1]
-    d_global_bias = d_user_bias.sum(dtype=torch.float64).to(P.dtype)
-    return loss, Grads(
-        2 * torch.add(dA[:m, :rank], P, alpha=problem.reg),
-        2 * torch.add(dB[:n, :rank], Q, alpha=problem.reg),
-        2 * torch.add(d_user_bias.reshape(bu.shape), bu, alpha=problem.reg),
-        2 * torch.add(d_item_bias.reshape(bi.shape), bi, alpha=problem.reg),
-        2 * d_global_bias.reshape(mu.shape),
-    )
-
-
-def sum_of_slices(partial: Tensor) -> tuple[Tensor, KernelCall | None]:
-    """Return the tensor that will hold the sum over the first dimension, and the launch that fills it.
-
-    A single slice is its own sum, without a launch.
-    """
-    if len(partial) == 1:
-        return partial[0], None
-    total = torch.empty_like(partial[0])
-    length = total.numel()
-    arguments = {"partial_ptr": partial, "total_ptr": total, "slices": len(partial), "length": length}
-    grid = (-(-length // REDUCE_BLOCK), 1)
-    return total, KernelCall(sum_slices, grid, arguments, {"BLOCK": REDUCE_BLOCK}, FP_FUSION)
-
-
-def occupied_tiles(occupied: Tensor, users: int, items: int) -> tuple[Tensor, Tensor]:
-    """Return the tiles of `users` x `items` blocks that hold an observed entry, and their number per user block.
-
-    Returns:
-        (user blocks, tiles) int32, in each row the occupied tiles in order, then the others, which no program visits;
-        (user blocks,) int32.
-    """
-    rows, columns = occupied.shape
-    padded = torch.nn.functional.pad(occupied, (0, -columns % items, 0, -rows % users))
-    tiles = padded.unflatten(1, (-1, items)).any(2).unflatten(0, (-1, users)).any(1)
-    order = torch.argsort(tiles.logical_not().to(torch.uint8), dim=1, stable=True)
-    return order.to(torch.int32), tiles.sum(1, dtype=torch.int32)
-
-
-def split_operand(factors: Tensor, arithmetic: Arithmetic) -> Tensor:
-    """Return factors as the products read them: whole or rounded (rows, BK), or high and low halves (2, rows, BK)."""
-    bits = arithmetic.split or arithmetic.rounded
-    if not bits:
-        return factors
-    high = (factors.view(torch.int32) + (1 << (bits - 1)) & -1 << bits).view(torch.float32)
-    if arithmetic.rounded:
-        return high
-    return torch.stack([high, factors - high]).to(getattr(torch, arithmetic.half))
+    return {
+        "p_ptr": "user_factors", "q_ptr": "item_factors", "bu_ptr": "user_bias", "bi_ptr": "item_bias",
+        "reg": "reg", "M": m, "N": n, "rank": rank,
+        "stride_pm": P.stride(0), "stride_pk": P.stride(1), "stride_qn": Q.stride(0), "stride_qk": Q.stride(1),
+        "stride_bu": bu.stride(0), "stride_bi": bi.stride(0),
+    }  # fmt: skip
 
 
 def _columns_are_contiguous(observations: Observations) -> bool:
@@ -236,6 +285,6 @@ def _columns_are_contiguous(observations: Observations) -> bool:
     return observations.ratings.stride(0) == 1 != observations.ratings.stride(1) and not observations.packed
 
 
-def _untransposed(grads: Grads) -> Grads:
-    d_items, d_users, d_item_bias, d_user_bias, d_global_bias = grads
-    return Grads(d_users, d_items, d_user_bias, d_item_bias, d_global_bias)
+def _opposite(value: Any) -> Any:
+    """Return the name of the same operand in the transposed problem; other values as they are."""
+    return OPPOSITE.get(value, value) if isinstance(value, str) else value

@@ -1,16 +1,31 @@
-"""The second kernel: sums slices of partial gradients in a fixed order."""
+"""Sums over all programs of a launch, in an order that does not depend on which program ends last."""
 
 import triton
 import triton.language as tl
+from triton.language import sum as tl_sum  # a global name of this module, so that interpret.py can replace it
+
+BLOCK = tl.constexpr(1024)  # terms added at a time
 
 
-@triton.jit(do_not_specialize=["slices"])
-def sum_slices(partial_ptr, total_ptr, slices, length, BLOCK: tl.constexpr):
-    """Sum partial (slices, length) into total (length,), from the first slice to the last."""
-    offs = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
-    mask = offs < length
-    total = tl.load(partial_ptr + offs, mask=mask)
-    for _ in range(1, slices):
-        partial_ptr += length
-        total += tl.load(partial_ptr + offs, mask=mask)
-    tl.store(total_ptr + offs, total, mask=mask)
+@triton.jit
+def is_last_program(ticket_ptr):
+    """Return whether all other programs have called this before, so that what they stored until then can be read.
+
+    Each program takes a ticket, an int32 that starts at 0.
+    """
+    programs = tl.num_programs(0) * tl.num_programs(1)
+    return tl.atomic_add(ticket_ptr, 1, sem="acq_rel") == programs - 1
+
+
+@triton.jit
+def store_sum(sum_ptr, terms_ptr, length, factor, last):
+    """Store the sum of (length,) float64 times a factor, added up in a fixed order, if `last`.
+
+    Other programs add up nothing. A branch around the exchange between threads would cost registers.
+    """
+    offs = tl.arange(0, BLOCK)  # [BLOCK]
+    total = tl.full([BLOCK], 0, tl.float64)
+    length = tl.where(last, length, 0)
+    for start in range(0, length, BLOCK):
+        total += tl.load(terms_ptr + start + offs, mask=offs < length - start, other=0)
+    tl.store(sum_ptr, (factor * tl_sum(total, 0)).to(sum_ptr.dtype.element_ty), mask=last)

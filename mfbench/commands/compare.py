@@ -13,11 +13,13 @@ from typing import Any
 from rich.text import Text
 
 from mfbench import log
+from mfbench.errors import NotComparable
 from mfbench.report import terminal
 from mfbench.report.labels import WIDEST, seconds, short
 from mfbench.report.terminal import Block, Fitted, Output
 from mfbench.results.comparison import OUTCOMES, Comparison, Measurement, Pair
 from mfbench.results.judging import judged, read
+from mfbench.wording import counted
 
 STYLE = {**terminal.STYLE, "broken": "red", "fixed": "green", "failing": "dim"}
 MOST_LISTED = 20  # missing or new cases below the table; --json has all of them
@@ -28,18 +30,20 @@ def command(base: Path, new: Path, margin: float, force: bool, as_json: bool, al
 
     Raises:
         UsageError: a file cannot be read, or the margin is no fraction.
-        NotComparable: an unknown schema, different tools, or different environments without `force`.
+        NotComparable: an unknown schema, different tools, different environments without `force`; after printing, no
+            case in common, or cases missing from the new file without `allow_missing`.
     """
     comparison = judged(read(base), read(new), margin, force, allow_missing)
     for difference in comparison.environment:
         log.note(f"different environment: {difference}")
     show(comparison, as_json)
     if comparison.exit_code == 4:
-        log.note(
-            f"{len(comparison.missing)} cases of {base} are missing from {new} (--allow-missing accepts that)"
-            if comparison.timed
-            else f"nothing to compare: {base} and {new} have no case in common that was measured on both sides"
-        )
+        if not comparison.timed:
+            message = f"{base} and {new} have no case in common that was timed on both sides"
+            raise NotComparable(message, code="nothing-timed")
+        missing = counted(len(comparison.missing), "case")
+        message = f"{new} lacks {missing} of {base} (--allow-missing accepts that)"
+        raise NotComparable(message, code="missing-cases")
     return comparison.exit_code
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -114,6 +114,7 @@ def _parts(inspection: Inspection) -> Iterable[RenderableType]:
     if inspection.builds:
         yield table(inspection.builds)
         yield Text(LEGEND, style="dim")
+        yield from (Text(line, style="dim") for line in executed(inspection.builds))
     missing = Counter(build.reason for build in inspection.not_built if not build.shipped)
     for reason, count in missing.items():
         yield Text(reason + (f" ({count} configurations)" if count > 1 else ""), style="dim")
@@ -124,6 +125,21 @@ def _parts(inspection: Inspection) -> Iterable[RenderableType]:
     yield Text(
         f"{clean} builds are clean, {len(failed)} are not, compiled by Triton {inspection.triton}. Nothing was run."
     )
+
+
+def executed(builds: Sequence[Build]) -> Iterator[str]:
+    """Yield, for each target, a line with the instructions of its builds that no test executes."""
+    for target, group in itertools.groupby(sorted(builds, key=_block_order), key=lambda build: build.target):
+        lists = [build.unexecuted for build in group]
+        if None in lists:
+            yield f"{target}: no test executes its machine code."
+            continue
+        missing = sorted({name for names in lists for name in names or ()})
+        count = sum(bool(names) for names in lists)
+        yield f"{target}: " + (
+            f"no test executes {', '.join(missing)}, in {count} of {len(lists)} builds."
+            if missing else "every instruction of its builds is one that the tests execute."
+        )  # fmt: skip
 
 
 LEGEND = (

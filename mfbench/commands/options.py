@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable
@@ -12,34 +13,40 @@ import click
 from click.shell_completion import CompletionItem
 
 from mfbench.errors import UsageError
-from mfbench.measure.options import DEVICES, RunOptions
-from mfbench.problems.bounds import DENSITY, RANK, SECONDS, SEED, THREADS, Bounds
+from mfbench.measure.options import BUDGET_S, DEVICES, RESOLVE_BUDGET_S, RunOptions
+from mfbench.problems.bounds import DENSITY, FRACTION, RANK, SECONDS, SEED, THREADS, Bounds
 from mfbench.stats.margin import checked_margin
+from mfbench.wording import one_of
 
 SUITES = Path(__file__).parents[1] / "problems" / "suites"
 LAYOUTS = ("dense", "sparse", "auto")
 RATINGS_DTYPES = ("float64", "float32", "bfloat16", "float16", "uint8", "int8")
 
 
-class Finite(click.FloatRange):
-    """A number in a range, neither NaN nor infinite."""
+class Number(click.FloatRange):
+    """A finite number within bounds."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        low, high = (end if math.isfinite(end) else None for end in (bounds.low, bounds.high))
+        super().__init__(low, high, min_open=bounds.above_low, max_open=bounds.below_high)
+        self.bounds = bounds
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{number} is not a finite number.", param, ctx)
-        return number
+        with contextlib.suppress(ValueError):
+            number = int(value) if self.bounds.whole else float(value)
+            if self.bounds.hold(number):
+                return number
+        self.fail(f"expected {self.bounds}, got {value!r}", param, ctx)
 
     def _describe_range(self) -> str:
         return "" if self.min is None and self.max is None else super()._describe_range()
 
 
-def number(bounds: Bounds) -> click.IntRange | Finite:
-    """Return the type of an option whose value lies in the bounds."""
-    high = None if bounds.high == math.inf else bounds.high
-    if bounds.whole:
-        return click.IntRange(int(bounds.low), None if high is None else int(high))
-    return Finite(bounds.low, high, min_open=bounds.above_low, max_open=bounds.below_high)
+class Choice(click.Choice[str]):
+    """One of a few words."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        return one_of(self.choices, value)
 
 
 def _margin(_: click.Context, __: click.Parameter, value: float) -> float:
@@ -97,28 +104,31 @@ def _data(command: Callable[..., Any]) -> Callable[..., Any]:
 OPTIONS: dict[str, Callable[..., Any]] = {
     "suite": click.option("--suite", metavar="NAME|FILE.toml", shell_complete=_suites,
                           help="Default: quick; with --size, the one case that the options describe."),
-    "device": click.option("--device", type=click.Choice(DEVICES), help="Default: the best one here."),
+    "device": click.option("--device", type=Choice(DEVICES), help="Default: the best one here."),
     "provider": several("--provider", "A,B", "Also path/to/file.py:function; may be repeated."),
     "size": click.option("--size", multiple=True, metavar="MxN", help="Users x items; may be repeated."),
-    "rank": click.option("--rank", type=number(RANK), metavar="K", help="Columns of the factors."),
-    "density": click.option("--density", type=number(DENSITY), metavar="D", help="Fraction observed of drawn data."),
-    "layout": click.option("--layout", type=click.Choice(LAYOUTS),
+    "rank": click.option("--rank", type=Number(RANK), metavar="K", help="Columns of the factors."),
+    "density": click.option("--density", type=Number(DENSITY), metavar="D", help="Fraction observed of drawn data."),
+    "layout": click.option("--layout", type=Choice(LAYOUTS),
                            help="Of the ratings. auto, the default: the faster one, or sparse to save memory."),
-    "ratings_dtype": click.option("--ratings-dtype", type=click.Choice(RATINGS_DTYPES)),
+    "ratings_dtype": click.option("--ratings-dtype", type=Choice(RATINGS_DTYPES)),
     "data": _data,
     "out": click.option("--out", default=RunOptions.out, show_default=True, type=click.Path(path_type=Path),
                         metavar="FILE.jsonl", help="The file that records are appended to."),
     "resume": click.option("--resume", is_flag=True, help="Continue the last run in --out."),
-    "seed": click.option("--seed", type=number(SEED), metavar="S", help="Of all random numbers."),
-    "threads": click.option("--threads", type=number(THREADS), metavar="T", help="Default: PyTorch's own choice."),
+    "seed": click.option("--seed", type=Number(SEED), metavar="S", help="Of all random numbers."),
+    "threads": click.option("--threads", type=Number(THREADS), metavar="T", help="Default: PyTorch's own choice."),
     "baseline": click.option("--baseline", metavar="PROVIDER",
                              help="What speed-ups are relative to. Default: autograd; gather in the suite sparse."),
-    "margin": click.option("--margin", type=float, default=RunOptions.margin, show_default=True, metavar="F",
-                           callback=_margin,
+    "margin": click.option("--margin", type=Number(Bounds(-math.inf)), default=RunOptions.margin,
+                           show_default=True, metavar="F", callback=_margin,
                            help="Relative difference up to which two times count as the same: 0.05 is 5 per cent."),
-    "budget": click.option("--budget", type=number(SECONDS), default=RunOptions.budget, show_default=True,
-                           metavar="SECONDS", help="Time to spend on timing each case."),
-    "time_limit": click.option("--time-limit", type=number(SECONDS), default=RunOptions.time_limit, show_default=True,
+    "budget": click.option("--budget", type=Number(SECONDS), metavar="SECONDS",
+                           help=f"Time to spend on timing each case.  [default: {BUDGET_S:g}, with --resolve "
+                           f"{RESOLVE_BUDGET_S:g}]"),
+    "resolve": click.option("--resolve", type=Number(FRACTION), metavar="F",
+                            help="Time each case until a difference of F can be told: 0.02 is 2 per cent."),
+    "time_limit": click.option("--time-limit", type=Number(SECONDS), default=RunOptions.time_limit, show_default=True,
                                metavar="SECONDS", help="Longest time for one answer of a provider."),
     "as_json": click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout."),
 }  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfbench import log
-from mfbench.errors import UsageError
+from mfbench.errors import NothingToShow, UsageError
 from mfbench.report import evidence
 from mfbench.report.requirements import format_of, require
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from mfbench.report.page import Content
 
 MOST_STRIPS = 200  # figures of raw samples in --plots
-NOTHING = 4  # exit code if there is nothing to show
 
 
 def command(
@@ -25,15 +24,20 @@ def command(
 ) -> int:
     """Write the report and, if `plots` is a folder, its figures; return the exit code.
 
+    Nothing is written if there is nothing to show.
+
     Raises:
         UsageError: a file cannot be read or written, the ending of `out` names no format, an option does not fit the
             format, or a package that reports need is not installed.
+        NothingToShow: no file holds anything that can be shown.
     """
     form = form or format_of(out, "out")
     if any(out.exists() and path.exists() and out.samefile(path) for path in paths):
         message = f"expected another file than the records, got {out}"
         raise UsageError(message, code="same-file", argument="out")
     found = evidence.load(paths)
+    if not found.results and not found.builds:
+        raise NothingToShow("; ".join(found.notes))
     if form in ("html", "md"):
         require()
         from mfbench.report import page
@@ -51,9 +55,6 @@ def command(
         _write(out, EXPORTS[form](found))
     for note in found.notes:
         log.note(note)
-    if not found.results and not found.builds:
-        log.note("nothing in these files can be shown")
-        return NOTHING
     return 0
 
 

@@ -17,7 +17,7 @@ from mfbench.providers import registry
 from mfbench.providers.outputs import OUTPUTS
 from mfbench.report.labels import short
 from mfbench.report.terminal import Output
-from mfbench.testing.random_problems import draw
+from mfbench.testing.random_problems import draw, long_walk
 from mfbench.testing.verify import Failure, Tally, verify
 
 LISTED = 20  # most failures printed
@@ -31,10 +31,11 @@ def command(device: str | None, names: Sequence[str] | None, seed: int, count: i
     """
     for name in names or ():
         registry.check(name)
-    problems = list(draw(count, seed))
+    drawn = list(draw(count, seed))
     tallies: list[Tally] = []
     failures: list[Failure] = []
     for chosen in select(device):
+        problems = drawn if chosen == "cpu" else [*drawn, long_walk(seed)]
         progress = track(
             problems,
             f"verifying on {chosen}",

@@ -9,8 +9,8 @@ as large ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +34,9 @@ FLOOR = 8.0
 FLOOR_MAX, FLOOR_RMS = 0.5, 1 / 16
 PRECISION_EPS = {"tf32": 2.0**-10, "bf16x3": 2.0**-15}  # unit of rounding of products coarser than float32
 EAGER_ELEMENTS = 1 << 24  # most places of a matrix that eager PyTorch evaluates at once, with about fifteen temporaries
+
+
+Oracle = Callable[..., tuple[Any, Sequence[Any]]]  # arguments as `Inputs`; float64 loss and gradients on the CPU
 
 
 class OutputCheck(NamedTuple):
@@ -117,16 +120,21 @@ class Standard(NamedTuple):
         )
         return self._replace(bounds=bounds, rms_bounds=rms_bounds)
 
-    def at(self, inputs: Inputs) -> Standard:
+    def at(self, inputs: Inputs, oracle: Oracle = oracle_loss_and_grads) -> Standard:
         """Return the standard with the same bounds for other parameters from the same distribution."""
-        exact = to_arrays(oracle_loss_and_grads(*inputs))
-        return self._replace(exact=exact, scales=_scales(inputs, exact), inputs=inputs)
+        exact = to_arrays(oracle(*inputs))
+        return self._replace(exact=exact, scales=_scales(inputs, exact, oracle), inputs=inputs)
 
 
-def standard(inputs: Inputs) -> Standard:
-    """Evaluate the oracle on inputs, and derive bounds from the errors of eager PyTorch on the same inputs."""
-    exact = to_arrays(oracle_loss_and_grads(*inputs))
-    scales = _scales(inputs, exact)
+def standard(inputs: Inputs, oracle: Oracle = oracle_loss_and_grads) -> Standard:
+    """Evaluate the oracle on inputs, and derive bounds from the errors of eager PyTorch on the same inputs.
+
+    Args:
+        inputs: on the CPU.
+        oracle: the float64 step; another than NumPy's is faster on a large problem.
+    """
+    exact = to_arrays(oracle(*inputs))
+    scales = _scales(inputs, exact, oracle)
     eager = [_errors(value, *pair) for value, *pair in zip(_eager(inputs), exact, scales, strict=True)]
     eps = torch.finfo(inputs.user_factors.dtype).eps
     terms = math.sqrt(max(inputs.ratings.shape))
@@ -135,7 +143,7 @@ def standard(inputs: Inputs) -> Standard:
     return Standard(exact, scales, bounds, rms_bounds, inputs)
 
 
-def _scales(inputs: Inputs, exact: list[np.ndarray]) -> list[np.ndarray]:
+def _scales(inputs: Inputs, exact: list[np.ndarray], oracle: Oracle) -> list[np.ndarray]:
     """Return the sum of the absolute values of the terms of every entry of every output."""
     magnitudes = inputs._replace(
         **{name: getattr(inputs, name).abs() for name in Inputs._fields[:5]}, reg=abs(inputs.reg)
@@ -148,7 +156,7 @@ def _scales(inputs: Inputs, exact: list[np.ndarray]) -> list[np.ndarray]:
         negative = -values.double().abs()
         ratings = matrices.with_values(block.ratings, negative) if block.sparse else negative
         block = block._replace(ratings=ratings, mask=_magnitude(block.mask), reg=0.0)
-        block_loss, (block_dP, block_dQ, block_dbu, block_dbi, block_dmu) = oracle_loss_and_grads(*block)
+        block_loss, (block_dP, block_dQ, block_dbu, block_dbi, block_dmu) = oracle(*block)
         dP[users] += block_dP
         dbu[users] += block_dbu
         loss, dQ, dbi, dmu = loss + block_loss, dQ + block_dQ, dbi + block_dbi, dmu + block_dmu

@@ -18,6 +18,7 @@ from kernels.gpu.config import ARITHMETIC, TARGETS, factor_columns
 from kernels.problem import check_problem, packed_words
 from mfbench.inspect.devices import DEVICE_RATES
 from mfbench.inspect.document import Build, NotBuilt, Spec
+from mfbench.inspect.executed import unexecuted
 from mfbench.inspect.machine_code import Mix, compare_and_swap, main_loop
 from mfbench.inspect.model import Tile, modelled, resident_blocks
 from mfbench.inspect.traffic import traffic
@@ -125,7 +126,7 @@ def examine(spec: Spec) -> Build | NotBuilt:
         shipped = not str(error).startswith("not shipped")
         reason = f"{type(error).__name__}: {error}" if shipped else str(error)
         return NotBuilt(**spec._asdict(), shipped=shipped, reason=reason)
-    step = launches[0]
+    _, step, _ = launches  # between what prepares and what finishes
     device, constants = DEVICE_RATES[spec.target], step.constants
     assembly = step.sass or step.amdgcn or ""
     chunk = constants.get("CHUNK", 0)
@@ -143,7 +144,7 @@ def examine(spec: Spec) -> Build | NotBuilt:
         registers=step.registers, stack_bytes=step.stack_bytes, shared_bytes=step.shared_bytes, shared_limit=limit,
         blocks=resident_blocks(device, step.num_warps, step.registers, step.shared_bytes),
         mix=mix, bytes_per_rating=tile.bytes_per_rating, traffic=traffic_of(spec), modelled=modelled(mix, tile, device),
-        ok=not faults, reason="; ".join(faults),
+        unexecuted=None if step.ptx is None else unexecuted(step.ptx), ok=not faults, reason="; ".join(faults),
     )  # fmt: skip
 
 
@@ -194,7 +195,8 @@ def faults_of(spec: Spec, launches: list[Launch], assembly: str, mix: Mix, tile:
     narrowest = encoding.vector_bytes
     wide = sum(width * count for width, count in mix.load_once.items() if width >= narrowest)
     # Chunks of the factors are loaded in inner loops; otherwise the items' factors are loaded beside the ratings.
-    factors = 0 if launches[0].constants.get("CHUNK") else tile.items * tile.columns * tile.operand_bytes
+    chunked = any("CHUNK" in launch.constants for launch in launches)
+    factors = 0 if chunked else tile.items * tile.columns * tile.operand_bytes
     loaded = tile.users * tile.items * encoding.dtype.itemsize + factors
     if wide * tile.warps * DEVICE_RATES[spec.target].warp < loaded:
         yield f"ratings are loaded in vectors of less than {narrowest} bytes a thread"

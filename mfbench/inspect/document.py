@@ -48,6 +48,7 @@ class Build(_Configuration):
     bytes_per_rating: float
     traffic: float  # modelled DRAM bytes of a 16384 x 16384 step / bytes of ratings and mask
     modelled: Modelled
+    unexecuted: list[str] | None = None  # instructions of the pass that no test executes; None: its code is not PTX
     ok: bool
 
 

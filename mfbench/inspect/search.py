@@ -8,19 +8,21 @@ check them by `mfbench inspect --encoding`.
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 from kernels.gpu import tile_table
-from kernels.gpu.config import TILES
+from kernels.gpu.config import ARITHMETIC, TARGETS, TILES, most_columns
 from kernels.gpu.tiles import SPILLS, WIDTHS, Row, Tile
-from mfbench.inspect.builds import examine
+from mfbench.inspect.builds import PRECISIONS, examine
 from mfbench.inspect.document import Build, Spec
+from mfbench.wording import one_of
 
 TABLE_FILE = '''"""Tiles for every target, precision and width. Written by `mfbench.inspect.search`; see tiles.py."""
 
@@ -57,15 +59,18 @@ DEMANDING = ("uint8-bits", "uint8-code", "bfloat16-nan", "float32-nan")
 def search(target: str, precision: str, width: str) -> Row:
     """Return the row of a width, its tiles for unaligned ratings and packed masks as the table has them."""
     before = TILES.get(target, {}).get(precision, {}).get(width, Row(target, precision, width, SPILLS))
-    fast = _best(target, precision, width, "fast", _candidates(width))
+    candidates = _candidates(target, precision, width)
+    fast = _best(target, precision, width, "fast", candidates)
     exclusive = None
     if fast == SPILLS or _best(target, precision, width, "deterministic", [fast]) != fast:
-        exclusive = _best(target, precision, width, "deterministic", _candidates(width))
+        exclusive = _best(target, precision, width, "deterministic", candidates)
     return replace(before, fast=fast, exclusive=exclusive)
 
 
-def _candidates(width: str) -> list[Tile]:
-    return [*(CHUNKED if width in ("128", "128s", "wide") else []), *(FUSED if width != "wide" else [])]
+def _candidates(target: str, precision: str, width: str) -> list[Tile]:
+    columns = most_columns(ARITHMETIC[precision], TARGETS[target])
+    chunked = [tile for tile in CHUNKED if tile.chunk <= columns and (columns > 128 or tile.BM <= 64)]
+    return [*(chunked if width in ("128", "128s", "wide") else []), *(FUSED if width != "wide" else [])]
 
 
 def _best(target: str, precision: str, width: str, mode: str, candidates: list[Tile]) -> Tile:
@@ -144,12 +149,30 @@ def table_source(rows: Iterable[Row]) -> str:
 
 def main(arguments: list[str]) -> None:
     """Search the rows of every combination, and write each one immediately."""
+    parser = argparse.ArgumentParser(
+        "python -m mfbench.inspect.search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, choices in (("target", TARGETS), ("precision", PRECISIONS), ("width", WIDTHS)):
+        parser.add_argument(name, type=_listed(choices), help=f"comma-separated: {', '.join(choices)}")
+    given = parser.parse_args(arguments)
     table = {(row.target, row.precision, row.width): row for row in tile_table.TABLE}
-    for target, precision, width in itertools.product(*(argument.split(",") for argument in arguments)):
+    for target, precision, width in itertools.product(given.target, given.precision, given.width):
         row = search(target, precision, width)
         table[target, precision, width] = row
         print(source(row), flush=True)
         Path(tile_table.__file__).write_text(table_source(table.values()))
+
+
+def _listed(choices: Collection[str]) -> Callable[[str], list[str]]:
+    """Return what splits an argument into names, and refuses those that are none of the choices."""
+
+    def split(argument: str) -> list[str]:
+        names = argument.split(",")
+        if unknown := [name for name in names if name not in choices]:
+            raise argparse.ArgumentTypeError(one_of(choices, unknown[0]))
+        return names
+
+    return split
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ def traffic(problem: Problem, target: str, precision: str, deterministic: bool) 
     """Return the bytes that a step moves to and from DRAM / the bytes of its ratings and mask.
 
     The model assumes that every launch reads or writes each of its buffers once, so item factors and their gradients
-    stay in the cache. Packing and zeroing write buffers before, and the end reads sums and writes gradients.
+    stay in the cache.
 
     Args:
         problem: its tensors may be on the device `meta`.
@@ -23,13 +23,8 @@ def traffic(problem: Problem, target: str, precision: str, deterministic: bool) 
     from kernels.gpu.plan import plan_launches  # needs triton
 
     plan = plan_launches(problem, TARGETS[target], precision, deterministic, gradients=True)
-    launched = sum(_bytes(value) for call in plan.calls for value in call.arguments.values())
-    step = plan.calls[0].arguments
-    zeroed = ("db_ptr", "da_ptr") if "CHUNK" in plan.calls[0].constants else ("db_ptr",)
-    prepared = sum(_bytes(step[name]) for name in ("a_ptr", "b_ptr", *zeroed))
-    parameters = sum(map(_bytes, problem.parameters))
-    observations = _bytes(problem.observations.ratings) + _bytes(problem.observations.mask)
-    return (launched + prepared + 4 * parameters) / observations  # packed from; regularised by; sums read, written
+    moved = sum(_bytes(value) for call in plan.calls for value in call.arguments.values())
+    return moved / (_bytes(problem.observations.ratings) + _bytes(problem.observations.mask))
 
 
 def _bytes(value: object) -> int:

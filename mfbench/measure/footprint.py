@@ -14,7 +14,8 @@ import psutil
 from mfbench.correctness.gate import EAGER_ELEMENTS
 from mfbench.measure.devices.memory import HEADROOM
 from mfbench.measure.roofline import BYTES
-from mfbench.problems.cases import DRAWN, Case
+from mfbench.problems.bounds import DRAWN
+from mfbench.problems.cases import Case
 from mfbench.problems.shared import REMAPPED
 from reference.oracle import BLOCK_ELEMENTS
 

@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from mfbench.errors import UsageError
-from mfbench.problems.bounds import SECONDS, THREADS
+from mfbench.problems.bounds import FRACTION, SECONDS, THREADS
 from mfbench.stats.margin import checked_margin
+from mfbench.wording import one_of
 
 DEVICES = ("cpu", "cuda", "all")
+BUDGET_S = 5.0  # of timing a case
+RESOLVE_BUDGET_S = 120.0  # most for a case with `resolve`
+NUMBERS = {"threads": THREADS, "budget": SECONDS, "resolve": FRACTION, "time_limit": SECONDS}
+UNSET = ("threads", "budget", "resolve")  # may be None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +34,9 @@ class RunOptions:
         threads: of PyTorch; None: its present number.
         baseline: the provider that speed-ups are relative to; None: the suite's.
         margin: largest relative difference between two times that count as the same.
-        budget: seconds of timing for each case.
+        budget: seconds of timing for each case; None: `BUDGET_S`, or `RESOLVE_BUDGET_S` with `resolve`.
+        resolve: smallest relative difference that verdicts should tell, which fixes the number of rounds; None: as many
+            rounds as the budget allows.
         time_limit: seconds that one answer of a provider may take.
 
     Raises:
@@ -45,23 +52,30 @@ class RunOptions:
     threads: int | None = None
     baseline: str | None = None
     margin: float = 0.02
-    budget: float = 5.0
+    budget: float | None = None
+    resolve: float | None = None
     time_limit: float = 300.0
 
     def __post_init__(self) -> None:
         from mfbench.problems.cases import parse_overrides  # pydantic is too slow to import for `mfbench --help`
 
         if self.device not in (None, *DEVICES):
-            message = f"expected one of {', '.join(DEVICES)}, got {self.device!r}"
-            raise UsageError(message, code="bad-device", argument="device")
+            raise UsageError(one_of(DEVICES, self.device), code="bad-device", argument="device")
         object.__setattr__(self, "provider", _names(self.provider))
-        for name, bounds in (("threads", THREADS), ("budget", SECONDS), ("time_limit", SECONDS)):
+        for name, bounds in NUMBERS.items():
             value = getattr(self, name)
-            unset = name == "threads" and value is None
+            unset = name in UNSET and value is None
             if not unset and not bounds.hold(value):
                 raise UsageError(f"expected {bounds}, got {value!r}", code="bad-number", argument=name)
         checked_margin(self.margin)
         object.__setattr__(self, "axes", parse_overrides(self.axes))
+
+    @property
+    def budget_s(self) -> float:
+        """Seconds of timing for each case."""
+        if self.budget is not None:
+            return self.budget
+        return BUDGET_S if self.resolve is None else RESOLVE_BUDGET_S
 
 
 def _names(provider: Any) -> tuple[str, ...] | None:

@@ -1,4 +1,4 @@
-"""Turn what was measured into records."""
+"""Turn what was measured into records: first their fields as plain values, which need no package to be written."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import datetime
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mfbench.correctness.gate import OutputCheck
 from mfbench.measure import roofline
 from mfbench.measure.rounds import CaseTiming
-from mfbench.problems.cases import Case
 from mfbench.results import environment
 from mfbench.results.codes import Code
-from mfbench.results.records import Correctness, Rates, Record, Roofline, Speedup, Timing
-from mfbench.stats import intervals
+from mfbench.stats import intervals, sample_size
+
+if TYPE_CHECKING:
+    from mfbench.problems.cases import Case
+    from mfbench.results.records import Record
+
+Fields = dict[str, Any]  # of a record, or of a part of it, as JSON holds them
 
 MAX_REASON_LENGTH = 1000  # characters
 METHOD = "own process, interleaved rounds in random order, data moved in memory between placements"
@@ -35,38 +39,47 @@ class Origin(NamedTuple):
         Args:
             ran_with: settings of the provider's own process, for the record's `env`.
         """
-        return self._record(provider, ran_with, status="ok", **parts)
+        return _record(self.fields(provider, ran_with, status="ok", **parts))
 
-    def failure(
-        self, provider: str, code: Code, reason: str, correctness: dict[str, Correctness] | None = None
-    ) -> Record:
+    def failure(self, provider: str, code: Code, reason: str, correctness: Fields | None = None) -> Record:
         """Return the record of a provider that has no timing, and why."""
-        return self._record(
+        return _record(self.failure_fields(provider, code, reason, correctness))
+
+    def failure_fields(self, provider: str, code: Code, reason: str, correctness: Fields | None = None) -> Fields:
+        """Return the fields of the record of a provider that has no timing, and why."""
+        return self.fields(
             provider, status=code.status, code=code.value, reason=_printable(reason), correctness=correctness
         )
 
-    def _record(self, provider: str, ran_with: Mapping[str, Any] = MappingProxyType({}), **fields: Any) -> Record:
-        return Record(
-            run_id=self.run_id,
-            time=datetime.datetime.now(datetime.timezone.utc).isoformat(),
-            case=self.case,
-            provider=provider,
-            device=self.device,
-            env={**environment.describe(self.device), "source": self.sources.get(provider), **ran_with},
-            **fields,
-        )
+    def fields(self, provider: str, ran_with: Mapping[str, Any] = MappingProxyType({}), **measured: Any) -> Fields:
+        """Return the fields of a record: what was measured, and what all records have."""
+        return {
+            "run_id": self.run_id,
+            "time": datetime.datetime.now(datetime.timezone.utc).isoformat(),
+            "case": self.case,
+            "provider": provider,
+            "device": self.device,
+            "env": {**environment.describe(self.device), "source": self.sources.get(provider), **ran_with},
+            **measured,
+        }
 
 
-def correctness(checks: Mapping[str, OutputCheck]) -> dict[str, Correctness]:
+def _record(fields: Fields) -> Record:
+    from mfbench.results.records import Record  # here, as Pydantic may be missing where `gpu-check` runs
+
+    return Record(**fields)
+
+
+def correctness(checks: Mapping[str, OutputCheck]) -> Fields:
     """Return the gate's checks as a record holds them."""
     return {
-        name: Correctness(
-            error=finite(check.error),
-            bound=check.bound,
-            rms_error=finite(check.rms_error),
-            rms_bound=check.rms_bound,
-            ok=check.ok,
-        )
+        name: {
+            "error": finite(check.error),
+            "bound": check.bound,
+            "rms_error": finite(check.rms_error),
+            "rms_bound": check.rms_bound,
+            "ok": check.ok,
+        }
         for name, check in checks.items()
     }
 
@@ -93,7 +106,7 @@ def timed(
     family: int,
     ceilings: roofline.Ceilings,
     observed: int,
-) -> dict[str, Any]:
+) -> Fields:
     """Return the fields of a record that come from timing.
 
     Args:
@@ -112,48 +125,64 @@ def timed(
     work, floor = roofline.work(case), roofline.floor(case, observed, ceilings)
     load_known = origin.device == "cpu"
     cores = timing.background_cores
-    record = Timing(
-        samples_s=own.samples.tolist(),
-        median_s=median.estimate,
-        ci95_s=(finite(median.low), finite(median.high)),
-        rounds=len(own.samples),
-        loops=own.loops,
-        method=method(own.gaps, origin.device),
-        cold_cache=own.cold,
-        placements=timing.placements,
-        throttled=timing.throttled,
-        disturbed=timing.disturbed if load_known else None,
-        dropped=timing.dropped,
-        foreign_cores=float(cores.mean()) if load_known and cores.size else None,
-    )
-    fields: dict[str, Any] = {
-        "timing": record,
-        "rates": Rates(
-            ratings_per_s=(observed if case.sparse else case.m * case.n) / median.estimate,
-            flops_per_s=work.flops / median.estimate,
-            bytes_per_s=work.bytes / median.estimate,
-        ),
-        "roofline": Roofline(
-            bound=floor.bound,
-            fraction=floor.seconds / median.estimate,
-            gemm_flops_per_s=ceilings.gemm_flops_per_s,
-            peak_flops_per_s=ceilings.peak_flops_per_s,
-            copy_bytes_per_s=ceilings.copy_bytes_per_s,
-        ),
+    disturbed = timing.disturbed if load_known else None
+    fields: Fields = {
+        "timing": {
+            "samples_s": own.samples.tolist(),
+            "median_s": median.estimate,
+            "ci95_s": (finite(median.low), finite(median.high)),
+            "rounds": len(own.samples),
+            "loops": own.loops,
+            "method": method(own.gaps, origin.device),
+            "cold_cache": own.cold,
+            "placements": timing.placements,
+            "throttled": timing.throttled,
+            "disturbed": disturbed,
+            "dropped": timing.dropped,
+            "foreign_cores": float(cores.mean()) if load_known and cores.size else None,
+            "planned_s": timing.planned_s,
+            "took_s": timing.took_s,
+        },
+        "rates": {
+            "ratings_per_s": (observed if case.sparse else case.m * case.n) / median.estimate,
+            "flops_per_s": work.flops / median.estimate,
+            "bytes_per_s": work.bytes / median.estimate,
+        },
+        "roofline": {
+            "bound": floor.bound,
+            "fraction": floor.seconds / median.estimate,
+            "gemm_flops_per_s": ceilings.gemm_flops_per_s,
+            "peak_flops_per_s": ceilings.peak_flops_per_s,
+            "copy_bytes_per_s": ceilings.copy_bytes_per_s,
+        },
     }
     if baseline is not None:
         pair = timing.providers[baseline].samples, own.samples
-        ratio = intervals.ratio_interval(*pair)
-        simultaneous = intervals.ratio_interval(*pair, confidence=intervals.family_confidence(family))
-        fields["speedup"] = Speedup(
-            baseline=baseline,
-            ratio=ratio.estimate,
-            ci95=(finite(ratio.low), finite(ratio.high)),
-            margin=margin,
-            verdict="same" if provider == baseline else intervals.verdict(simultaneous, margin, record.busy),
-            family=family,
-        )
+        ratio, confidence = intervals.ratio_interval(*pair), intervals.family_confidence(family)
+        simultaneous = intervals.ratio_interval(*pair, confidence=confidence)
+        busy = 2 * (disturbed or 0) >= len(own.samples)
+        verdict = "same" if provider == baseline else intervals.verdict(simultaneous, margin, busy)
+        fields["speedup"] = {
+            "baseline": baseline,
+            "ratio": ratio.estimate,
+            "ci95": (finite(ratio.low), finite(ratio.high)),
+            "margin": margin,
+            "verdict": verdict,
+            "family": family,
+            "needs_s": _seconds_to_decide(timing, pair, margin, confidence) if verdict == "inconclusive" else None,
+        }
     return fields
+
+
+def _seconds_to_decide(
+    timing: CaseTiming, pair: tuple[intervals.Samples, intervals.Samples], margin: float, confidence: float
+) -> float | None:
+    """Return how many seconds of rounds would probably decide a verdict; None if no number would, or it is unknown."""
+    centre = intervals.ratio_location(*pair)
+    half_width = sample_size.decisive_half_width(centre.mean, margin)
+    if half_width <= 0:
+        return None
+    return finite(timing.took_s * max(1.0, sample_size.growth(centre, half_width, confidence)))
 
 
 def _printable(text: str) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
 
 from kernels.cpu import launch
-from mfbench.problems.cases import Case
+
+if TYPE_CHECKING:
+    from mfbench.problems.cases import Case
 
 GEMM_SIZE = 2048  # rows and columns of the square product
 PEAK_ROUNDS = 100_000  # multiply-add rounds per run, a millisecond or less

@@ -11,6 +11,7 @@ from mfbench.errors import DataUnavailable, NotComparable, UsageError
 from mfbench.measure import footprint
 from mfbench.measure.case import measure_case
 from mfbench.measure.devices import memory
+from mfbench.measure.forecast import Forecast
 from mfbench.measure.options import RunOptions
 from mfbench.measure.recording import Origin
 from mfbench.measure.worker.process import WorkerProcess
@@ -52,6 +53,7 @@ class Session:
         threads = self.options.threads or before
         workers = {name: self._worker(name, threads) for name in self.providers}
         sources = {name: environment.source(name) for name in self.providers}
+        forecast = Forecast()
         try:
             if threads != before:
                 torch.set_num_threads(threads)
@@ -60,7 +62,7 @@ class Session:
             for worker in workers.values():
                 self._wait_for(worker)
             for spec in self.specs:
-                yield self._run_case(spec, workers, sources, report)
+                yield self._run_case(spec, workers, sources, report, forecast)
         finally:
             for worker in workers.values():
                 worker.stop()
@@ -92,6 +94,7 @@ class Session:
         workers: Mapping[str, WorkerProcess],
         sources: Mapping[str, str | None],
         report: Report,
+        forecast: Forecast,
     ) -> list[Record]:
         report(spec, "data")
         obstacle: tuple[Code, str] | None = None
@@ -118,9 +121,11 @@ class Session:
                     {name: workers[name] for name in taking_part},
                     baseline=self.baseline,
                     margin=self.options.margin,
-                    budget_s=self.options.budget,
+                    budget_s=self.options.budget_s,
+                    resolve=self.options.resolve,
                     family=self.family,
                     progress=lambda activity: report(spec, activity),
+                    forecast=forecast,
                 )
         except (MemoryError, RuntimeError) as error:
             if not memory.exhausted(error):

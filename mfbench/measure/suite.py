@@ -12,6 +12,7 @@ from mfbench import log
 from mfbench.errors import UsageError
 from mfbench.measure.devices.selection import select
 from mfbench.measure.options import RunOptions
+from mfbench.measure.planning import duration
 from mfbench.measure.resume import last_run
 from mfbench.measure.session import Session
 from mfbench.problems.cases import CaseSpec, Suite, find_suite
@@ -69,7 +70,11 @@ def run_suite(options: RunOptions, progress: Progress | None = None, revision: C
         progress.report(spec, activity)
 
     writer = Writer(options.out)
-    progress.start(sum(len(session.specs) for session in sessions))
+    cases = sum(len(session.specs) for session in sessions)
+    progress.start(cases)
+    if options.resolve is not None:
+        each = "the case" if cases == 1 else f"each of {cases} cases"
+        log.note(f"--resolve: rounds for up to {duration(options.budget_s)} in {each}, besides the gates")
     try:
         for session in sessions:
             for finished in replace(session, run_id=run_id, done=done).run(report):

@@ -1,4 +1,4 @@
-"""The ranges of the numbers that options, suite files and the Python interface accept."""
+"""The ranges of the numbers that options, suite files and the Python interface accept, and the names of drawn data."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ class Bounds(NamedTuple):
 
     def __str__(self) -> str:
         kind = "a whole number" if self.whole else "a number"
-        low = f"above {self.low:g}" if self.above_low else f"from {self.low:g}"
-        high = "" if self.high == math.inf else f" {'to below' if self.below_high else 'to'} {self.high:g}"
-        return f"{kind} {low}{high}"
+        form = "d" if self.whole else "g"
+        low = "" if self.low == -math.inf else f" {'above' if self.above_low else 'from'} {self.low:{form}}"
+        high = "" if self.high == math.inf else f" {'to below' if self.below_high else 'to'} {self.high:{form}}"
+        return f"{kind}{low}{high}"
 
 
 RANK = Bounds(0, 1 << 20, whole=True)
@@ -34,3 +35,5 @@ DENSITY = Bounds(0, 1)
 SEED = Bounds(0, 2**63 - 1, whole=True)
 THREADS = Bounds(1, 1024, whole=True)
 SECONDS = Bounds(0, above_low=True)
+FRACTION = Bounds(0, 1, above_low=True, below_high=True)
+DRAWN = ("synthetic", "power-law", "blocks", "seed")  # data drawn at any size and density; all other data has its own

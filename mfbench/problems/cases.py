@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
 
 from mfbench.errors import UsageError
-from mfbench.problems.bounds import DENSITY, RANK, SEED
+from mfbench.problems.bounds import DENSITY, DRAWN, RANK, SEED
+from mfbench.problems.faults import expectation, first_fault
+from mfbench.wording import nearest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,8 +23,6 @@ else:
 SUITES = Path(__file__).parent / "suites"
 DEFAULT_SUITE = "quick"
 CUSTOM_SUITE = "custom"  # in the records of cases that options describe without a suite
-# Data drawn at any size and density; all other data has its own
-DRAWN = ("synthetic", "power-law", "blocks", "seed")
 
 LARGEST = 2**40  # users or items
 MOST_RATINGS = 2**56
@@ -201,7 +199,7 @@ def parse_axes(given: Mapping[str, Any]) -> Axes:
         if axis and detail["type"] == "extra_forbidden":
             message = f"no such name{nearest(axis, Axes.model_fields)}"
             raise UsageError(message, code="no-such-axis", argument=axis) from None
-        raise UsageError(_what_came(detail), code="bad-axis", argument=axis) from None
+        raise UsageError(expectation(detail), code="bad-axis", argument=axis) from None
     for size in axes.size:
         parse_size(size)
     return axes
@@ -278,25 +276,13 @@ def load_suite(name_or_path: str) -> Suite:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not TOML: {error}", code="not-toml", argument="suite") from None
     except ValidationError as error:
-        raise UsageError(f"{path}: {_first_fault(error)}", code="bad-suite", argument="suite") from None
+        raise UsageError(f"{path}: {_suite_fault(error)}", code="bad-suite", argument="suite") from None
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return the tail of an error message: the nearest valid name, or all of them."""
-    names = list(names)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(names)}"
-
-
-def _first_fault(error: ValidationError) -> str:
-    """Describe the first fault of a suite file: its place, and what came or the nearest name."""
+def _suite_fault(error: ValidationError) -> str:
+    """Describe the first fault of a suite file, with the nearest name for an unknown one."""
     detail = error.errors(include_url=False)[0]
+    if detail["type"] != "extra_forbidden":
+        return first_fault(error)
     path = [str(part) for part in detail["loc"]]
-    place = ".".join(path) + ": " if path else ""
-    if detail["type"] == "extra_forbidden":
-        return f"{place}no such name{nearest(path[-1], (Axes if path[:-1] else Suite).model_fields)}"
-    return place + _what_came(detail)
-
-
-def _what_came(detail: ErrorDetails) -> str:
-    return f"{detail['msg'].removeprefix('Value error, ')}, got {detail['input']!r}"
+    return f"{'.'.join(path)}: no such name{nearest(path[-1], (Axes if path[:-1] else Suite).model_fields)}"

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from mfbench.errors import DataUnavailable, UsageError
-from mfbench.problems.cases import DRAWN, nearest
+from mfbench.problems.bounds import DRAWN
 from mfbench.problems.ratings import csr, load_ratings
 from mfbench.problems.ratings.source import exists
+from mfbench.wording import nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,6 +74,7 @@ def load(source: str) -> Ratings:
 
     Raises:
         UsageError: neither a data set nor a file that can be read, or one without a single rating.
+        DataTooLarge: it does not fit into memory as a matrix.
         DataUnavailable: the data set or the kind of file needs a package that is not installed.
     """
     if source in DRAWN:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import mmap
 import secrets
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import psutil
 import torch
 from torch import Tensor
 
-from mfbench.problems import datasets, matrices, power_law
-from mfbench.problems.cases import Case, CaseSpec, Layout
+from mfbench.problems import matrices, power_law
+
+if TYPE_CHECKING:
+    from mfbench.problems.cases import Case, CaseSpec, Layout
 
 STARS = 10  # ratings are half stars from 0.5 to 5, as in MovieLens; whole numbers from 1 to 10 in integer dtypes
 BLOCK = 64  # users and items of a block that is observed as a whole or not at all
@@ -93,7 +94,7 @@ class Inputs(NamedTuple):
         if not self.sparse:
             return self
         m, n = self.ratings.shape
-        need, free = m * n * (self.ratings.dtype.itemsize + 1), psutil.virtual_memory().available
+        need, free = m * n * (self.ratings.dtype.itemsize + 1), free_memory()
         if need > free:
             raise MatrixTooLarge(
                 f"it takes dense ratings alone, and {m:,} users × {n:,} items need {need / 1e9:.1f} GB as a matrix and "
@@ -101,6 +102,13 @@ class Inputs(NamedTuple):
             )
         ratings, mask = matrices.to_dense(self.ratings)
         return self._replace(ratings=ratings, mask=mask)
+
+
+def free_memory() -> int:
+    """Return the bytes of the host's memory that can be allocated without swapping."""
+    import psutil  # here, as `gpu-check` draws inputs where it is missing
+
+    return int(psutil.virtual_memory().available)
 
 
 def block_slices(m: int, n: int, elements: int = BLOCK_ELEMENTS) -> Iterator[slice]:
@@ -132,6 +140,8 @@ def resolve(spec: CaseSpec, device: str = "cpu") -> Case:
     if spec.size is not None and spec.density is not None:
         (m, n), density = spec.size, spec.density
     else:
+        from mfbench.problems import datasets  # here, as `gpu-check` draws inputs where readers' packages are missing
+
         ratings = datasets.load(spec.data)
         m, n = ratings.shape
         density = ratings.observed / max(1, m * n)
@@ -144,7 +154,7 @@ def _layout(spec: CaseSpec, places: int, density: float, device: str) -> Layout:
     if spec.mask != "uint8" or spec.data in ("blocks", "seed"):
         return "dense"
     size = places * (getattr(torch, spec.ratings_dtype).itemsize + 1)
-    too_large = size > DENSE_SHARE * psutil.virtual_memory().available
+    too_large = size > DENSE_SHARE * free_memory()
     return "sparse" if too_large or density < SPARSE_BELOW[device] else "dense"
 
 
@@ -179,6 +189,8 @@ def _draw_ratings(case: Case, dtype: torch.dtype, generator: torch.Generator) ->
         values = torch.randint(1, STARS + 1, matrix.values().shape, generator=generator, device="cpu")
         matrix = matrices.with_values(matrix, (values * _star(dtype)).to(dtype))
     else:
+        from mfbench.problems import datasets
+
         loaded = datasets.load(case.data).matrix
         matrix = matrices.with_values(loaded, loaded.values().to(dtype))
     return (matrix, None) if case.sparse else matrices.to_dense(matrix)

@@ -32,7 +32,10 @@ def parts(tensor: Tensor) -> tuple[Tensor, ...]:
 
 def with_parts(tensor: Tensor, changed: Sequence[Tensor]) -> Tensor:
     """Return a tensor of the same layout and shape made of other parts, in the order of `parts`."""
-    return csr(*changed, tensor.shape) if is_sparse(tensor) else changed[0]
+    if not is_sparse(tensor):
+        return changed[0]
+    starts, columns, values = changed
+    return csr(starts, columns, values, tensor.shape)
 
 
 def with_values(matrix: Tensor, values: Tensor) -> Tensor:

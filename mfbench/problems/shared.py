@@ -148,7 +148,7 @@ def _seal(descriptor: int) -> None:
 
 def _write(descriptor: int, tensor: Tensor, offset: int) -> None:
     os.lseek(descriptor, offset, os.SEEK_SET)
-    content = memoryview(tensor.detach().contiguous().flatten().view(torch.uint8).numpy())
+    content = memoryview(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
     while content:
         content = content[os.write(descriptor, content) :]
 
@@ -166,4 +166,7 @@ def _view(pages: mmap.mmap, part: Part) -> Tensor:
 
 
 def _assembled(shape: tuple[int, ...], parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else matrices.csr(*parts, shape)
+    if len(parts) == 1:
+        return parts[0]
+    starts, columns, values = parts
+    return matrices.csr(starts, columns, values, shape)

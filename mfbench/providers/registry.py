@@ -16,9 +16,10 @@ from kernels import encode_ratings, mf_loss_and_grads
 from kernels.loss import PRECISIONS
 from mfbench.errors import UsageError
 from mfbench.problems import matrices
-from mfbench.problems.cases import nearest
 from mfbench.problems.inputs import Inputs
 from mfbench.providers import user_code
+from mfbench.providers.graphs import in_graph
+from mfbench.wording import nearest
 from reference.autograd import notebook_loss, notebook_operands
 
 Outputs = tuple[Any, Any]  # loss, gradients in parameter order
@@ -132,7 +133,8 @@ def _prepare_gather(inputs: Inputs) -> Step:
     parameters = [parameter.detach().requires_grad_() for parameter in inputs[:5]]
 
     def step() -> Outputs:
-        loss = gather_loss(*parameters, *triplets, inputs.reg)
+        p, q, bu, bi, u = parameters
+        loss = gather_loss(p, q, bu, bi, u, *triplets, reg=inputs.reg)
         return loss.detach(), torch.autograd.grad(loss, parameters)
 
     return step
@@ -244,3 +246,8 @@ BUILTIN = {
     ),
     "closed-form": Builtin("three matrix products and elementwise operations, no autograd", _prepare_closed_form),
 }
+GRAPHS = {
+    f"{name}-graph": Builtin(f"`{name}` captured in a CUDA graph, on a GPU only", in_graph(BUILTIN[name].prepare))
+    for name in ("fused", "autograd", "compile")
+}
+BUILTIN |= GRAPHS

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from mfbench.errors import UsageError
 from mfbench.installation import MEASURED, ROOT
-from mfbench.problems.cases import nearest
 from mfbench.providers.exceptions import reason
+from mfbench.wording import nearest
 
 OURS = (*MEASURED, "mfbench")
 MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:\w+")  # `pkg.module:function`

@@ -50,7 +50,7 @@ def crossover(dense: Mapping[float, float], sparse: Mapping[float, float]) -> fl
     gain = [math.log(dense[density] / sparse[density]) for density in at]
     for (low, above), (high, below) in pairwise(zip(at, gain, strict=True)):
         if above > 0 >= below:
-            return low * (high / low) ** (above / (above - below))
+            return float(low * (high / low) ** (above / (above - below)))
     return None
 
 

@@ -25,3 +25,10 @@ def gemm_fraction(record: Record) -> float | None:
     if record.rates is None or record.roofline is None:
         return None
     return record.rates.flops_per_s / record.roofline.gemm_flops_per_s
+
+
+def verdict(record: Record) -> str | None:
+    """Return the verdict of the speed-up, or "baseline" for what it is against; None without a speed-up."""
+    if record.speedup is None:
+        return None
+    return "baseline" if record.speedup.baseline == record.provider else record.speedup.verdict

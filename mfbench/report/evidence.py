@@ -12,11 +12,13 @@ from pydantic import ValidationError
 
 from mfbench.inspect import document
 from mfbench.problems.cases import Case
+from mfbench.problems.faults import first_fault
 from mfbench.report.labels import Place
 from mfbench.results import foreign, records
 from mfbench.results.comparison import Measurement, measurement
 from mfbench.results.foreign.registry import json_object
 from mfbench.results.records import Record
+from mfbench.wording import counted
 
 MOST_NOTES = 5  # of one kind for each file
 
@@ -165,7 +167,7 @@ def _records(path: Path, content: bytes) -> tuple[list[Run], list[str]]:
     for schema, numbers in groupby(sorted(others, key=lambda number: str(others[number])), key=others.__getitem__):
         lines = list(numbers)
         notes.append(
-            f"{path}: {_counted(len(lines), 'record')} of schema {schema!r} left out (the first is line {lines[0]}): "
+            f"{path}: {counted(len(lines), 'record')} of schema {schema!r} left out (the first is line {lines[0]}): "
             f"this mfbench reads schema {records.SCHEMA}"
         )
     return of_records([record for record in found if record.schema_ == records.SCHEMA], str(path)), notes
@@ -182,13 +184,11 @@ def _builds(path: Path, content: dict[str, Any]) -> Evidence:
         try:
             builds.append(document.Build.model_validate(build))
         except ValidationError as error:
-            detail = error.errors(include_url=False)[0]
-            place = ".".join(str(part) for part in detail["loc"])
-            notes.append(f"{path}: builds[{number}] was left out: {place}: {detail['msg']}")
+            notes.append(f"{path}: builds[{number}] was left out: {first_fault(error)}")
     if not isinstance(found, list):
         notes = [f"{path}: has no list 'builds' and was left out"]
     if not_built := content.get("not_built"):
-        notes.append(f"{path}: {_counted(len(not_built), 'configuration')} could not be compiled or are not shipped")
+        notes.append(f"{path}: {counted(len(not_built), 'configuration')} could not be compiled or are not shipped")
     return Evidence([], builds, notes)
 
 
@@ -196,12 +196,8 @@ def _usable(path: Path, runs: list[Run], notes: list[str]) -> Evidence:
     kept = [run._replace(results=[result for result in run.results if result.measurement.usable]) for run in runs]
     count = sum(len(run.results) for run in runs) - sum(len(run.results) for run in kept)
     if count:
-        notes = [*notes, f"{path}: {_counted(count, 'record')} left out: status 'ok' without positive times"]
+        notes = [*notes, f"{path}: {counted(count, 'record')} left out: status 'ok' without positive times"]
     kept = [run for run in kept if run.results]
-    if not kept:
+    if not kept and not notes:
         notes = [*notes, f"{path}: nothing in it can be shown"]
     return Evidence(kept, [], notes)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" + ("s" if count != 1 else "")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mfbench.problems.cases import Case
-from mfbench.report.derived import error_over_bound, gemm_fraction
+from mfbench.report.derived import error_over_bound, gemm_fraction, verdict
 from mfbench.report.evidence import RunResult
 from mfbench.results.comparison import Comparison, Measurement
 
@@ -45,7 +45,7 @@ def _row(result: RunResult) -> dict[str, Any]:
         "speedup": speedup.ratio if speedup else None,
         "speedup_low": ratio_low,
         "speedup_high": ratio_high,
-        "verdict": speedup.verdict if speedup else None,
+        "verdict": verdict(record) if record else None,
         "error_over_bound": error_over_bound(record) if record else None,
         "peak_bytes": record.peak_bytes if record else None,
         "gemm_fraction": gemm_fraction(record) if record else None,

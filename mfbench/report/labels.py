@@ -5,9 +5,10 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from mfbench.problems.cases import Case
+if TYPE_CHECKING:
+    from mfbench.problems.cases import Case
 
 LONGEST = 48  # characters of a name in a figure
 WIDEST = 1000.0  # ratio of the ends of an interval above which it says nothing
@@ -70,7 +71,7 @@ def provider_label(provider: str) -> str:
 
 def full_name(case: Case | str, device: str) -> str:
     """Return a case and its device in words."""
-    return printable(" · ".join(part for part in (case.label if isinstance(case, Case) else case, device) if part))
+    return printable(" · ".join(part for part in (case if isinstance(case, str) else case.label, device) if part))
 
 
 def case_labels(places: Iterable[Place]) -> dict[Place, str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from mfbench.errors import UsageError
-from mfbench.problems.cases import nearest
 from mfbench.report.style import Plot, drawn, file
+from mfbench.wording import nearest
 
 
 class Picture:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mfbench.inspect.document import Build
-from mfbench.report.derived import error_over_bound, gemm_fraction, half_width
+from mfbench.report.derived import error_over_bound, gemm_fraction, half_width, verdict
 from mfbench.report.evidence import RunResult
 from mfbench.report.labels import Place, full_name, printable, seconds, short, size
 from mfbench.results.comparison import OUTCOMES, Pair
@@ -63,17 +63,17 @@ def _row(result: RunResult, case: Cell) -> Row:
 
 def _measured(record: Record) -> list[Cell]:
     speedup = record.speedup
-    ratio, verdict = EMPTY, EMPTY
-    if speedup and speedup.baseline == record.provider:
-        ratio, verdict = Cell("1", 1.0), Cell("baseline")
+    judged, ratio = verdict(record), EMPTY
+    if judged == "baseline":
+        ratio = Cell("1", 1.0)
     elif speedup:
-        ratio, verdict = Cell(_interval(speedup.ratio, *speedup.ci95), speedup.ratio), Cell(speedup.verdict)
+        ratio = Cell(_interval(speedup.ratio, *speedup.ci95), speedup.ratio)
     error, half = error_over_bound(record), half_width(record)
     floor = record.roofline.fraction if record.roofline else None
     return [
         EMPTY if half is None else Cell(f"{half:.1%}", half),
         ratio,
-        verdict,
+        EMPTY if judged is None else Cell(judged),
         EMPTY if error is None else Cell(f"{error:.2f}", error),
         Cell(size(record.peak_bytes), record.peak_bytes),
         *(EMPTY if value is None else Cell(f"{value:.0%}", value) for value in (gemm_fraction(record), floor)),

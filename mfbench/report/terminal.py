@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -12,12 +13,15 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from mfbench.measure.planning import duration
 from mfbench.report.derived import error_over_bound, gemm_fraction, half_width
 from mfbench.report.labels import WIDEST, percent, seconds, short, size
 from mfbench.results.records import Record, Roofline, Speedup
 
 NARROW_NAME = 16  # characters of a provider's name before it is folded on a narrow console
 STYLE = {"faster": "green", "slower": "red", "same": "cyan", "inconclusive": "yellow"}
+BUDGET_PER_ROUNDS = 1.3  # budget, pilot and replaced rounds included, per second of rounds
+LONGEST_BUDGET_S = 24 * 3600.0  # longest that is recommended
 LEFT = ("provider", "verdict")  # columns of words; numbers are aligned to the right
 
 
@@ -97,8 +101,26 @@ def _block(records: Sequence[Record]) -> Block:
         f"{first.case.label} · {first.device}",
         ("provider", "median", "±", ratio, "verdict", "error", "peak", "GEMM"),
         [_row(record) for record in records],
-        [f"{short(record.provider)}: {record.reason}" for record in records if record.status != "ok"],
+        [f"{short(record.provider)}: {remark}" for record in records if (remark := _remark(record))],
     )
+
+
+def _remark(record: Record) -> str:
+    """Return why a measurement failed, or what an inconclusive one would need."""
+    speedup, timing = record.speedup, record.timing
+    if record.status != "ok" or speedup is None or timing is None or speedup.verdict != "inconclusive":
+        return record.reason or ""
+    if timing.busy:
+        return "undecided because other programs ran throughout"
+    if speedup.needs_s is None or not timing.took_s:
+        return ""
+    budget_s = speedup.needs_s * BUDGET_PER_ROUNDS
+    if budget_s > LONGEST_BUDGET_S:
+        return (
+            f"undecided; more than {duration(LONGEST_BUDGET_S)} of rounds would be needed, the noise being what it is"
+        )
+    times = speedup.needs_s / timing.took_s
+    return f"undecided; {times:.2g} times as many rounds would probably decide it: --budget {math.ceil(budget_s)}"
 
 
 def _row(record: Record) -> Sequence[Text]:

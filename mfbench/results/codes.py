@@ -63,9 +63,11 @@ class ProviderFailure(Exception):
     Attributes:
         code: why, for programs; it implies the record's status.
         reason: why, for people.
+        usage_code: a key of `mfbench.errors.CODES`, if the user's name or file is at fault.
     """
 
-    def __init__(self, code: Code, reason: str) -> None:
+    def __init__(self, code: Code, reason: str, usage_code: str | None = None) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
+        self.usage_code = usage_code

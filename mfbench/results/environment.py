@@ -14,12 +14,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from mfbench import log
 from mfbench.git import git
 from mfbench.installation import ROOT
+
+try:
+    import psutil
+except ImportError:  # `gpu-check` runs without it
+    psutil = None
 
 GIT_TIMEOUT_S = 10
 PACKAGES = ("torch", "triton", "numpy", "mfbench")
@@ -106,7 +110,7 @@ def _fixed() -> dict[str, Any]:
     return {
         "cpu": cpu_name(),
         "cpus": usable_cpus(),
-        "memory_bytes": psutil.virtual_memory().total,
+        "memory_bytes": psutil and psutil.virtual_memory().total,
         "system": f"{platform.system()} {platform.release()}",
         "versions": versions(),
         "commit": _git(ROOT, "rev-parse", "HEAD"),
@@ -136,6 +140,8 @@ def _gpu() -> dict[str, Any]:
 
 
 def _clocks() -> dict[str, float] | None:
+    if psutil is None:
+        return None
     try:
         frequency = psutil.cpu_freq()
     except (OSError, NotImplementedError):

@@ -63,8 +63,9 @@ def read(path: Path) -> Side:
     content = records.content(path)
     results = foreign.parse(path, content)
     found, notes = _records(path, content) if results is None else (results.measurements, list(results.notes))
-    if results is not None and not found:
-        raise NotComparable("; ".join(notes) or f"{path}: holds no benchmark of {results.tool}")
+    if not found:
+        message = "; ".join(notes[:MOST_NOTES]) or f"{path}: holds no benchmark of {results and results.tool}"
+        raise NotComparable(message, code="bad-records" if results is None else None)
     usable = [m for m in found if m.usable]
     if len(usable) < len(found):
         notes.append(f"{path}: {len(found) - len(usable)} left out: status 'ok' without positive times")

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mfbench.errors import UsageError
 from mfbench.problems.cases import Case
+from mfbench.problems.faults import first_fault
 from mfbench.results.codes import Status
 from mfbench.stats.intervals import Verdict
 
@@ -25,6 +26,7 @@ except ImportError:  # Windows
 
 SCHEMA = 1
 OPENING = b'{"schema":'  # first bytes of every record
+LONGEST_QUOTE = 60  # bytes of a line that a message quotes
 
 
 class _Part(BaseModel):
@@ -59,6 +61,8 @@ class Timing(_Part):
     disturbed: int | None = None  # rounds kept although other programs used part of the machine
     dropped: int | None = None  # rounds replaced because other programs used part of the machine
     foreign_cores: float | None = None  # cores that other programs kept busy, averaged over the rounds
+    planned_s: float | None = None  # seconds that the rounds of all providers were expected to take
+    took_s: float | None = None  # seconds that they took
 
     @property
     def busy(self) -> bool:
@@ -75,6 +79,7 @@ class Speedup(_Part):
     margin: float  # relative difference up to which two times count as the same
     verdict: Verdict  # simultaneous: at 95 %, no verdict of the family is wrong
     family: int = 1  # comparisons in the run
+    needs_s: float | None = None  # seconds of rounds that would probably decide an inconclusive verdict
 
 
 class Rates(_Part):
@@ -151,7 +156,13 @@ def content(path: Path) -> bytes:
 
 
 def parse(path: Path, content: bytes) -> tuple[list[Record], list[str]]:
-    """Return the records in a file's content, and a note for every line that is not one or is torn."""
+    """Return the records in a file's content, and a note for every line that is not one or is torn.
+
+    One note is enough for a file in which no line looks like a record.
+    """
+    last = content.rpartition(b"\n")[2]
+    if not (_has_objects(content) or (last and OPENING.startswith(last))):
+        return [], [f"no records in {path} ({_beginning(content)})"]
     lines, torn = _lines(content)
     notes = [f"{path}: the last line is torn and was left out"] if torn else []
     records = []
@@ -161,10 +172,17 @@ def parse(path: Path, content: bytes) -> tuple[list[Record], list[str]]:
         try:
             records.append(Record.model_validate_json(line))
         except ValidationError as error:
-            detail = error.errors(include_url=False)[0]
-            place = ".".join(str(part) for part in detail["loc"])
-            notes.append(f"{path}: line {number} is not a record and was left out: {place} {detail['msg']}".strip())
+            notes.append(f"{path}: line {number} is not a record and was left out: {first_fault(error)}")
     return records, notes
+
+
+def _beginning(content: bytes) -> str:
+    """Describe the first line of a file without records."""
+    for number, line in enumerate(content.splitlines(), start=1):
+        if line.strip():
+            kind = "a record" if _is_json(line) else "JSON"
+            return f"line {number} is not {kind}: {line.strip()[:LONGEST_QUOTE].decode(errors='replace')!r}"
+    return "it is empty"
 
 
 def _lines(content: bytes) -> tuple[list[bytes], bytes]:
@@ -214,7 +232,11 @@ def check_name(name: str, argument: str) -> None:
 
 def _may_be_records(lines: bytes) -> bool:
     """Return whether the lines are empty or at least one looks like an object with a schema."""
-    return not lines.strip() or any(b'"schema"' in line for line in lines.split(b"\n") if line.startswith(b"{"))
+    return not lines.strip() or _has_objects(lines)
+
+
+def _has_objects(lines: bytes) -> bool:
+    return any(b'"schema"' in line for line in lines.split(b"\n") if line.startswith(b"{"))
 
 
 class Writer:
@@ -226,14 +248,19 @@ class Writer:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}", code="unwritable-file", argument="out") from None
+        self._created = not path.exists()
+        self._open()
         self._regular = stat.S_ISREG(os.fstat(self._file).st_mode)  # pipes and devices have no tail to cut
         if self._regular:
             with self._locked():
                 self._cut_torn_line()
+
+    def _open(self) -> None:
+        try:
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            message = f"cannot write {self.path}: {error.strerror}"
+            raise UsageError(message, code="unwritable-file", argument="out") from None
 
     def _cut_torn_line(self) -> None:
         size = os.fstat(self._file).st_size
@@ -265,6 +292,9 @@ class Writer:
             UsageError: the write failed, for example on a full disk; the file keeps its previous content.
         """
         content = "".join(record.model_dump_json(exclude_none=True) + "\n" for record in records).encode()
+        if self._regular and not os.fstat(self._file).st_nlink:  # somebody has removed the file meanwhile
+            os.close(self._file)
+            self._open()
         with self._locked():
             size = os.fstat(self._file).st_size
             try:
@@ -280,5 +310,9 @@ class Writer:
                 raise UsageError(message, code="unwritable-file", argument="out") from None
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and remove it if this writer created it and nothing was written."""
+        if self._created and self._regular:
+            with self._locked(), contextlib.suppress(OSError):
+                if not os.fstat(self._file).st_size:
+                    self.path.unlink()
         os.close(self._file)

@@ -8,12 +8,15 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit  # Student's t quantile; importing scipy.stats takes a second
+
+from mfbench.stats import student
 
 CONFIDENCE = 0.95
 BLOCK_ROUNDS = 3  # rounds per block, one placement of the data in memory; their median is nearly normal
-BLOCKS = (5, 30)  # fewest and most blocks
+FEWEST = 3  # samples needed for an interval
+BLOCKS = (5, 30)  # fewest and most blocks; fewer samples than 5 are blocks of one
 CORRELATION = (-0.1, 0.9)  # range to which the estimated correlation of neighbouring blocks is clipped
+FEWEST_INDEPENDENT = 2.5  # independent values assumed at least; fewer would leave no interval
 BUSY_MARGIN = 1.0  # a thread that shares its core with another program runs at half its speed
 LARGEST_LOG = 700.0  # largest logarithm whose exponential is a finite double, rounded down
 NORMAL_QUARTILES = 1.349  # interquartile range of a normal distribution, in standard deviations
@@ -51,7 +54,12 @@ def location_interval(location: Location) -> Interval:
 
 def ratio_interval(baseline: Samples, samples: Samples, confidence: float = CONFIDENCE) -> Interval:
     """Return the median over the rounds of baseline / samples, where both were measured in the same rounds."""
-    return _exp(_interval(_location(np.log(baseline) - np.log(samples)), confidence))
+    return _exp(_interval(ratio_location(baseline, samples), confidence))
+
+
+def ratio_location(baseline: Samples, samples: Samples) -> Location:
+    """Return the centre of the log ratios baseline / samples, where both were measured in the same rounds."""
+    return _location(np.log(baseline) - np.log(samples))
 
 
 def unpaired_ratio_interval(baseline: Samples, samples: Samples, confidence: float = CONFIDENCE) -> Interval:
@@ -134,20 +142,22 @@ def _location(values: Samples, count: int | None = None) -> Location:
     The correlation is the blocks' lag-1 correlation r with Kendall's bias correction, r + (1 + 4 r) / b. If there are
     more blocks than needed, neighbours are averaged first so that correlation over longer times counts as well.
     A negative r is mostly chance. Using all of it would make intervals too narrow; using none of it, too wide.
+    Three or four values do not show their correlation, so they count as `FEWEST_INDEPENDENT`.
     """
     median = float(np.median(values))
-    fewest, most = BLOCKS
-    if len(values) < fewest:
+    if len(values) < FEWEST:
         return Location(median, median, math.inf, 0.0)
     blocks = _of_blocks(np.median, values, min(count or _block_count(len(values)), len(values)))
-    if len(blocks) > most:
-        blocks = _of_blocks(np.mean, blocks, most)
+    if len(blocks) > BLOCKS[1]:
+        blocks = _of_blocks(np.mean, blocks, BLOCKS[1])
     mean = float(blocks.mean())
     deviations = blocks - mean
     squares = float(deviations @ deviations)
     correlation = float(deviations[1:] @ deviations[:-1]) / squares if squares > 0 else 0.0
     correlation += (1 + 4 * correlation) / len(blocks)
     independent = _effective_count(len(blocks), float(np.clip(correlation, *CORRELATION)))
+    if len(blocks) < BLOCKS[0]:
+        independent = FEWEST_INDEPENDENT
     error = math.sqrt(squares / (len(blocks) - 1) / independent)
     return Location(median, mean, error, min(independent, len(blocks)) - 1)
 
@@ -156,7 +166,7 @@ def _block_count(count: int) -> int:
     """Return a number of blocks of whole placements: rounds of one placement share the data's addresses."""
     fewest, most = BLOCKS
     placements = math.ceil(count / (BLOCK_ROUNDS * most))
-    return max(round(count / (BLOCK_ROUNDS * placements)), fewest)
+    return max(round(count / (BLOCK_ROUNDS * placements)), min(count, fewest))
 
 
 def _of_blocks(statistic: Callable[[Samples], Any], values: Samples, count: int) -> Samples:
@@ -165,14 +175,14 @@ def _of_blocks(statistic: Callable[[Samples], Any], values: Samples, count: int)
 
 def _effective_count(count: int, correlation: float) -> float:
     """Return the number of independent values whose mean varies like that of `count` values with this correlation."""
-    return max(count * (1 - correlation) / (1 + correlation), 2.5)
+    return max(count * (1 - correlation) / (1 + correlation), FEWEST_INDEPENDENT)
 
 
 def _interval(location: Location, confidence: float) -> Interval:
-    """Return the interval of a centre by Student's t; unbounded without degrees of freedom."""
-    if location.freedom <= 0:
+    """Return the interval of a centre by Student's t; unbounded without degrees of freedom, or without SciPy."""
+    if location.freedom <= 0 or not student.AVAILABLE:
         return Interval(location.median, -math.inf, math.inf)
-    half = float(stdtrit(location.freedom, 0.5 + confidence / 2)) * location.error
+    half = student.quantile(location.freedom, 0.5 + confidence / 2) * location.error
     return Interval(
         location.median, min(location.median, location.mean - half), max(location.median, location.mean + half)
     )

@@ -57,8 +57,8 @@ class GatedCase:
         others = redraw_parameters(self.case, SECOND_DRAW)
         for name, values in others.items():
             getattr(inputs, name).detach().copy_(values)  # the function may have asked for its gradient
-        moved = self._standard.at(self._drawn._replace(**others))
-        second = self._evaluate(function, inputs, moved, "on other parameters in the same tensors: ")
+        standard = self._standard.at(self._drawn._replace(**others))
+        second = self._evaluate(function, inputs, standard, "on other parameters in the same tensors: ")
         return {name: max(error, second[name]) for name, error in first.items()}
 
     def _evaluate(
@@ -69,10 +69,10 @@ class GatedCase:
         from mfbench.testing.verify import check
 
         provider = Provider("", lambda inputs: functools.partial(function, *inputs))
-        errors, wrong = check(provider, inputs, standard)
+        verdicts, wrong = check(provider, inputs, standard)
         if wrong:
             raise AssertionError(f"{self.case.label}: {when}{wrong}")
-        return errors
+        return {name: verdict.error / verdict.bound for name, verdict in verdicts.items()}
 
     @functools.cached_property
     def _drawn(self) -> Inputs:

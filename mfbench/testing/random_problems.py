@@ -18,6 +18,7 @@ MASK_DTYPES = (torch.uint8, torch.bool, None, torch.int32, torch.float32, torch.
                torch.float16, torch.int16)  # fmt: skip
 LAYOUTS = ("contiguous", "transposed", "strided", "expanded")
 DENSITIES = (0.8, 0.05, 1.0, 0.5, 0.0)
+LONG_WALK = (40960, 2048, 6)  # users, items, rank: 640 blocks of 64 users
 SCALES = (1.0, 1e-3, 1e3)  # of parameters and ratings
 
 
@@ -68,10 +69,25 @@ def draw(count: int, seed: int) -> Iterator[RandomProblem]:
             layout=LAYOUTS[number // 2 % len(LAYOUTS)],
             density=DENSITIES[number // 3 % len(DENSITIES)],
         )
-        yield RandomProblem(str(recipe), _inputs(recipe, generator))
+        yield RandomProblem(str(recipe), make(recipe, generator))
 
 
-def _inputs(recipe: Recipe, generator: torch.Generator) -> Inputs:
+def long_walk(seed: int) -> RandomProblem:
+    """Draw a problem on which sums that are always rounded the same way drift most.
+
+    Everything is positive but the ratings, which are 0, so that no errors cancel; and there are so many users that each
+    program of a GPU walks all items, whereas a small matrix is divided until a program has a tile or two.
+    """
+    m, n, rank = LONG_WALK
+    generator = torch.Generator("cpu").manual_seed(seed)
+    P, Q = (torch.randn((rows, rank), generator=generator, device="cpu").abs() for rows in (m, n))
+    bu, bi, mu = (torch.zeros(shape, device="cpu") for shape in ((m, 1), (n,), ()))
+    ratings = torch.zeros((m, n), dtype=torch.uint8, device="cpu")
+    return RandomProblem(f"{m}x{n} rank {rank}, errors of one sign", Inputs(P, Q, bu, bi, mu, ratings, None))
+
+
+def make(recipe: Recipe, generator: torch.Generator) -> Inputs:
+    """Draw the inputs of a recipe, on the CPU."""
     m, n, rank, dtype, scale, ratings_dtype, mask_dtype, layout, density = recipe
     shapes = ((m, rank), (n, rank), (m, 1), (n,), ())
     P, Q, bu, bi, mu = (torch.randn(shape, generator=generator, dtype=dtype, device="cpu") * scale for shape in shapes)

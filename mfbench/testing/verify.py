@@ -118,13 +118,15 @@ def _encoded(inputs: Inputs) -> tuple[Any, ...]:
     return (*inputs[:5], ratings, None, inputs.reg)
 
 
-def check(provider: Provider, inputs: Inputs, standard: gate.Standard) -> tuple[dict[str, float], str | None]:
+def check(
+    provider: Provider, inputs: Inputs, standard: gate.Standard
+) -> tuple[dict[str, gate.OutputCheck], str | None]:
     """Evaluate a provider once and judge its outputs.
 
     Outputs must have the parameters' shapes and dtypes, and the inputs must stay unchanged.
 
     Returns:
-        The error of every output divided by its bound, and what is wrong, or None.
+        Every output against its bound, and what is wrong, or None.
     """
     before = fingerprints(inputs)
     try:
@@ -135,7 +137,7 @@ def check(provider: Provider, inputs: Inputs, standard: gate.Standard) -> tuple[
     verdicts = standard.judge([output.detach().cpu().double().numpy() for output in outputs])
     wrong = gate.findings(verdicts, flaws(outputs, inputs) + changed_inputs(inputs, before))
     message = "; ".join(finding.message for finding in wrong)
-    return {name: v.error / v.bound for name, v in verdicts.items()}, message or None
+    return verdicts, message or None
 
 
 def verify(
@@ -146,12 +148,22 @@ def verify(
     Args:
         names: providers; None checks every backend that can run on the device, and autograd.
         device: "cpu" or "cuda".
-        problems: from `random_problems.draw`.
+        problems: from `random_problems`.
 
     Raises:
         UsageError: a provider cannot be loaded.
     """
-    taking_part = candidates(device, names)
+    return _verify(candidates(device, names), device, problems)
+
+
+def verify_backend(backend: str, device: str, problems: Iterable[RandomProblem]) -> tuple[list[Tally], list[Failure]]:
+    """Check one backend in all its modes; arguments and result are those of `verify`."""
+    return _verify(list(_modes(backend)), device, problems)
+
+
+def _verify(
+    taking_part: Sequence[Candidate], device: str, problems: Iterable[RandomProblem]
+) -> tuple[list[Tally], list[Failure]]:
     worst: dict[str, dict[str, float]] = {
         candidate.provider.name: dict.fromkeys(OUTPUTS, 0.0) for candidate in taking_part
     }
@@ -162,9 +174,9 @@ def verify(
         inputs = on_device(drawn, device)
         standard = gate.standard(drawn)
         for provider, eps in taking_part:
-            ratios, wrong = check(provider, copy.deepcopy(inputs), standard.coarsened(eps))
-            for output, ratio in ratios.items():
-                worst[provider.name][output] = max(worst[provider.name][output], ratio)
+            verdicts, wrong = check(provider, copy.deepcopy(inputs), standard.coarsened(eps))
+            for output, verdict in verdicts.items():
+                worst[provider.name][output] = max(worst[provider.name][output], verdict.error / verdict.bound)
             if wrong:
                 failures.append(Failure(provider.name, description, wrong))
     failed = [failure.provider for failure in failures]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from mfbench import log
@@ -15,13 +14,11 @@ from mfbench.errors import UsageError
 from mfbench.problems.inputs import MatrixTooLarge, on_device
 from mfbench.providers import registry
 from mfbench.providers.outputs import flaws, tensors
+from mfbench.train.epoch import Update, epoch_of
 from mfbench.train.options import Optimizer, TrainOptions
 from mfbench.train.rates import default_rate
 from mfbench.train.task import Task, make_task
 
-Update = Callable[[Sequence[Tensor]], None]
-
-MOMENTUM = 0.9
 CHECK_EVERY = 100  # epochs between checks of the loss, each of which waits for the device
 EXPLODED = 10  # ratio of the loss to the first at which training has diverged
 HALVINGS = 64  # rates tried, each half the last; if training diverges at all of them, the gradients are wrong
@@ -68,31 +65,10 @@ class TrainingRun(NamedTuple):
         return last if self.target_rmse is not None and last.held_out_rmse <= self.target_rmse else None
 
 
-def _update(parameters: Sequence[Tensor], optimizer: Optimizer, lr: float) -> Update:
-    if optimizer == "sgd":  # four times as fast as torch.optim.SGD
-
-        def subtract(grads: Sequence[Tensor]) -> None:
-            for parameter, grad in zip(parameters, grads, strict=True):
-                parameter.sub_(grad, alpha=lr)
-
-        return subtract
-
-    rule: torch.optim.Optimizer = (
-        torch.optim.Adam(parameters, lr=lr)
-        if optimizer == "adam"
-        else torch.optim.SGD(parameters, lr=lr, momentum=MOMENTUM)
-    )
-
-    def update(grads: Sequence[Tensor]) -> None:
-        for parameter, grad in zip(parameters, grads, strict=True):
-            parameter.grad = grad
-        rule.step()
-
-    return update
-
-
 def descend(task: Task, step: registry.Step, update: Update, epochs: int, every: int) -> Iterator[LogEntry]:
     """Train in place for `epochs` updates; yield an entry every `every` epochs and one after the last update.
+
+    Epochs at which nothing is reported or checked run as `epoch_of` has them; the time to capture one does not count.
 
     Raises:
         Diverged: the loss is not finite any more, or ten times the first.
@@ -100,20 +76,23 @@ def descend(task: Task, step: registry.Step, update: Update, epochs: int, every:
     """
     count = task.held_out_count
     limit, seconds, resumed = math.inf, 0.0, time.perf_counter()
+    run_epoch: Callable[[], object] | None = None  # from the second epoch on
     for epoch in range(epochs + 1):
-        loss, grads = step()
         entry_due = epoch % every == 0 or epoch == epochs
-        if entry_due or epoch % CHECK_EVERY == 0:
-            value = float(loss)
-            if epoch == 0:
-                limit = EXPLODED * value or math.inf
-                if not math.isfinite(value):
-                    message = f"the loss is {value} before the first update"
-                    raise UsageError(message, code="bad-loss", argument="provider")
-            if not value <= limit:
-                first = limit / EXPLODED
-                message = f"training diverged: loss {value:.6g} at epoch {epoch}, {first:.6g} at first"
-                raise Diverged(message, argument="lr")
+        if run_epoch and not entry_due and epoch % CHECK_EVERY:
+            run_epoch()
+            continue
+        loss, grads = step()
+        value = float(loss)
+        if epoch == 0:
+            limit = EXPLODED * value or math.inf
+            if not math.isfinite(value):
+                message = f"the loss is {value} before the first update"
+                raise UsageError(message, code="bad-loss", argument="provider")
+        if not value <= limit:
+            first = limit / EXPLODED
+            message = f"training diverged: loss {value:.6g} at epoch {epoch}, {first:.6g} at first"
+            raise Diverged(message, argument="lr")
         if entry_due:
             seconds += time.perf_counter() - resumed
             sse = task.held_out_sse()
@@ -121,6 +100,10 @@ def descend(task: Task, step: registry.Step, update: Update, epochs: int, every:
             resumed = time.perf_counter()
         if epoch < epochs:
             update(grads)
+        if epoch == 0 < epochs:
+            seconds += time.perf_counter() - resumed
+            run_epoch = epoch_of(step, update)
+            resumed = time.perf_counter()
 
 
 def train(
@@ -175,7 +158,7 @@ def train(
             parameter.copy_(initial)
 
     def attempt(rate: float, epochs: int) -> Iterator[LogEntry]:
-        return descend(task, step, _update(parameters, optimizer, rate), epochs, every)
+        return descend(task, step, Update(parameters, optimizer, rate), epochs, every)
 
     rate = default_rate(task, optimizer, step) if lr is None else lr
     for _ in range(HALVINGS):

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from mfbench.errors import UsageError
 from mfbench.problems.bounds import DENSITY, RANK, SEED, Bounds
+from mfbench.wording import one_of
 
 Optimizer = Literal["sgd", "momentum", "adam"]
 Layout = Literal["dense", "sparse", "auto"]
@@ -68,7 +69,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         if self.optimizer not in get_args(Optimizer):
-            message = f"expected one of {', '.join(get_args(Optimizer))}, got {self.optimizer!r}"
+            message = one_of(get_args(Optimizer), self.optimizer)
             raise UsageError(message, code="bad-optimizer", argument="optimizer")
         if self.layout not in get_args(Layout):
             message = f"expected one of {', '.join(get_args(Layout))}, got {self.layout!r}"

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kernels import mf_sse
 from mfbench.providers.registry import Step
 from mfbench.train.options import Optimizer
 from mfbench.train.task import Task
 
 NOTEBOOK_RATE = 1e-5
-ADAM_RATE = 3e-3
+ADAM_RATE = 3e-3  # at errors of about 1, as of stars from 1 to 5
 
 
 def curvature(step: Step, parameters: Sequence[Tensor], iterations: int = 10) -> float:
@@ -54,12 +55,26 @@ def _norm(tensors: Sequence[Tensor]) -> float:
 
 
 def default_rate(task: Task, optimizer: Optimizer, step: Step) -> float:
-    """Return half the stability limit of plain descent at the start, or the notebook's rate on its own task.
+    """Return a rate that suits the task at the start; `train` halves it if training diverges later.
 
-    The limit may fall as training goes on: `train` halves a default rate at which training diverges.
+    For plain descent and momentum: half the stability limit of plain descent, or the notebook's rate on its own task.
+    For Adam: proportional to what the parameters have to move, as `adam_rate` says.
     """
     if optimizer == "adam":
-        return ADAM_RATE
+        return adam_rate(task)
     along_global_bias = 2.0 * task.inputs.observed  # exact, where rounding of large ratings hides small differences
     rate = 1 / max(along_global_bias, curvature(step, task.inputs[:5]))
     return NOTEBOOK_RATE if task.name == "seed" and optimizer == "sgd" and 1.5 * rate > NOTEBOOK_RATE else rate
+
+
+def adam_rate(task: Task) -> float:
+    """Return Adam's rate, in proportion to the size of the parameters that explain the errors at the start.
+
+    Adam moves each parameter by about the rate, whatever its gradient. Biases explain errors of their own size;
+    factors, which are multiplied, errors of the square of theirs.
+    """
+    parameters, inputs = task.inputs[:5], task.inputs
+    rms = math.sqrt(float(mf_sse(*parameters, inputs.ratings, inputs.mask)) / max(1, inputs.observed))
+    if not 0 < rms < math.inf:
+        return ADAM_RATE
+    return ADAM_RATE * (math.sqrt(rms) if inputs.user_factors.shape[1] else rms)

@@ -11,7 +11,8 @@ from torch import Tensor
 from kernels import mf_sse
 from mfbench.errors import UsageError
 from mfbench.problems import datasets, matrices
-from mfbench.problems.cases import DRAWN, Case, CaseSpec, Layout
+from mfbench.problems.bounds import DRAWN
+from mfbench.problems.cases import Case, CaseSpec, Layout
 from mfbench.problems.datasets import Ratings
 from mfbench.problems.inputs import Inputs, draw, resolve
 from mfbench.train.options import NOTEBOOK_SIZE, TrainOptions

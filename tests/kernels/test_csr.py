@@ -1,4 +1,4 @@
-"""Sparse ratings: layouts of PyTorch, encodings, bad indices, and the backend in PyTorch against the densified problem."""
+"""Sparse ratings: layouts of PyTorch, encodings, bad indices, and the backend in PyTorch against the dense problem."""
 
 from __future__ import annotations
 
@@ -131,9 +131,9 @@ def test_bad_indices_are_refused(rows, columns, message, dtype):
     ratings = csr_of(rows, columns, dtype=dtype)
     for backend in BACKENDS:
         for function in (mf_loss, mf_loss_and_grads, mf_sse):
-            with pytest.raises(ValueError, match=f"^ratings: {message}"):
+            with pytest.raises(ValueError, match=rf"^ratings: {message}"):
                 function(*parameters_of(), ratings, backend=backend)
-    with pytest.raises(ValueError, match=f"^ratings: {message}"):
+    with pytest.raises(ValueError, match=rf"^ratings: {message}"):
         encode_ratings(ratings)
 
 
@@ -217,7 +217,7 @@ def test_repeated_triplets_are_refused_not_summed():
 
 @pytest.mark.parametrize("backend", ["triton", "interpret"])
 def test_backends_without_a_sparse_kernel_say_so(backend):
-    with pytest.raises(RuntimeError, match=f"backend '{backend}' cannot run this problem here: it has no kernel for"):
+    with pytest.raises(RuntimeError, match=rf"backend '{backend}' cannot run this problem here: it has no kernel for"):
         mf_loss(*parameters_of(), csr_of([0, 1, 2], [0, 1]), backend=backend)
 
 
@@ -230,7 +230,7 @@ def test_backends_without_a_sparse_kernel_say_so(backend):
     ],
 )
 def test_wrong_shapes_and_devices(ratings, message):
-    with pytest.raises(ValueError, match=f"^ratings: {message}"):
+    with pytest.raises(ValueError, match=rf"^ratings: {message}"):
         mf_loss(*parameters_of(), ratings)
 
 
@@ -282,7 +282,7 @@ def test_a_wide_integer_that_a_code_or_a_float_holds_is_encoded():
     assert encode_ratings(ratings, None, "int8").values.dtype == torch.int8
     with pytest.raises(ValueError, match="expected one that loses nothing of these ratings, got 'uint8'"):
         encode_ratings(ratings, None, "uint8")
-    with pytest.raises(ValueError, match="^ratings: expected integers that float64 holds exactly"):
+    with pytest.raises(ValueError, match=r"^ratings: expected integers that float64 holds exactly"):
         encode_ratings(csr_of([0, 1, 1], [0], torch.tensor([2**53 + 1])))
 
 
@@ -298,12 +298,12 @@ def test_the_layout_follows_the_density(density, layout):
 
 
 def test_bad_layouts_and_encodings_are_named():
-    with pytest.raises(ValueError, match="^layout: expected one of auto, dense, sparse, got 'csr'"):
+    with pytest.raises(ValueError, match=r"^layout: expected one of auto, dense, sparse, got 'csr'"):
         encode_ratings(torch.ones(2, 3), layout="csr")
-    with pytest.raises(ValueError, match="^encoding: expected one of uint8-code, bfloat16, .*, got 'float32-nan'"):
+    with pytest.raises(ValueError, match=r"^encoding: expected one of uint8-code, bfloat16, .*, got 'float32-nan'"):
         encode_ratings(torch.ones(2, 3), None, "float32-nan", "sparse")
     stored_nan = csr_of([0, 1, 1], [0], torch.tensor([float("nan")]))
-    with pytest.raises(ValueError, match="^ratings: expected no NaN, since NaN encodes 'missing' in a dense layout"):
+    with pytest.raises(ValueError, match=r"^ratings: expected no NaN, since NaN encodes 'missing' in a dense layout"):
         encode_ratings(stored_nan, layout="dense")
 
 
@@ -337,7 +337,7 @@ def test_gradients_by_autograd_transforms_and_the_compiler(backend):
 
 def test_ratings_that_require_a_gradient_are_refused():
     ratings = csr_of([0, 1, 2], [0, 1]).requires_grad_()
-    with pytest.raises(ValueError, match="^ratings: expected no requires_grad"):
+    with pytest.raises(ValueError, match=r"^ratings: expected no requires_grad"):
         mf_loss(*parameters_of(), ratings)
 
 

@@ -1,20 +1,26 @@
 """The error of one product in each precision: within the bound derived in docs/kernel.md, and close to it.
 
-What a matrix unit does to its operands is emulated here, since Triton's interpreter computes in full float32.
+Operands are packed by the PTX of `prepare`, executed on the CPU. What a matrix unit does to them is emulated here,
+since Triton's interpreter computes in full float32.
 """
 
 import pytest
 import torch
 
-from kernels import mf_loss, mf_sse
-from kernels.gpu.config import ARITHMETIC
-from kernels.gpu.plan import split_operand
+from kernels import aot, mf_loss, mf_sse
+from kernels.gpu.config import ARITHMETIC, TARGETS
 from kernels.precision import full_float32, resolve_precision
+from kernels.problem import Observations, check_problem
 from mfbench.correctness.gate import standard
 from mfbench.results.environment import product_precisions
 from reference import autograd_loss_and_grads
 from tests.problems import draw_inputs
-from tests.ptx.steps import PRODUCT_ERROR
+from tests.ptx.steps import PRODUCT_ERROR, execute_launch
+
+pytest.importorskip("triton", reason="Triton is not installed")
+from kernels.gpu.plan import plan_launches
+
+COLUMNS = 64
 
 # Derived: what the roundings of one product add up to at worst; above it lies the bound that the tests use.
 DERIVED = {"tf32": 2**-10 + 2**-11, "tf32x3": 2 * 2**-22 + 2**-22, "bf16x3": 2 * 2**-17 + 2**-16}
@@ -27,11 +33,19 @@ def in_hardware(values, precision):
     return (values.view(torch.int32) & (-1 << 13)).view(torch.float32).double()
 
 
+def packed(values, precision):
+    """Return the parts of a factor with these values: the rounded ones, or high and low halves."""
+    P = values.reshape(-1, COLUMNS)
+    Q, bu, bi, mu = (torch.zeros(shape) for shape in ((16, COLUMNS), len(P), 16, ()))
+    problem = check_problem((P, Q, bu, bi, mu), Observations(torch.zeros(len(P), 16)), 0.1)
+    prepare, *_ = plan_launches(problem, TARGETS["sm_80"], precision, False, gradients=True).calls
+    assert execute_launch(aot._launch(prepare, TARGETS["sm_80"])) == []
+    return list(prepare.arguments["a_ptr"].reshape(-1, len(values)))
+
+
 def pieces(values, precision):
     """Return the parts of a factor or of a split error, as the unit reads them: one, or high and low."""
-    packed = split_operand(values[:, None].clone(), ARITHMETIC[precision])
-    parts = packed.unbind() if ARITHMETIC[precision].split else [packed]
-    return [in_hardware(part[:, 0], precision) for part in parts]
+    return [in_hardware(part, precision) for part in packed(values, precision)]
 
 
 def product(x, y, precision):
@@ -53,7 +67,7 @@ def operands(count, seed):
 
 @pytest.mark.parametrize("precision", DERIVED)
 def test_the_error_of_a_product(precision):
-    x, y = operands(1 << 20, 1), operands(1 << 20, 2).flip(0)
+    x, y = operands(1 << 16, 1), operands(1 << 16, 2).flip(0)
     exact = x.double() * y.double()
     worst = ((product(x, y, precision) - exact) / exact).abs().max().item()
     assert DERIVED[precision] / 4 < worst <= DERIVED[precision] <= PRODUCT_ERROR[precision]
@@ -62,7 +76,7 @@ def test_the_error_of_a_product(precision):
 @pytest.mark.parametrize("precision", ["tf32x3", "bf16x3"])
 def test_the_halves_of_a_factor_are_the_factor(precision):
     x = operands(1 << 16, 3)
-    high, low = split_operand(x[:, None].clone(), ARITHMETIC[precision]).double()[..., 0]
+    high, low = (part.double() for part in packed(x, precision))
     lost = {"tf32x3": 0, "bf16x3": 2**-17}[precision]
     assert ((high + low - x.double()) / x).abs().max().item() <= lost
 

@@ -137,6 +137,7 @@ def test_another_environment_is_not_comparable(tmp_path: Path) -> None:
     ({"sise": "3x4"}, "no-such-axis", "sise"),
     ({"provider": print}, "bad-provider", "provider"),
     ({"budget": -1}, "bad-number", "budget"),
+    ({"resolve": 1}, "bad-number", "resolve"),
     ({"suite": "quik"}, "no-such-suite", "suite"),
     ({"provider": "fusd"}, "no-such-provider", "provider"),
     ({"baseline": "fusd"}, "no-such-provider", "baseline"),
@@ -166,3 +167,22 @@ def test_a_report_of_an_unknown_format_is_refused_and_not_written(results: mfben
 
 def test_the_version_is_the_packages() -> None:
     assert mfbench.__version__ == VERSION
+
+
+def test_resuming_needs_the_file() -> None:
+    with pytest.raises(UsageError, match=r"^resume: needs `out`") as error:
+        mfbench.run(size="8x8", resume=True)
+    assert error.value.argument == "resume"
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"ratings_dtype": "int16"}, "^ratings_dtype: expected one of .*, got 'int16'; did you mean 'int8'"),
+        ({"rank": 1.5}, "^rank: expected a whole number, got 1.5$"),
+        ({"density": [0.5, -1]}, "^density: expected a number from 0, got -1$"),
+    ],
+)
+def test_values_that_do_not_fit_are_told_in_our_words(axes: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        mfbench.run(size="8x8", **axes)

@@ -18,7 +18,7 @@ FLAT = 14  # most files in mfbench/ itself
 # From bottom to top. Rooms of one floor do not import each other.
 FLOORS = (
     ("kernels", "reference"),
-    ("mfbench.errors", "mfbench.log", "mfbench.installation"),
+    ("mfbench.errors", "mfbench.wording", "mfbench.log", "mfbench.installation"),
     ("mfbench.git", "mfbench.stats"),
     ("mfbench.problems",),
     ("mfbench.results", "mfbench.inspect"),
@@ -27,10 +27,10 @@ FLOORS = (
     ("mfbench.measure",),
     ("mfbench.report",),
     ("mfbench.testing",),
-    ("mfbench.api", "mfbench.train"),
+    ("mfbench.api", "mfbench.train", "mfbench.gpu_check"),
     ("mfbench.commands",),
     ("mfbench.shell",),
-    ("mfbench.cli",),
+    ("mfbench.cli", "mfbench.bare"),
     ("mfbench", "mfbench.__main__"),
 )
 # What a worker takes from the packages that `--against` swaps: an older revision must have each of these, too.

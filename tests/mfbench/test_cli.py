@@ -92,11 +92,39 @@ def test_help_tells_exit_codes_and_volume(name: str) -> None:
     (["run", "--suite", "quik"], "did you mean 'quick'"), (["run", "--provider", "fusd"], "did you mean 'fused'"),
     (["run", "--data", "movilens", "--size", "3x4"], "did you mean 'movielens'"),
     (["train", "--data", "movilens"], "did you mean 'movielens'"),
+    (["train", "--optimizer", "adamw"], "expected one of sgd, momentum, adam, got 'adamw'; did you mean 'adam'?"),
+    (["report", "r.jsonl", "--out", "o", "--format", "csvx"], "did you mean 'csv'?"),
+    (["report", "r.jsonl", "--out", "o", "--plots-format", "SVGZ"], "did you mean 'svg'?"),
+    (["run", "--ratings-dtype", "flaot32"], "did you mean 'float32'?"),
+    (["run", "--device", "gpu"], "expected one of cpu, cuda, all, got 'gpu'"),
 ])  # fmt: skip
 def test_the_nearest_name_is_suggested(arguments, expected, monkeypatch: pytest.MonkeyPatch, capsys, tmp_path) -> None:
     monkeypatch.chdir(tmp_path)
     assert mfbench_here(monkeypatch, *arguments) == 2
     assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "message", "code"), [
+    (["run", "--rank", "x"], "expected a whole number from 0 to 1048576, got 'x'", "bad-value"),
+    (["run", "--rank", "2.5"], "expected a whole number from 0 to 1048576, got '2.5'", "bad-value"),
+    (["run", "--seed", "9223372036854775808"], "from 0 to 9223372036854775807, got '9223372036854775808'", "bad-value"),
+    (["run", "--budget", "nan"], "expected a number above 0, got 'nan'", "bad-value"),
+    (["run", "--density", "1.5"], "expected a number from 0 to 1, got '1.5'", "bad-value"),
+    (["train", "--epochs", "many"], "expected a whole number from 1, got 'many'", "bad-value"),
+    (["train", "--holdout", "1"], "expected a number from 0 to below 1, got '1'", "bad-value"),
+    (["compare", "a", "b", "--margin", "2%"], "expected a number, got '2%'", "bad-value"),
+    (["verify", "--cases", "0"], "expected a whole number from 1, got '0'", "bad-value"),
+    (["inspect", "--jobs", "1e3"], "expected a whole number from 1 to 1024, got '1e3'", "bad-value"),
+    (["compare", "a"], "Missing argument 'NEW'", "bad-usage"),
+    (["report", "a"], "Missing option '--out'", "bad-usage"),
+    (["compare"], "Missing argument 'BASE'", "bad-usage"),
+])  # fmt: skip
+def test_a_value_that_does_not_fit_is_told_in_our_words(arguments, message, code, monkeypatch, capsys) -> None:
+    assert mfbench_here(monkeypatch, *arguments) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.endswith(f"[{code}]\n")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -124,7 +152,8 @@ def completed(*words: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("words", "expected"), [
-    (("run", "--suite", "s"), {"seed", "square"}), (("run", "--device", "c"), {"cpu", "cuda"}), (("ins",), {"inspect"}),
+    (("run", "--suite", "s"), {"seed", "sparse", "square"}),
+    (("run", "--device", "c"), {"cpu", "cuda"}), (("ins",), {"inspect"}),
 ])  # fmt: skip
 def test_values_are_completed_without_torch(words: tuple[str, ...], expected: set[str]) -> None:
     assert set(completed(*words)) == expected

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mfbench.errors import CODES, DataUnavailable, MfbenchError, NotComparable, UsageError
+from mfbench.errors import CODES, DataUnavailable, MfbenchError, NotComparable, NothingToShow, UsageError
 from mfbench.installation import ROOT
 
 SOURCES = [path for path in (ROOT / "mfbench").rglob("*.py") if path != ROOT / "mfbench" / "errors.py"]
@@ -16,7 +16,7 @@ SOURCES = [path for path in (ROOT / "mfbench").rglob("*.py") if path != ROOT / "
 
 def raised_codes() -> Iterator[str]:
     """Yield the codes that the package passes as `code`, and the defaults of its error classes."""
-    yield from (kind.code for kind in (UsageError, DataUnavailable, NotComparable))
+    yield from (kind.code for kind in (UsageError, DataUnavailable, NotComparable, NothingToShow))
     for path in SOURCES:
         text = path.read_text(encoding="utf-8")
         for node in ast.walk(ast.parse(text)):
@@ -62,6 +62,7 @@ def test_codes_are_short_names_with_a_meaning() -> None:
     (UsageError("got 2", code="bad-axis", argument="ratings_dtype"), "ratings_dtype: got 2",
      "--ratings-dtype: got 2 [bad-axis]"),
     (UsageError("no"), "no", "no [bad-usage]"),
+    (NothingToShow("no records"), "no records", "no records [nothing-to-show]"),
     (NotComparable("other", code="different-kind"), "other", "not comparable: other [different-kind]"),
 ])  # fmt: skip
 def test_lines(error: MfbenchError, text: str, line: str) -> None:

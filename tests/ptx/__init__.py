@@ -1,7 +1,19 @@
 """An interpreter of PTX in NumPy: compiled GPU code, executed on CPU tensors with every access checked."""
 
-from .errors import Diverged, Endless, Misaligned, OutOfBounds, PTXError, Unsupported
+from .errors import Diverged, Endless, InFlight, Misaligned, OutOfBounds, PTXError, Unfenced, Unsupported
 from .machine import Report, run
 from .races import Race
 
-__all__ = ["Diverged", "Endless", "Misaligned", "OutOfBounds", "PTXError", "Race", "Report", "Unsupported", "run"]
+__all__ = [
+    "Diverged",
+    "Endless",
+    "InFlight",
+    "Misaligned",
+    "OutOfBounds",
+    "PTXError",
+    "Race",
+    "Report",
+    "Unfenced",
+    "Unsupported",
+    "run",
+]

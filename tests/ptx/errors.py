@@ -27,5 +27,13 @@ class Diverged(PTXError):
     """A warp-wide instruction or a barrier that some of the threads it needs never reach together."""
 
 
+class InFlight(PTXError):
+    """A register that a pending asynchronous instruction uses."""
+
+
+class Unfenced(PTXError):
+    """An asynchronous instruction without the fence that orders it after other uses of its registers."""
+
+
 class Endless(PTXError):
     """More instructions than the limit: a loop that does not end."""

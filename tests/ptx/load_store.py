@@ -8,6 +8,7 @@ from .memory import LOCAL_WINDOW, SHARED_WINDOW, check_alignment
 from .parser import Vector
 from .program import Code, Execute, instruction, vector_length
 from .types import TYPES
+from .warp import active_warps
 
 SPACES = ("global", "shared", "local", "param")
 ORDERING = ("weak", "relaxed", "acquire", "release", "acq_rel", "volatile", "cta", "gpu", "sys", "nc")
@@ -18,7 +19,8 @@ CACHING += ("L1::no_allocate", "L2::64B", "L2::128B", "L2::256B", "aligned", "ct
 def locate(code: Code, operand):
     """A function of the block and the active threads: the memory and the addresses in it."""
     address = code.address(operand)
-    space = next((modifier for modifier in code.modifiers if modifier in SPACES), None)
+    modifiers = (modifier.removesuffix("::cta") for modifier in code.modifiers)
+    space = next((modifier for modifier in modifiers if modifier in SPACES), None)
     if space:
         return lambda block, threads: (block.spaces[space], address(block)[threads])
 
@@ -33,7 +35,7 @@ def locate(code: Code, operand):
 
 
 def check_modifiers(code: Code, *more: str) -> None:
-    code.accept(*SPACES, *ORDERING, *CACHING, "v2", "v4", "v8", *more, code.modifiers[-1])
+    code.accept(*SPACES, "shared::cta", *ORDERING, *CACHING, "v2", "v4", "v8", *more, code.modifiers[-1])
 
 
 def registers_of(operand) -> tuple:
@@ -152,10 +154,8 @@ def atom(code: Code) -> Execute:
     return execute
 
 
-@instruction("cp")
+@instruction("cp.async")
 def cp_async(code: Code) -> Execute:
-    if code.modifiers[0] != "async":
-        raise code.unsupported("cp")
     form = code.modifiers[1]
     if form == "commit_group":
         return lambda block, mask: block.spaces["shared"].commit(block.active(mask))
@@ -188,8 +188,16 @@ def _copy(code: Code) -> Execute:
 
 @instruction("membar", "fence")
 def fence(code: Code) -> Execute:
-    """Nothing to do: memory here is sequentially consistent."""
-    return lambda block, mask: None
+    """Only between proxies is there anything to do: memory here is sequentially consistent."""
+    if code.modifiers[:2] != ("proxy", "async"):
+        return lambda block, mask: None
+    code.accept("proxy", "async", "shared::cta")
+
+    def execute(block, mask):
+        if proxy := block.spaces["shared"].proxy:
+            proxy.visibility.fence(active_warps(block, mask, code))
+
+    return execute
 
 
 @instruction("cvta")

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 import torch
 
-from . import alu, convert, load_store, matrix, warp  # noqa: F401  (each registers its instructions)
+from . import alu, convert, load_store, matrix, warp, wgmma  # noqa: F401  (each registers its instructions)
 from .errors import Diverged, Endless
+from .matrix import multiply_add as add_in_numpy
 from .memory import GlobalMemory, LocalMemory
-from .parser import parse
+from .parser import Instruction, parse
 from .program import Program
 from .races import WARP, Clock, Race
 from .shared import SharedMemory
 from .types import TYPES, UNSIGNED
+from .warpgroups import Warpgroups
 
 MAX_STEPS = 5_000_000  # a block
 POISON = 0xFF  # each byte of a register before it is written
+MultiplyAdd = Callable[[np.ndarray, np.ndarray, np.ndarray, str], np.ndarray]  # as `matrix.multiply_add`
 
 
 @dataclass
@@ -39,15 +42,23 @@ def run(
     args: Sequence[torch.Tensor | int | float],
     order: Iterable[int] | None = None,
     schedule: Sequence[int] | None = None,
+    multiply_add: MultiplyAdd = add_in_numpy,
+    late: bool = False,
 ) -> Report:
     """Execute one launch of compiled PTX on CPU tensors, block after block.
 
-    `args` are the kernel's parameters in order; pointers that follow the last one given (Triton's scratch) are null.
-    `order` lists the blocks' linear indices, x fastest; None: ascending. `schedule` lists a block's warps: each goes as
-    far as it can before the next one moves, which shows what a missing barrier can do; None: all in lockstep.
+    Args:
+        args: the kernel's parameters in order; pointers that follow the last one given (Triton's scratch) are null.
+        order: the blocks' linear indices, x fastest; None: ascending.
+        schedule: a block's warps: each goes as far as it can before the next one moves, which shows what a missing
+            barrier can do; None: all in lockstep.
+        multiply_add: the arithmetic of the matrix units.
+        late: asynchronous matrix instructions read their operands when they are waited for, not when they are issued.
+            Hardware may do either.
 
     Raises:
-        PTXError: an unknown instruction, an access out of bounds or misaligned, a barrier that warps split at, no end.
+        PTXError: an unknown instruction, an access out of bounds or misaligned, a barrier that warps split at, a
+            register used while it is in flight or without a fence, no end.
     """
     extents = (*grid, 1, 1)[:3]
     blocks = extents[0] * extents[1] * extents[2]
@@ -58,7 +69,7 @@ def run(
     report = Report()
     with np.errstate(all="ignore"):
         for index in range(blocks) if order is None else order:
-            block = Block(program, memory, parameters, extents, index, schedule)
+            block = Block(program, memory, parameters, extents, index, schedule, multiply_add, late)
             block.run()
             report.instructions += block.executed
     report.races = list(memory.races.found.values())
@@ -112,19 +123,27 @@ class Block:
         parameters: np.ndarray,
         grid: tuple[int, ...],
         index: int,
-        schedule: Sequence[int] | None = None,
+        schedule: Sequence[int] | None,
+        multiply_add: MultiplyAdd,
+        late: bool,
     ) -> None:
         self.program, self.threads, self.index = program, program.threads, index
+        self.multiply_add = multiply_add
         self.every_thread = np.arange(self.threads)
         self.clock = Clock(self.threads // WARP)
         memory.start_block(index, self.clock)
         self.spaces = {
             "global": memory,
-            "shared": SharedMemory(program.shared_bytes, self.threads, program.unit, self.clock, memory.races),
+            "shared": SharedMemory(
+                program.shared_bytes, self.threads, program.unit, self.clock, memory.races, program.asynchronous
+            ),
             "local": LocalMemory("local", np.full((self.threads, program.local_bytes), POISON, np.uint8)),
             "param": LocalMemory("parameter", parameters[None]),
         }
         self.registers = Registers(program)
+        self.warpgroups, self.late = Warpgroups(self.threads // WARP), late
+        self.code: Instruction | None = None  # being executed, by the threads of
+        self.mask: np.ndarray | None = None
         self.special = self._special_registers(grid)
         self.counters = np.zeros(self.threads, np.int64)  # index of each thread's next step
         self.waiting = np.zeros(self.threads, np.bool_)  # at a barrier
@@ -144,6 +163,14 @@ class Block:
     def write(self, name: str, value: np.ndarray, mask: np.ndarray | None) -> None:
         self.registers[name] = value if mask is None else np.where(mask, value, self.registers[name])
 
+    def use(self, name: str) -> np.ndarray:
+        """Return a register that asynchronous instructions use, for the instruction being executed."""
+        warps = range(self.threads // WARP)
+        if self.mask is not None:
+            warps = np.flatnonzero(self.mask.reshape(-1, WARP).any(axis=1)).tolist()
+        self.warpgroups.use(name, warps, self.code)
+        return self.registers[name]
+
     def active(self, mask: np.ndarray | None) -> np.ndarray:
         """Indices of the active threads, ascending."""
         return self.every_thread if mask is None else np.flatnonzero(mask)
@@ -162,6 +189,7 @@ class Block:
             mask = runnable & (self.counters == first)
             others = self.counters[runnable & ~mask]
             self._advance(first, int(others.min()) if others.size else end, None if mask.all() else mask)
+        self.warpgroups.finish()
 
     def _advance(self, at: int, limit: int, mask: np.ndarray | None) -> None:
         """The threads of `mask` from step `at` to the next control instruction, or to `limit` where others wait."""
@@ -179,6 +207,7 @@ class Block:
                 self._control(code.opcode, at, target, mask, taken)
                 break
             if taken is None or code.guard is None or taken.any():
+                self.code, self.mask = code, taken
                 execute(self, taken)
             at += 1
         else:

@@ -1,9 +1,4 @@
-"""Tensor-core instructions: mma.sync and the ldmatrix/stmatrix that feed it.
-
-Fragments, for lane = 4 * g + t of a warp and the numbers of one 32-bit (or f64) register counted by h:
-A holds row g + 8 * i, column width * t + h + 4 * width * j in register i + rows / 8 * j; B the transpose of that with
-one block of columns; C and D hold row g + 8 * i, column 2 * t + p in register p + 2 * i.
-"""
+"""Tensor-core instructions of one warp: mma.sync and the ldmatrix/stmatrix that feed it."""
 
 from __future__ import annotations
 
@@ -13,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .convert import tf32_truncated
+from .fragments import pack_c, unpack_a, unpack_b, unpack_c
 from .program import Code, Execute, instruction
 from .races import WARP
 from .types import TYPES
@@ -32,34 +28,38 @@ FORMS = {  # (shape, types of A and B) -> type in which operands are read
 }
 
 
+def multiply_add(a: np.ndarray, b: np.ndarray, c: np.ndarray, kind: str) -> np.ndarray:
+    """Return A B + C in NumPy's arithmetic: what matrix units compute unless `run` is given another function.
+
+    Args:
+        a: [..., rows, depth], as the unit reads it: tf32 already truncated.
+        b: [..., depth, columns].
+        c: [..., rows, columns], float32 or float64; products and sums have its type.
+        kind: type of A and B: "tf32", "bf16", "f16" or "f64".
+    """
+    return a.astype(c.dtype) @ b.astype(c.dtype) + c
+
+
 @instruction("mma")
 def mma(code: Code) -> Execute:
-    """D = A B + C. Products and sums are in the type of C, in which hardware does not state its order of addition."""
+    """D = A B + C, computed by the block's `multiply_add`."""
     sync, aligned, shape, *layout, result, a_type, b_type, c_type = code.modifiers
     expected = ("sync", "aligned", ["row", "col"], "f64" if a_type == "f64" else "f32")
     form = FORMS.get((shape, a_type))
     if form is None or (sync, aligned, layout, result) != expected or a_type != b_type or c_type != result:
         raise code.unsupported(".".join(["mma", *code.modifiers]))
-    rows, columns, depth = (int(extent) for extent in re.fullmatch(r"m(\d+)n(\d+)k(\d+)", shape).groups())
+    rows = int(re.match(r"m(\d+)", shape)[1])
     operand = tf32_truncated if a_type == "tf32" else _same
     d, a, b, c = (getattr(vector, "items", (vector,)) for vector in code.operands)
     a_of, b_of = (_fragment(code, registers, form) for registers in (a, b))
     c_of, writes = _fragment(code, c, result), [code.writer(register, TYPES[result]) for register in d]
-    compute = TYPES[result].dtype
 
     def execute(block, mask):
         active_warps(block, mask, code)
-        # [j, i, warps, g, t, h] -> [warps, rows, depth]
-        left = operand(a_of(block)).reshape(-1, rows // 8, block.threads // WARP, 8, 4, _width(form))
-        left = left.transpose(2, 1, 3, 0, 4, 5).reshape(-1, rows, depth).astype(compute)
-        # [j, warps, g, t, h] -> [warps, depth, columns]
-        right = operand(b_of(block)).reshape(-1, block.threads // WARP, 8, 4, _width(form))
-        right = right.transpose(1, 0, 3, 4, 2).reshape(-1, depth, columns).astype(compute)
-        # [i, p, warps, g, t] <-> [warps, rows, columns]
-        start = c_of(block).reshape(-1, 2, block.threads // WARP, 8, 4).transpose(2, 0, 3, 4, 1)
-        total = left @ right + start.reshape(-1, rows, columns)
-        total = total.reshape(-1, rows // 8, 8, 4, 2).transpose(1, 4, 0, 2, 3).reshape(-1, block.threads)
-        for register, write in zip(np.ascontiguousarray(total), writes, strict=True):
+        left = unpack_a(operand(a_of(block)), rows, _width(form))
+        right = unpack_b(operand(b_of(block)), _width(form))
+        total = block.multiply_add(left, right, unpack_c(c_of(block), rows), a_type)
+        for register, write in zip(pack_c(total), writes, strict=True):
             write(block, register, mask)
 
     return execute

@@ -14,7 +14,7 @@ import torch
 
 from .errors import Misaligned, OutOfBounds
 from .parser import Instruction
-from .races import Clock, Races, Watch
+from .races import NEVER, BlockClock, Clock, Races, Watch
 
 SHARED_BASE = 1024  # of the first shared variable: any small multiple of what swizzled layouts assume
 REGION = 40  # log2 of the distance between the addresses of arguments: any offset that goes astray hits none
@@ -53,7 +53,7 @@ def check_alignment(addresses: np.ndarray, width: int, threads: np.ndarray, code
 class Argument:
     """A tensor argument: the bytes from its first to its last element, and which of them belong to it."""
 
-    def __init__(self, index: int, tensor: torch.Tensor, unit: int, races: Races, blocks: int) -> None:
+    def __init__(self, index: int, tensor: torch.Tensor, unit: int, races: Races, blocks: BlockClock) -> None:
         self.index, self.tensor, self.unit = index, tensor, unit
         self.base = (index + 1) << REGION | tensor.data_ptr() % 256
         extents = zip(tensor.shape, tensor.stride(), strict=True)
@@ -66,11 +66,17 @@ class Argument:
         self.watched = units > 0
         where = f"argument {index}"
         self.within_block: Watch | None = None
-        self.between_blocks = Watch(where, units, unit, Clock(blocks), races, blocks=True)
+        self.between_blocks = Watch(where, units, unit, blocks, races, blocks=True)
         self._new_watch = lambda clock: Watch(where, units, unit, clock, races)
 
     def start_block(self, clock: Clock) -> None:
         self.within_block = self._new_watch(clock)
+
+    def withhold(self, thread: int) -> None:
+        """Order nothing after what other threads stored since the block's last barrier: that thread takes a ticket."""
+        if self.watched:
+            unordered = self.within_block.marks["write"].since_barrier_by_others(thread)
+            self.between_blocks.marks["write"].stamp[unordered] = NEVER
 
     def inside(self, offsets: np.ndarray, width: int) -> np.ndarray:
         """Whether each access lies on elements of the tensor, not in the gaps of a strided one."""
@@ -91,11 +97,13 @@ class GlobalMemory:
 
     def __init__(self, tensors: dict[int, torch.Tensor], unit: int, blocks: int) -> None:
         self.races = Races()
-        self.arguments = {i: Argument(i, tensor, unit, self.races, blocks) for i, tensor in tensors.items()}
+        self.blocks = BlockClock(blocks)
+        self.arguments = {i: Argument(i, tensor, unit, self.races, self.blocks) for i, tensor in tensors.items()}
         self.block = 0
 
     def start_block(self, block: int, clock: Clock) -> None:
         self.block = block
+        self.blocks.start_block()
         for argument in self.arguments.values():
             argument.start_block(clock)
 
@@ -115,8 +123,15 @@ class GlobalMemory:
     def atomic(self, code: Instruction, threads: np.ndarray, addresses: np.ndarray, dtype: np.dtype) -> Iterator:
         """(array of numbers, which of the threads update it, index in it of each), checked and recorded."""
         for argument, which, offsets in self._access("atomic", code, threads, addresses, dtype.itemsize):
+            if "acq_rel" in code.modifiers:
+                self._ticket(threads)
             whole = argument.memory.data[: argument.size // dtype.itemsize * dtype.itemsize]
             yield whole.view(dtype), which, offsets // dtype.itemsize
+
+    def _ticket(self, threads: np.ndarray) -> None:
+        for argument in self.arguments.values():
+            argument.withhold(int(threads[0]))
+        self.blocks.ticket(self.block)
 
     def _access(
         self,

@@ -78,7 +78,7 @@ _PARAMETER = re.compile(r"\.param\s+\.(\w+)[^,]*?([\w$]+)\s*(?:,|$)")
 _VARIABLE = re.compile(r"\.(shared|local)\s+(?:\.align\s+(\d+)\s+)?\.b8\s+([\w$]+)\[(\d*)\]")
 _REGISTERS = re.compile(r"\.reg\s+\.(pred|[a-z]+(\d+))\s+(.*)")
 _IGNORED = re.compile(r"\.(loc|file|pragma|section)\b")
-_LABEL = re.compile(r"([\w$%.]+):\s*")
+_LABEL = re.compile(r"([\w$%.]+):(?!:)\s*")
 _NUMBER = re.compile(r"-?(?:0[xX][0-9a-fA-F]+|0[fFdD][0-9a-fA-F]{8,16}|\d+)U?")
 
 

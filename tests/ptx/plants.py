@@ -7,6 +7,9 @@ from collections.abc import Iterator
 
 BARRIER, WARP_BARRIER = r"bar\.sync\s+0", r"bar\.warp\.sync\s+-1"
 WAIT, COMMIT = r"cp\.async\.wait_group\s+\S+", r"cp\.async\.commit_group"
+WGMMA_FENCE, WGMMA_COMMIT = r"wgmma\.fence\.sync\.aligned", r"wgmma\.commit_group\.sync\.aligned"
+WGMMA_WAIT, PROXY_FENCE = r"wgmma\.wait_group\.sync\.aligned\s+\d+", r"fence\.proxy\.async\S*"
+ATOM, STEP = 1024 >> 4, 32 >> 4  # of a swizzled operand in shared memory, in a descriptor's unit of 16 bytes
 
 
 def removed(ptx: str, statement: str) -> Iterator[tuple[int, str]]:
@@ -24,9 +27,21 @@ def unmasked_copies(ptx: str) -> Iterator[tuple[int, str]]:
     yield from _edited(ptx, r"(\s*cp\.async.*\],\s*\w+)\s*,\s*%\w+;(.*)", r"\1;\2")
 
 
+def short_waits(ptx: str) -> Iterator[tuple[int, str]]:
+    """One wait for wgmma that leaves one group more pending."""
+    for pending in range(4):
+        yield from _edited(ptx, rf"(\s*wgmma\.wait_group\.sync\.aligned\s+){pending};(.*)", rf"\g<1>{pending + 1};\2")
+
+
+def shifted_descriptors(ptx: str, units: int) -> Iterator[tuple[int, str]]:
+    """One wgmma whose B lies `units` of 16 bytes further on."""
+    wgmma = r"(\s*)(wgmma\.mma_async[^;]*,\s*)(%rd\d+)(,\s*(?:%p\d+|\d)(?:,\s*-?\d)+;.*)"
+    yield from _edited(ptx, wgmma, rf"\1.reg .b64 %shifted; add.s64 %shifted, \3, {units}; \2%shifted\4")
+
+
 def swapped_operands(ptx: str) -> Iterator[tuple[int, str]]:
-    """One mma with the first two registers of A in each other's place."""
-    mma = r"(.*mma\.sync[^{]*\{[^}]*\},\s*\{\s*)([%\w]+)(,\s*)([%\w]+)(.*)"
+    """One mma or wgmma with the first two registers of A in each other's place."""
+    mma = r"(.*(?:mma\.sync|wgmma)[^{]*\{[^}]*\},\s*\{\s*)([%\w]+)(,\s*)([%\w]+)(.*)"
     yield from _edited(ptx, mma, r"\1\4\3\2\5")
 
 

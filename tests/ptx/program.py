@@ -1,6 +1,7 @@
 """A kernel made ready to execute: variables placed, operands turned into functions, instructions into steps.
 
-Instructions register themselves in `INSTRUCTIONS` under their opcode: a builder that gets the instruction as `Code` and
+Instructions register themselves in `INSTRUCTIONS` under their opcode, or under it and their first modifier where that
+tells apart instructions that have little in common ("wgmma.fence"): a builder that gets the instruction as `Code` and
 returns its step, a function of the block and of the active threads (None: all of them).
 """
 
@@ -28,16 +29,29 @@ INSTRUCTIONS: dict[str, Builder] = {}
 SPECIAL_REGISTERS = {f"%{name}.{axis}" for name in ("tid", "ntid", "ctaid", "nctaid") for axis in "xyz"}
 SPECIAL_REGISTERS |= {"%laneid", "%warpid"}
 CONTROL = {"bra", "ret", "exit", "bar", "barrier"}
+ASYNCHRONOUS = {"wgmma"}  # they read shared memory through the async proxy
 
 
-def instruction(*opcodes: str) -> Callable[[Builder], Builder]:
-    """Registers a builder for the opcodes named."""
+def instruction(*names: str) -> Callable[[Builder], Builder]:
+    """Register a builder for the instructions named."""
 
     def register(builder: Builder) -> Builder:
-        INSTRUCTIONS.update(dict.fromkeys(opcodes, builder))
+        INSTRUCTIONS.update(dict.fromkeys(names, builder))
         return builder
 
     return register
+
+
+def builder_of(code: Instruction) -> Builder:
+    """Return the builder of an instruction.
+
+    Raises:
+        Unsupported: there is none.
+    """
+    for name in (".".join([code.opcode, *code.modifiers[:1]]), code.opcode):
+        if name in INSTRUCTIONS:
+            return INSTRUCTIONS[name]
+    raise code.unsupported(code.opcode)
 
 
 class Step(NamedTuple):
@@ -53,6 +67,8 @@ class Program:
         self.kernel, self.threads = kernel, threads
         self.unit = min([16, *(access_width(code) for code in kernel.instructions if touches_memory(code))])
         self._constants: dict[tuple[int, int], np.ndarray] = {}
+        self.asynchronous = any(code.opcode in ASYNCHRONOUS for code in kernel.instructions)
+        self.watched = frozenset(name for code in kernel.instructions for name in registers_in_flight(code))
         self._place_variables(dynamic_shared)
         self.steps = [self._step(code) for code in kernel.instructions]
 
@@ -75,9 +91,7 @@ class Program:
             if code.opcode.startswith("bar") and ("sync" not in code.modifiers or code.operands != (Immediate(0),)):
                 raise code.unsupported("a barrier other than bar.sync 0 of the whole block")
             return Step(code, None, -1)
-        if code.opcode not in INSTRUCTIONS:
-            raise code.unsupported(code.opcode)
-        return Step(code, INSTRUCTIONS[code.opcode](Code(code, self)), -1)
+        return Step(code, builder_of(code)(Code(code, self)), -1)
 
     def constant(self, value: int, bits: int) -> np.ndarray:
         value &= (1 << bits) - 1
@@ -111,6 +125,8 @@ class Code:
     def reader(self, operand: Operand | None, kind: Type) -> Reader:
         """The numbers in an operand, [threads] (twice as many for packed types)."""
         match operand:
+            case Register(name) if name in self.program.watched:
+                return lambda block: kind.decode(block.use(name))
             case Register(name) if self.program.kernel.declares(name):
                 return lambda block: kind.decode(block.registers[name])
             case Register(name) | Symbol(name) if name in SPECIAL_REGISTERS:
@@ -134,6 +150,11 @@ class Code:
                 return lambda block, value, mask: None
             case Register(name) if self.program.kernel.declares(name):
                 width = self.program.kernel.width(name)
+                if name in self.program.watched:
+                    return lambda block, value, mask: (
+                        block.use(name),
+                        block.write(name, kind.encode(value, width), mask),
+                    )
                 return lambda block, value, mask: block.write(name, kind.encode(value, width), mask)
             case Vector(items):
                 part = TYPES[f"b{kind.bits // len(items)}"]
@@ -158,6 +179,14 @@ class Code:
 
 def touches_memory(code: Instruction) -> bool:
     return code.opcode in ("ld", "st", "cp", "atom", "red") and any(isinstance(o, Address) for o in code.operands)
+
+
+def registers_in_flight(code: Instruction) -> tuple[str, ...]:
+    """Return the registers that an asynchronous instruction uses until it is waited for."""
+    if code.opcode not in ASYNCHRONOUS:
+        return ()
+    vectors = [operand.items for operand in code.operands if isinstance(operand, Vector)]
+    return tuple(item.name for items in vectors for item in items)
 
 
 def vector_length(code: Instruction) -> int:

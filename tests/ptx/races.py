@@ -1,7 +1,9 @@
 """Races: two threads at the same bytes, one of them writing, with nothing between that orders them.
 
 Threads of different warps are ordered by `bar.sync`, threads of one warp by `bar.warp.sync` too (not by lockstep, which
-hardware does not promise), blocks of one launch by nothing. Atomics are ordered among themselves.
+hardware does not promise), blocks of one launch by tickets alone: one that takes a ticket (an atomic with `acq_rel`)
+comes after what the thread that took an earlier one did before, and its block before its last barrier. Atomics are
+ordered among themselves.
 
 A mark says who touched a unit of memory since the last barrier: the lowest and the highest thread, which is enough to
 tell 'only this thread', 'only its warp' and 'another warp'.
@@ -17,6 +19,8 @@ import numpy as np
 from .parser import Instruction
 
 WARP = 32
+NEVER = 1 << 62  # a time that no clock reaches
+SEVERAL_WARPS = -1  # as a thread: no other is in its warp, so that only a barrier orders its access after another
 CONFLICTS = {"read": ("write", "atomic"), "write": ("read", "write", "atomic"), "atomic": ("read", "write")}
 
 
@@ -50,6 +54,15 @@ class Clock:
         self.now = self.floor = 1
         self.group = np.ones(groups, np.int64)
 
+    @property
+    def stamp(self) -> int:
+        """The time that an access now is marked with."""
+        return self.now
+
+    def ordered_before(self, groups: np.ndarray, elsewhere: np.ndarray) -> np.ndarray:
+        """The time before which touches, elsewhere or by these groups, are ordered for the groups."""
+        return np.where(elsewhere, self.floor, self.group[groups])
+
     def barrier(self) -> None:
         self.now += 1
         self.floor = self.now
@@ -58,6 +71,31 @@ class Clock:
     def group_barrier(self, groups: np.ndarray) -> None:
         self.now += 1
         self.group[groups] = self.now
+
+
+class BlockClock(Clock):
+    """Time in tickets: what happened before `group[b]` is ordered for block b.
+
+    All tickets are taken to be at one address, as in the kernels here.
+    """
+
+    def __init__(self, blocks: int) -> None:
+        super().__init__(blocks)
+        self.later = False  # the running block has taken its ticket: what it does now is ordered for nobody
+
+    def start_block(self) -> None:
+        self.later = False
+
+    def ordered_before(self, groups: np.ndarray, elsewhere: np.ndarray) -> np.ndarray:
+        return self.group[groups]
+
+    def ticket(self, block: int) -> None:
+        self.now += 1
+        self.group[block], self.later = self.now, True
+
+    @property
+    def stamp(self) -> int:
+        return NEVER if self.later else self.now
 
 
 class Marks:
@@ -75,7 +113,7 @@ class Marks:
             return None
         low, high, group = self.low[units], self.high[units], threads >> self.group_bits
         elsewhere = (low >> self.group_bits != group) | (high >> self.group_bits != group)
-        return low, high, stamp >= np.where(elsewhere, self.clock.floor, self.clock.group[group])
+        return low, high, stamp >= self.clock.ordered_before(group, elsewhere)
 
     def conflicts(self, units: np.ndarray, threads: np.ndarray) -> np.ndarray | None:
         """Where another thread's touch is not ordered before one by `threads` now; None: nowhere."""
@@ -88,17 +126,30 @@ class Marks:
         low, high = int(self.low[unit]), int(self.high[unit])
         return low if low != thread else high
 
-    def touch(self, units: np.ndarray, threads: np.ndarray, line: int) -> None:
-        """Record `threads` (ascending) at `units`, which may repeat: of equal units the last assignment stands."""
-        lowest = highest = threads
+    def touch(self, units: np.ndarray, threads: np.ndarray, line: int, last: np.ndarray | None = None) -> None:
+        """Record `threads` (ascending) at `units`, which may repeat: of equal units the last assignment stands.
+
+        Args:
+            units: what they touch.
+            threads: one for each unit, or the first of several.
+            line: of PTX.
+            last: the last of several threads; None: as `threads`.
+        """
+        lowest, highest = threads, threads if last is None else last
         if (found := self._look(units, threads)) is not None:
             low, high, live = found
-            lowest = np.where(live, np.minimum(low, threads), threads)
-            highest = np.where(live, np.maximum(high, threads), threads)
+            lowest, highest = (
+                np.where(live, np.minimum(low, lowest), lowest),
+                np.where(live, np.maximum(high, highest), highest),
+            )
         self.high[units] = highest
         self.low[units[::-1]] = lowest[::-1]
-        self.stamp[units] = self.clock.now
+        self.stamp[units] = self.clock.stamp
         self.line[units] = line
+
+    def since_barrier_by_others(self, thread: int) -> np.ndarray:
+        """Where a thread other than that one touched since the last barrier of all."""
+        return (self.stamp >= self.clock.floor) & ((self.low != thread) | (self.high != thread))
 
 
 class Watch:

@@ -1,7 +1,8 @@
 """A block's shared memory, and the asynchronous copies into it.
 
 It starts as NaN in every format. A copy by `cp.async` lands when its thread waits for its group, not before; until then
-its destination is in flight, and any access to it is a race.
+its destination is in flight, and any access to it is a race. Asynchronous matrix instructions read it through another
+proxy, with rules that `async_proxy` has.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .async_proxy import AsyncProxy
 from .errors import OutOfBounds
 from .memory import SHARED_BASE, Bytes, check_alignment, units_of
 from .parser import Instruction
-from .races import WARP, Clock, Races, Watch
+from .races import SEVERAL_WARPS, WARP, Clock, Races, Watch
 
 NAN_BYTE = 0xFF
 
@@ -28,10 +30,14 @@ class Copy(NamedTuple):
 
 
 class SharedMemory:
-    def __init__(self, size: int, threads: int, unit: int, clock: Clock, races: Races) -> None:
+    def __init__(
+        self, size: int, threads: int, unit: int, clock: Clock, races: Races, asynchronous: bool = False
+    ) -> None:
+        """Args: `asynchronous`: the program has instructions that read through the async proxy."""
         self.size, self.unit = size, unit
         self.memory = Bytes(np.full(size, NAN_BYTE, np.uint8))
         self.watch = Watch("shared", size // unit + 1, unit, clock, races)
+        self.proxy = AsyncProxy(self.watch, size // unit + 1, threads // WARP, clock) if asynchronous else None
         self.in_flight = np.zeros(size // unit + 1, np.int32)  # line of the copy, 0: none
         self.copies: list[Copy] = []
         self.committed = np.zeros(threads, np.int64)  # groups committed so far, by thread
@@ -60,9 +66,22 @@ class SharedMemory:
         """16-byte rows whose addresses `threads` give, read for all threads of their warps (ldmatrix)."""
         offsets, units, count = self._locate(code, threads, addresses, 16)
         first = np.repeat(threads // WARP * WARP, count)
-        self._check("read", units, first, code)
-        self.watch.marks["read"].touch(units, first + (WARP - 1), code.line)
+        self._check("read", units, first, code, record=False)
+        self.watch.marks["read"].touch(units, first, code.line, first + (WARP - 1))
         return self.memory.pieces(16)[offsets]
+
+    def begin_async_read(self, code: Instruction, warps: list[int], addresses: np.ndarray, width: int) -> np.ndarray:
+        """Check that some warps together can read `width` bytes at each address; return the units to `end_read`."""
+        assert self.proxy is not None
+        threads = np.full(addresses.size, warps[0] * WARP)
+        units = self._locate(code, threads, addresses, width)[1]
+        self._check("read", units, np.full(units.size, SEVERAL_WARPS), code, record=False)
+        self.proxy.begin_read(code, warps, units)
+        return units
+
+    def read(self, addresses: np.ndarray, width: int) -> np.ndarray:
+        """Return the bytes at addresses that were checked before."""
+        return self.memory.pieces(width)[addresses - SHARED_BASE]
 
     def copy(self, code: Instruction, threads: np.ndarray, addresses: np.ndarray, data: np.ndarray) -> None:
         """Begin an asynchronous copy of `data` by each thread."""
@@ -93,8 +112,11 @@ class SharedMemory:
         width = copy.data.itemsize
         self.memory.pieces(width)[copy.offsets[landed]] = copy.data[landed]
         units, count = units_of(copy.offsets[landed], width, self.unit)
+        threads = np.repeat(copy.threads[landed], count)
         self.in_flight[units] = 0
-        self.watch.marks["write"].touch(units, np.repeat(copy.threads[landed], count), copy.code.line)
+        self.watch.marks["write"].touch(units, threads, copy.code.line)
+        if self.proxy is not None:
+            self.proxy.write(units, threads, copy.code)
 
     def _locate(self, code: Instruction, threads: np.ndarray, addresses: np.ndarray, width: int):
         check_alignment(addresses, width, threads, code)
@@ -119,3 +141,5 @@ class SharedMemory:
             thread = int(threads[at])
             self.watch.report(f"{kind} during cp.async", int(units[at]), code, int(copying[at]), thread, thread)
         self.watch.check(kind, units, threads, code, same, record)
+        if self.proxy is not None and kind != "read":
+            (self.proxy.write if record else self.proxy.check_write)(units, threads, code)

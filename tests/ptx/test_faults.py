@@ -14,10 +14,27 @@ import torch
 
 from kernels.gpu import config
 
-from . import OutOfBounds
+from . import OutOfBounds, PTXError
 from .draws import draw
-from .plants import BARRIER, COMMIT, WAIT, WARP_BARRIER, removed, swapped_operands, unguarded, unmasked_copies
-from .steps import execute_launch
+from .plants import (
+    ATOM,
+    BARRIER,
+    COMMIT,
+    PROXY_FENCE,
+    STEP,
+    WAIT,
+    WARP_BARRIER,
+    WGMMA_COMMIT,
+    WGMMA_FENCE,
+    WGMMA_WAIT,
+    removed,
+    shifted_descriptors,
+    short_waits,
+    swapped_operands,
+    unguarded,
+    unmasked_copies,
+)
+from .steps import execute_launch, the_pass
 from .triton_kernels import Build, add, masked_sums, matmul
 
 pytestmark = pytest.mark.ptx
@@ -76,23 +93,34 @@ def one_program(monkeypatch, few_programs):
     monkeypatch.setattr(config, "DETERMINISTIC_PROGRAMS", 1)
 
 
-def fused(precision: str, items: int = 40) -> tuple[str, Execute]:
-    """The fused pass on some tiles of a gapped matrix."""
-    problem = draw(7, "float32 with gaps between rows", 30, 60, items, 0.5)
-    plan = problem.plan("sm_80", precision, deterministic=True)
+def fused(
+    precision: str, items: int = 40, target: str = "sm_80", encoding: str = "float32 with gaps between rows"
+) -> tuple[str, Execute]:
+    """The fused pass on some tiles of a matrix, by default a gapped one."""
+    problem = draw(7, encoding, 30, 60, items, 0.5)
+    plan = problem.plan(target, precision, deterministic=True)
     buffers = {id(arg): arg for launch in plan.launches for arg in launch.args if isinstance(arg, torch.Tensor)}
     initial = [(buffer, buffer.clone()) for buffer in buffers.values()]
 
-    def execute(ptx: str | None = None, schedule=None) -> Outcome:
+    step = the_pass(plan)
+
+    def execute(ptx: str | None = None, schedule=None, late: bool = False) -> Outcome:
         for buffer, values in initial:
             buffer.copy_(values)
-        first, *others = plan.launches
-        races = execute_launch(first, ptx, schedule=schedule and schedule(first.num_warps))
-        for launch in others:
-            execute_launch(launch)
+        races = []
+        for launch in plan.launches:
+            if launch is step:
+                races = execute_launch(launch, ptx, schedule=schedule and schedule(launch.num_warps), late=late)
+            else:
+                execute_launch(launch)
         return Outcome(races, max(problem.errors(plan, precision).values()) <= 1)
 
-    return plan.launches[0].ptx, execute
+    return step.ptx, execute
+
+
+def hopper(precision: str) -> tuple[str, Execute]:
+    """The fused pass on two tiles, with vector loads and wgmma."""
+    return fused(precision, 96, "sm_90", "float32, uint8 mask")
 
 
 KERNELS = {
@@ -104,6 +132,7 @@ KERNELS = {
     "sums sm_120": lambda: sums(120),
     "fused sm_80, tf32": lambda: fused("tf32"),
     "fused sm_80, bf16x3": lambda: fused("bf16x3"),
+    "fused sm_90, tf32": lambda: hopper("tf32"),
 }
 
 
@@ -123,6 +152,42 @@ def test_removed_barriers_waits_and_commits_are_seen(kernel):
     # And the check does not cry wolf: of what it reports, a serial order of warps breaks most.
     broken = [any(not execute(changed, schedule).right for schedule in SERIAL) for _, changed in seen[:2]]
     assert sum(broken) >= len(broken) / 2
+
+
+def caught(execute: Execute, ptx: str, **options) -> bool:
+    try:
+        outcome = execute(ptx, **options)
+    except PTXError:
+        return True
+    return bool(outcome.races) or not outcome.right
+
+
+# Precision -> how many of the fences, commits and waits of wgmma, of the waits for one group less and of the proxy
+# fences are needed. Of the products that add up one sum only the last is waited for, and those with both operands in
+# shared memory need no fence between them; writes that one proxy fence has covered need no other.
+NEEDED = {"tf32": (3, 3, 3, 3, 1), "bf16x3": (7, 2, 2, 2, 1), "tf32x3": (4, 2, 2, 2, 1)}
+
+
+@pytest.mark.parametrize("precision", NEEDED)
+def test_removed_fences_commits_and_waits_of_wgmma_are_seen(precision):
+    ptx, execute = hopper(precision)
+    assert execute() == execute(late=True) == execute(schedule=SERIAL[1]) == Outcome([], True)
+    plants = [list(removed(ptx, statement)) for statement in (WGMMA_FENCE, WGMMA_COMMIT, WGMMA_WAIT)]
+    plants += [list(short_waits(ptx)), list(removed(ptx, PROXY_FENCE))]
+    seen = tuple(sum(caught(execute, changed, late=True) for _, changed in group) for group in plants)
+    assert seen == NEEDED[precision]
+    if precision == "tf32":  # one product for each sum: everything but the proxy fences is needed
+        assert seen[:4] == tuple(len(group) for group in plants[:4])
+
+
+@pytest.mark.parametrize("units", [ATOM, STEP], ids=["atom", "step"])
+@pytest.mark.parametrize("precision", ["tf32", "bf16x3"])
+def test_shifted_descriptors_are_seen(precision, units):
+    ptx, execute = hopper(precision)
+    plants = list(shifted_descriptors(ptx, units))
+    assert len(plants) >= 20
+    for line, changed in plants[:: len(plants) // 6]:
+        assert caught(execute, changed), f"line {line}"
 
 
 def test_a_forced_predicate_is_out_of_bounds():
@@ -163,9 +228,10 @@ def _stray_line(changed: str, kernels: list[tuple[str, Execute]]) -> int | None:
     return None
 
 
+@pytest.mark.parametrize("kernel", [fused, hopper])
 @pytest.mark.parametrize("precision", ["tf32", "bf16x3"])
-def test_swapped_operands_of_a_matrix_instruction_are_seen(precision):
-    ptx, execute = fused(precision)
+def test_swapped_operands_of_a_matrix_instruction_are_seen(precision, kernel):
+    ptx, execute = kernel(precision)
     plants = list(swapped_operands(ptx))
     assert len(plants) >= 16
     for line, changed in plants[:: len(plants) // 8]:

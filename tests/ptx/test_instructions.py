@@ -249,7 +249,7 @@ def test_warp_wide_instructions_need_the_whole_warp():
     [
         "tanh.approx.f32 %r1, %r2",
         "add.sat.f32 %r1, %r2, %r3",
-        "wgmma.fence.sync.aligned",
+        "wgmma.mma_async.sp.sync.aligned.m64n8k16.f32.tf32.tf32 {%r1, %r2, %r3, %r4}, %d1, %d2, %r5, 0, 1, 1, 1",
         "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%r1, %r2}, {%r1}, {%r1}, {%r1, %r2}",
         "bar.sync 1, 64",
         "cvt.rz.f32.f64 %r1, %d1",

@@ -168,6 +168,29 @@ def test_global_memory_is_watched_within_a_block_and_between_blocks():
     assert kinds(execute(f"{ADDRESS} ld.global.b32 %r5, [%d1];", x, grid=2)) == []
 
 
+TICKET = "setp.eq.u32 %p1, %t, 0; @%p1 atom.global.gpu.acq_rel.add.u32 %r6, [%ptr1], 1; bar.sync 0;"
+STORE = "mad.wide.u32 %d3, %c, 4, %ptr0; setp.eq.u32 %p2, %t, {thread}; @%p2 st.global.b32 [%d3], %t;"
+ALL = "and.b32 %r7, %t, 3; mad.wide.u32 %d4, %r7, 4, %ptr0; setp.eq.u32 %p3, %c, 3; @%p3 ld.global.b32 %r8, [%d4];"
+
+
+@pytest.mark.parametrize(
+    ("body", "ordered"),
+    [
+        (STORE.format(thread=0) + TICKET + ALL, True),
+        (STORE.format(thread=33) + "bar.sync 0;" + TICKET + ALL, True),
+        (STORE.format(thread=33) + TICKET + ALL, False),  # another thread's store, and no barrier
+        (TICKET + STORE.format(thread=0) + ALL, False),  # too late
+        ((STORE.format(thread=0) + TICKET + ALL).replace("acq_rel", "relaxed"), False),
+        (STORE.format(thread=0) + "bar.sync 0;" + ALL, False),
+    ],
+)
+def test_blocks_are_ordered_by_tickets(body, ordered):
+    """The block that reads what the others stored is the last one here."""
+    report = execute(body, torch.zeros(4), torch.zeros(1, dtype=torch.int32), grid=4)
+    between = {race.kind for race in report.races if race.between_blocks}
+    assert between == (set() if ordered else {"read after write"})
+
+
 COPY = f"{ADDRESS} cp.async.ca.shared.global [%r2], [%d1], 0x4; cp.async.commit_group;"
 OUT = "mad.wide.u32 %d2, %t, 4, %ptr1; st.global.b32 [%d2], %r5;"
 

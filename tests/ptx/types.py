@@ -35,12 +35,16 @@ class BFloat16(Type):
     """Numbers are float32; a value is rounded to the nearest, ties to even, when written."""
 
     def decode(self, register: np.ndarray) -> np.ndarray:
-        halves = _narrow(register, self.bits).view(np.uint16)
-        return (halves.astype(np.uint32) << 16).view(np.float32)
+        return bfloat16_numbers(_narrow(register, self.bits).view(np.uint16))
 
     def encode(self, value: np.ndarray, width: int) -> np.ndarray:
         halves = bfloat16_bits(value.astype(np.float32, copy=False))
         return _widen(halves.view(UNSIGNED[self.bits]), width)
+
+
+def bfloat16_numbers(halves: np.ndarray) -> np.ndarray:
+    """16 bits of bfloat16 -> float32."""
+    return (halves.astype(np.uint32) << 16).view(np.float32)
 
 
 def bfloat16_bits(value: np.ndarray) -> np.ndarray:

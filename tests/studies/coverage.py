@@ -15,6 +15,7 @@ import click
 import numpy as np
 
 from mfbench.measure.devices.base import Reading
+from mfbench.measure.planning import Goal
 from mfbench.measure.rounds import time_in_rounds
 from mfbench.stats import intervals
 from tests.mfbench.measure.devices.simulated import Machine, Nature, SimulatedDevice, timing_hooks
@@ -81,7 +82,7 @@ def simulate(kind: Kind, count: int, first_seed: int) -> Seen:
             tally["gaps"] += reading.gaps
 
         timing = time_in_rounds(
-            timing_hooks(machine, devices, see), "base", BUDGET_S, seed, {"base": BASE_S, "new": NEW_S}
+            timing_hooks(machine, devices, see), "base", Goal(BUDGET_S), seed, {"base": BASE_S, "new": NEW_S}
         )  # fmt: skip
         ratio = intervals.ratio_interval(*(timing.providers[name].samples for name in ("base", "new")))
         cold_s = kind.nature.cold_s if kind.l2_known else 0.0

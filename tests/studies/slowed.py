@@ -26,5 +26,6 @@ def slowed(fraction: float, *arguments: Any) -> Any:
 
 
 fused = functools.partial(slowed, 0.0)
+fused_again = functools.partial(slowed, 0.0)
 slower_by_3_percent = functools.partial(slowed, 0.03)
 slower_by_5_percent = functools.partial(slowed, 0.05)

@@ -287,12 +287,12 @@ def main() -> None:
             answer(token, answered)
 
 
-def _failure(error: BaseException) -> tuple[Code, str]:
-    """Return the code and the reason of a failure."""
+def _failure(error: BaseException) -> tuple[Code, tuple[str, ...]]:
+    """Return the code of a failure, and the other arguments of `ProviderFailure`."""
     if isinstance(error, WrongOutputs):
-        return Code.BAD_OUTPUTS, str(error)
-    if isinstance(error, UsageError):
-        return Code.PROVIDER_LOAD_FAILED, error.message
+        return Code.BAD_OUTPUTS, (str(error),)
+    if isinstance(error, UsageError) and not memory.exhausted(error):
+        return Code.PROVIDER_LOAD_FAILED, (error.message, error.code)
     if isinstance(error, MatrixTooLarge):
-        return Code.TOO_LARGE_FOR_MEMORY, str(error)
-    return Code.OOM if memory.exhausted(error) else Code.EXCEPTION, reason(error)
+        return Code.TOO_LARGE_FOR_MEMORY, (str(error),)
+    return Code.OOM if memory.exhausted(error) else Code.EXCEPTION, (reason(error),)

@@ -86,7 +86,8 @@ class WorkerProcess:
         try:
             self._load()
         except ProviderFailure as failure:
-            raise UsageError(failure.reason, code="provider-load-failed", argument="provider") from None
+            code = failure.usage_code or "provider-load-failed"
+            raise UsageError(failure.reason, code=code, argument="provider") from None
 
     def request(self, method: str, *arguments: Any) -> Any:
         """Call a method of `mfbench.measure.worker.main.Worker` in the process; return its result.
@@ -144,7 +145,7 @@ class WorkerProcess:
         if failure is not None:
             if self.device != "cpu":  # after an illegal access everything fails in this CUDA context
                 self.stop()
-            raise ProviderFailure(failure, payload)
+            raise ProviderFailure(failure, *payload)
         return payload
 
     def _death(self) -> ProviderFailure:

@@ -12,11 +12,12 @@ import scipy.sparse
 from mfbench.problems.ratings import csr, tables
 from mfbench.problems.ratings.columns import ROLES, by_name, by_position, roles_of
 from mfbench.problems.ratings.errors import Ambiguous, BadData
-from mfbench.problems.ratings.left_out import NAMED, counted, listed, warn
+from mfbench.problems.ratings.left_out import NAMED, listed, warn
 from mfbench.problems.ratings.lines import finite
 from mfbench.problems.ratings.packages import arrow
 from mfbench.problems.ratings.source import Source
 from mfbench.problems.ratings.triplets import Missing, RatingMatrix
+from mfbench.wording import counted
 
 STORED = ("csr", "csc", "coo")  # SciPy's formats that tell a stored 0 from a place without a rating
 
@@ -43,6 +44,10 @@ def read(source: Source, columns: Sequence[str] | None, format: str | None, miss
             return _table({name: content[name] for name in names}, source.name, columns, missing)
         if "ratings" not in names:
             raise BadData(f"expected an array 'ratings', got {', '.join(names) or 'none'}")
+        shape = content["ratings"].shape
+        unread = [name for name in names if name not in ("ratings", "mask") and content[name].shape == shape]
+        if unread and "mask" not in names:
+            raise BadData(f"expected the mask of 'ratings' as 'mask', got {', '.join(unread)} of the same shape")
         return _dense(content["ratings"], content.get("mask"), source.name, format == "dense", missing)
 
 
@@ -102,30 +107,31 @@ def _dense(
     if mask is not None and mask.dtype.kind == "f" and not np.isin(mask, (0, 1)).all():
         raise BadData("expected a mask of 0 and 1: a rating file has no weights")
     observed = ~np.isnan(values) if mask is None else mask != 0
-    is_finite = ~np.isnan(finite(values))
+    rounded = finite(values)
+    is_finite = ~np.isnan(rounded)
     bad = np.argwhere(observed & ~is_finite)
     if len(bad):
         places = listed([f"[{i}, {j}]" for i, j in bad[: NAMED + 1].tolist()])
         warn(f"{name}: {counted(len(bad), 'rating')} not finite in float32, left out: {places}")
     observed &= is_finite
     if missing:
-        gone = observed & (values == missing.value)
+        gone = observed & (rounded == np.float32(missing.value))
         if count := int(np.count_nonzero(gone)):
             warn(f"{name}: {counted(count, 'rating')} of {missing.value:g} left out: {missing.reason}")
         observed &= ~gone
-    elif mask is None and not all_are_ratings and observed.all():
-        _refuse_look_alikes(values)
+    elif mask is None and not all_are_ratings:
+        _refuse_look_alikes(values, observed)
     _require(observed.any())
     m, n = values.shape
     return RatingMatrix(csr.from_dense(values, observed), list(range(m)), list(range(n)))
 
 
-def _refuse_look_alikes(values: np.ndarray) -> None:
-    """Refuse a matrix without a gap in which one value may stand for missing ratings."""
+def _refuse_look_alikes(values: np.ndarray, observed: np.ndarray) -> None:
+    """Refuse a matrix without a mask in which one value may stand for missing ratings; NaN does in any case."""
     if values.dtype.kind != "b":
-        csr.refuse_sentinels(values.ravel())
+        csr.refuse_sentinels(values[observed].astype(np.float32))
     zeros = values.size - int(np.count_nonzero(values))
-    if 0 < zeros < values.size:
+    if 0 < zeros < values.size and observed.all():
         raise csr.sentinel_or_rating(f"{counted(zeros, 'place')} of 0 in a matrix without NaN or a mask", "0")
 
 
@@ -155,24 +161,24 @@ def _sparse(matrix: Any, name: str, missing: Missing | None, first: int) -> Rati
         raise BadData(f"expected a matrix of real numbers, got {matrix.dtype} of shape {matrix.shape}")
     entries = matrix.tocoo()
     rows, columns, values = entries.row, entries.col, entries.data
-    good = ~np.isnan(finite(values))
+    rounded = finite(values)
+    good = ~np.isnan(rounded)
     if not good.all():
         at = np.flatnonzero(~good)
         places = listed([f"[{rows[i] + first}, {columns[i] + first}]" for i in at[: NAMED + 1]])
         warn(f"{name}: {counted(len(at), 'rating')} not finite in float32, left out: {places}")
     if missing:
-        gone = values == missing.value
+        gone = rounded == np.float32(missing.value)
         if count := int(np.count_nonzero(gone)):
             warn(f"{name}: {counted(count, 'rating')} of {missing.value:g} left out: {missing.reason}")
         good &= ~gone
     if not good.all():
-        rows, columns, values = rows[good], columns[good], values[good]
-    _require(len(values))
-    values = values.astype(np.float32)
+        rows, columns, rounded = rows[good], columns[good], rounded[good]
+    _require(len(rounded))
     if not missing:
-        csr.refuse_sentinels(values)
+        csr.refuse_sentinels(rounded)
     m, n = matrix.shape
-    return RatingMatrix(csr.build([rows, columns, values], (m, n), name), _numbered(m, first), _numbered(n, first))
+    return RatingMatrix(csr.build([rows, columns, rounded], (m, n), name), _numbered(m, first), _numbered(n, first))
 
 
 def _numbered(count: int, first: int) -> list[int]:

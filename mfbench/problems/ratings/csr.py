@@ -9,7 +9,8 @@ import numpy as np
 import scipy.sparse
 
 from mfbench.problems.ratings.errors import Ambiguous
-from mfbench.problems.ratings.left_out import counted, warn
+from mfbench.problems.ratings.left_out import warn
+from mfbench.wording import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +19,12 @@ PART = 1 << 18  # ratings compared together, so that the comparison needs no mem
 # Values that stand for "no rating" in known data sets, and the range of the ratings beside them: Jester's 99 and
 # MyAnimeList's -1 (seen, not rated)
 SENTINELS = {99.0: (-10.0, 10.0), -1.0: (0.0, 10.0)}
+# Values that programs write for "missing": runs of nines, the ends of integer types, netCDF's and NumPy's fill values
+FILLS = np.array(
+    [-99, 999, -999, 9999, -9999, 99999, -99999, 127, -128, 255, 32767, -32768, 65535, 2**31 - 1, -(2**31), 999999,
+     1e20, -1e20, 9.96921e36, 3.4028235e38, -3.4028235e38], np.float32,
+)  # fmt: skip
+FAR = 4  # widths of the range of all other ratings between it and such a value
 
 
 def build(coordinates: list[np.ndarray], shape: tuple[int, int], name: str) -> Tensor:
@@ -98,8 +105,19 @@ def refuse_sentinels(values: np.ndarray) -> None:
             continue
         others = values[~marked]
         if low <= others.min() < others.max() <= high and not (sentinel == -1 and others.max() <= 1):
-            beside = f"beside ratings from {others.min():g} to {others.max():g}"
-            raise sentinel_or_rating(f"{counted(count, 'value')} of {sentinel:g} {beside}", f"{sentinel:g}")
+            raise _beside(sentinel, count, others)
+    for end in (values.max(), values.min()) if len(values) else ():
+        if end in FILLS:
+            marked = values == end
+            others = values[~marked]
+            width = np.ptp(others) if len(others) else 0
+            if 0 < FAR * width < np.abs(end - others).min():
+                raise _beside(float(end), int(np.count_nonzero(marked)), others)
+
+
+def _beside(value: float, count: int, others: np.ndarray) -> Ambiguous:
+    seen = f"{counted(count, 'value')} of {value:g} beside ratings from {others.min():g} to {others.max():g}"
+    return sentinel_or_rating(seen, f"{value:.9g}")
 
 
 def sentinel_or_rating(seen: str, value: str) -> Ambiguous:

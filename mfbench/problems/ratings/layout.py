@@ -6,7 +6,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 from mfbench.problems.ratings.columns import (
@@ -19,13 +19,13 @@ from mfbench.problems.ratings.columns import (
 )
 from mfbench.problems.ratings.errors import Ambiguous, BadData
 from mfbench.problems.ratings.left_out import quoted
-from mfbench.problems.ratings.lines import BLANKS, WANTED_NUMBER
+from mfbench.problems.ratings.lines import BLANKS, DECIMAL_COMMA, WANTED_NUMBER
 
 SAMPLE = 100  # lines looked at
 SEPARATORS = {"double-colon": "::", "tab": "\t", "semicolon": ";", "comma": ",", "blanks": BLANKS}
 FIRST_TIME = 1e8  # seconds since 1970: whole numbers from here up look like times, not ratings
 BOOK_CROSSING = ["userid", "isbn", "bookrating"]
-is_number = re.compile(WANTED_NUMBER).match
+is_number = re.compile(f"{WANTED_NUMBER}|{DECIMAL_COMMA}").match
 
 
 class Layout(NamedTuple):
@@ -81,8 +81,10 @@ def recognize(block: bytes, columns: Sequence[str] | None, format: str | None) -
     candidates = [found for separator in separators if (found := _candidate(separator, sample, columns))]
     most = max((len(candidate.fitting) for candidate in candidates), default=0)
     candidates = [candidate for candidate in candidates if 2 * len(candidate.fitting) >= most]
-    if len(candidates) > 1:  # blanks may be part of identifiers and times
-        candidates = [candidate for candidate in candidates if candidate.separator != BLANKS]
+    if len(candidates) > 1 and candidates[-1].separator == BLANKS:  # they may be part of identifiers and times
+        *others, blanks = candidates
+        decimal_commas = [other.separator for other in others] == [","] and all(map(_numeric, chain(*blanks.fitting)))
+        candidates = candidates if decimal_commas else others
     if not candidates:
         number, line = sample[0]
         for separator in separators:
@@ -261,6 +263,12 @@ def _unnamed(candidate: Candidate, header: list[str]) -> Columns:
             f"no header, and column 3 looks like times ({line}); more than one reading: "
             f"--columns user,item,rating if it holds the ratings"
             + (", --columns user,item,_,rating if column 4 does" if width == 4 else "")
+        )
+    if width == 4 and (times[0] or times[1]) and not times[3]:
+        raise Ambiguous(
+            f"no header, and column {1 if times[0] else 2} looks like times ({line}); more than one reading: "
+            f"--columns user,item,rating if these are identifiers, or what each column holds, as in "
+            f"--columns time,user,item,rating"
         )
     if not numeric[2]:
         raise BadData(f"expected lines of user, item, rating; column 3 holds no numbers ({line})")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 
+from mfbench.wording import counted
+
 NAMED = 10  # places that a warning lists; it counts all of them
 SHOWN = 60  # characters of a line that a message quotes
 
@@ -46,11 +48,6 @@ def quoted(line: bytes) -> str:
 def listed(names: list[str]) -> str:
     """Join names with commas, cut after the first few."""
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
-
-
-def counted(count: int, noun: str) -> str:
-    """Return the count with its noun, as in "2,000 lines"."""
-    return f"{count:,} {noun}" + ("s" if count != 1 else "")
 
 
 def warn(message: str) -> None:

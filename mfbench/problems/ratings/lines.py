@@ -19,6 +19,8 @@ LONGEST_LINE = 64 << 20  # bytes without a line end after which a file is no tex
 BLANKS = " "  # separator that stands for any run of blanks and tabs
 STAND_IN = b"\x1f"  # takes the place of separators that are not a single character
 WANTED_NUMBER = r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$"
+DECIMAL_COMMA = r"^[-+]?[0-9]*,[0-9]+([eE][-+]?[0-9]+)?$"
+MAYBE_THOUSANDS = r"^[-+]?[1-9][0-9]{0,2},[0-9]{3}$"  # 1,500 is 1.5 in one country and 1500 in another
 
 
 def blocks(stream: Stream) -> Iterator[bytes]:
@@ -169,6 +171,28 @@ def numbers(column: Any) -> np.ndarray:
         text = pa.compute.if_else(is_number, text, "nan")
         values = pa.compute.cast(text, pa.float64()).to_numpy(zero_copy_only=False)
     return finite(values)
+
+
+class Commas(NamedTuple):
+    """Numbers of a column that are written with a comma."""
+
+    clear: bool  # some can only be decimals, as 3,5
+    unclear: np.ndarray  # rows whose comma may also separate thousands, as 1,500
+
+
+def decimal_commas(column: Any, values: np.ndarray) -> tuple[np.ndarray, Commas]:
+    """Return the values of `numbers` with the decimals written with a comma filled in, and what these look like."""
+    pa = arrow("rating files of text")
+    rows = np.flatnonzero(np.isnan(values))
+    text = pa.compute.ascii_trim_whitespace(column.take(pa.array(rows)).view(pa.string()))
+    decimal = pa.compute.match_substring_regex(text, DECIMAL_COMMA)
+    if not pa.compute.any(decimal).as_py():
+        return values, Commas(False, rows[:0])
+    written = pa.compute.if_else(decimal, pa.compute.replace_substring(text, ",", "."), "nan")
+    values = values.copy()
+    values[rows] = finite(pa.compute.cast(written, pa.float64()).to_numpy(zero_copy_only=False))
+    unclear = pa.compute.match_substring_regex(text, MAYBE_THOUSANDS).to_numpy(zero_copy_only=False)
+    return values, Commas(bool((decimal.to_numpy(zero_copy_only=False) & ~unclear).any()), rows[unclear])
 
 
 def finite(values: np.ndarray) -> np.ndarray:

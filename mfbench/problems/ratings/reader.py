@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from mfbench.problems.ratings.errors import BadData
 from mfbench.problems.ratings.layout import SEPARATORS
 from mfbench.problems.ratings.source import DAMAGED, Source, opened
 from mfbench.problems.ratings.triplets import Missing, RatingMatrix
+from mfbench.wording import one_of
 
 LAYOUTS = ("netflix", "jester", "libmf", "book-crossing", *SEPARATORS)  # of text
 ARRAYS = ("dense", "triplets")
@@ -48,6 +48,9 @@ def load_ratings(
     except OSError as error:
         reason = error.strerror or error
         raise UsageError(f"cannot read {path}: {reason}", code="unreadable-file", argument="data") from None
+    except MemoryError:
+        message = f"{path}: its ratings do not fit into memory"
+        raise UsageError(message, code="data-too-large", argument="data") from None
     except DAMAGED as error:
         reason = str(error) or type(error).__name__
         raise UsageError(f"cannot read {path}: {reason}", code="unreadable-file", argument="data") from None
@@ -62,10 +65,7 @@ def _missing(format: str | None) -> Missing | None:
         except ValueError:
             message = f"expected a number after missing=, got {format!r}"
             raise UsageError(message, code="bad-value", argument="format") from None
-    near = difflib.get_close_matches(format.lower(), FORMATS, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    message = f"expected one of {', '.join(FORMATS)}, got {format!r}{hint}"
-    raise UsageError(message, code="bad-value", argument="format")
+    raise UsageError(one_of(FORMATS, format), code="bad-value", argument="format")
 
 
 def _read(source: Source, columns: list[str] | None, format: str | None, missing: Missing | None) -> RatingMatrix:

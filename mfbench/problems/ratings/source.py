@@ -46,7 +46,6 @@ ACCEPTED = (
 )
 DAMAGED = (
     EOFError,
-    MemoryError,
     NotImplementedError,  # zip: unknown compression
     RuntimeError,  # zip: encrypted
     ValueError,

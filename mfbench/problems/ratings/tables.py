@@ -9,9 +9,10 @@ import numpy as np
 
 from mfbench.problems.ratings import lines
 from mfbench.problems.ratings.errors import BadData
-from mfbench.problems.ratings.left_out import NAMED, counted, listed, warn
+from mfbench.problems.ratings.left_out import NAMED, listed, warn
 from mfbench.problems.ratings.packages import arrow
 from mfbench.problems.ratings.triplets import Missing, RatingMatrix, Triplets, encoded, only
+from mfbench.wording import counted
 
 EXACT = 2**53  # from here up, float64 no longer tells whole numbers apart
 

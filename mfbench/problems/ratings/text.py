@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from mfbench.problems.ratings import lines
+from mfbench.problems.ratings.errors import Ambiguous
 from mfbench.problems.ratings.layout import Layout, recognize
 from mfbench.problems.ratings.left_out import Lines
 from mfbench.problems.ratings.source import Source
@@ -30,6 +31,9 @@ class Parsed(NamedTuple):
     values: np.ndarray  # (count,) float32, finite
     bad: list[Numbered]  # lines without a rating, numbered from 0 in the block
     lines: int
+    points: bool  # a rating has a decimal point
+    commas: bool  # a rating has what can only be a decimal comma
+    unclear: Numbered | None  # first rating whose comma may separate thousands
 
 
 def read(source: Source, columns: Sequence[str] | None, format: str | None, missing: Missing | None) -> RatingMatrix:
@@ -51,10 +55,20 @@ def _collected(source: Source, columns: Sequence[str] | None, format: str | None
     bad.add((i + 1, line) for i, line in enumerate(head) if i != layout.header and not _is_ignored(line))
     triplets = Triplets(source.name, missing)
     number = layout.first + 1
+    points = commas = False
+    unclear: Numbered | None = None
     for parsed in in_order(lambda block: parse(block, layout), chain([first] if first else [], blocks)):
         bad.add((number + line, text) for line, text in parsed.bad)
         triplets.add(parsed.users, parsed.items, parsed.values)
+        points, commas = points or parsed.points, commas or parsed.commas
+        if parsed.unclear and not unclear:
+            unclear = number + parsed.unclear[0], parsed.unclear[1]
         number += parsed.lines
+    if unclear and (points or not commas):
+        raise Ambiguous(
+            f"more than one reading of the rating {unclear[1].decode()!r} in line {unclear[0]}: its comma may separate "
+            "decimals or thousands; write it without a comma, decimals after a point"
+        )
     bad.report(source.name, layout.expected())
     return triplets
 
@@ -81,14 +95,24 @@ def parse(block: bytes, layout: Layout) -> Parsed:
     users, whole_user = encoded(user_column)
     items, whole_item = encoded(item_column)
     values = lines.numbers(rating_column)
+    commas, unclear = False, None
+    if np.isnan(values).any():
+        values, found = lines.decimal_commas(rating_column, values)
+        commas = found.clear
+        if len(found.unclear):
+            row = int(found.unclear[0])
+            unclear = int(fields.line_numbers()[row]), rating_column[row].as_py()
+    points = bool((np.frombuffer(rating_column.buffers()[2] or b"", np.uint8) == ord(".")).any())
+    notation = points, commas, unclear
     good = ~np.isnan(values)
     for whole in (whole_user, whole_item):
         if whole is not None:
             good &= whole
     if good.all() and not fields.odd:
-        return Parsed(users, items, values, [], fields.lines)
+        return Parsed(users, items, values, [], fields.lines, *notation)
     bad = sorted([*(line for line, _ in fields.odd), *fields.line_numbers()[~good].tolist()])
-    return Parsed(only(users, good), only(items, good), values[good], [*_not_blank(block, bad)], fields.lines)
+    named = [*_not_blank(block, bad)]
+    return Parsed(only(users, good), only(items, good), values[good], named, fields.lines, *notation)
 
 
 def _not_blank(block: bytes, numbers: Iterable[int]) -> Iterator[Numbered]:

@@ -10,8 +10,9 @@ import numpy as np
 
 from mfbench.problems.ratings import csr
 from mfbench.problems.ratings.errors import BadData
-from mfbench.problems.ratings.left_out import counted, warn
+from mfbench.problems.ratings.left_out import warn
 from mfbench.problems.ratings.packages import arrow
+from mfbench.wording import counted
 
 if TYPE_CHECKING:
     from torch import Tensor

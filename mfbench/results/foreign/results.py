@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from mfbench.problems.faults import first_fault
 from mfbench.results.comparison import Measurement, Quartiles
 from mfbench.stats.intervals import NORMAL_QUARTILES
 
@@ -63,9 +64,8 @@ class ToolResults:
             try:
                 yield kind.model_validate(entry)
             except ValidationError as error:
-                detail = error.errors(include_url=False)[0]
-                at = ".".join(map(str, (place, number, *detail["loc"])))
-                self.leave_out(_name_of(entry) or f"{place}[{number}]", f"{at}: {detail['msg']}")
+                fault = first_fault(error, f"{place}.{number}")
+                self.leave_out(_name_of(entry) or f"{place}[{number}]", fault)
 
 
 def _name_of(entry: Any) -> str | None:

@@ -9,7 +9,7 @@
 
 using namespace mf;
 
-enum Marks { MASK, NANS, WEIGHTS };  // of missing ratings
+enum Marks { MASK, NANS, WEIGHTS, ENTRIES };  // of missing ratings; ENTRIES: sparse ratings, which lack them
 
 template <class T> struct Problem {
     int64_t m, n, rank;
@@ -72,6 +72,22 @@ template <class T> Outputs<double> by_formula(const Problem<T> &p) {
     return out;
 }
 
+template <class T> struct SparseRatings {
+    std::vector<int64_t> rows{0};
+    std::vector<std::uint16_t> items;
+    std::vector<T> values;
+
+    explicit SparseRatings(const Problem<T> &p) {
+        for (int64_t i = 0; i < p.m; ++i, rows.push_back(int64_t(values.size())))
+            for (int64_t j = 0; j < p.n; ++j)
+                if (p.mask[i * p.n + j]) items.push_back(std::uint16_t(j)), values.push_back(p.R[i * p.n + j]);
+    }
+
+    Entries entries() const {
+        return {rows.data(), items.data(), 2, {values.data(), 0, 1, sizeof(T) == 8 ? FLOAT64 : FLOAT32}};
+    }
+};
+
 template <class T> Outputs<T> by_kernel(const Problem<T> &p, Marks marks, int64_t threads) {
     Outputs<T> out(p.m, p.n, p.rank);
     for (auto *values : {&out.dP, &out.dQ, &out.dbu, &out.dbi})
@@ -90,7 +106,14 @@ template <class T> Outputs<T> by_kernel(const Problem<T> &p, Marks marks, int64_
     call.d_global_bias = out.dbu.data() + p.m;
     call.loss = &out.loss;
     call.reg = REG;
-    mf_step(&call);
+    if (marks == ENTRIES) {
+        const SparseRatings<T> sparse(p);
+        const SparseCall entries = {call, sparse.entries()};
+        if (mf_rows_are_sorted(&entries.entries, p.m, p.n, int64_t(sparse.values.size()), threads))
+            mf_sparse_step(&entries);
+    } else {
+        mf_step(&call);
+    }
     return out;
 }
 
@@ -126,7 +149,7 @@ int main() {
     for (const auto &size : sizes)
         for (int64_t rank : {1, 2, 3, 5, 8, 9, 15, 16, 30, 33, 66, 130})
             for (int64_t threads : {1, 2})
-                for (Marks marks : {MASK, NANS, WEIGHTS}) {
+                for (Marks marks : {MASK, NANS, WEIGHTS, ENTRIES}) {
                     wrong += wrong_outputs<float>(size[0], size[1], rank, marks, threads);
                     wrong += wrong_outputs<double>(size[0], size[1], rank, marks, threads);
                     cases += 2;

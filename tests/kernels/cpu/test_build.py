@@ -265,7 +265,31 @@ SHAPES = """
         torch.testing.assert_close(native[0], tiled[0], rtol=1e-4, atol=1e-3)
         torch.testing.assert_close(native[1], tiled[1], rtol=1e-3, atol=1e-2)
         mf_sse(*parameters, ratings, mask, backend="native")
+        if mask is not None and not mask.is_floating_point():
+            sparse = encode_ratings(ratings, mask, layout="sparse")
+            raw = torch.sparse_csr_tensor(sparse.rows, sparse.columns.long(), ratings[mask != 0], (m, n))
+            for entries in (sparse, raw):
+                native = mf_loss_and_grads(*parameters, entries, backend="native")
+                torch.testing.assert_close(native[0], tiled[0], rtol=1e-4, atol=1e-3)
+                torch.testing.assert_close(native[1], tiled[1], rtol=1e-3, atol=1e-2)
+                mf_sse(*parameters, entries, backend="native")
 
+    def refuse(rows, columns, m=3, n=500):
+        ratings = torch.sparse_csr_tensor(torch.tensor(rows), torch.tensor(columns), torch.ones(len(columns)), (m, n))
+        parameters = [torch.ones(shape) for shape in ((m, 4), (n, 4), (m,), (n,), ())]
+        try:
+            mf_loss_and_grads(*parameters, ratings, backend="native")
+        except ValueError as error:
+            assert str(error).startswith("ratings: expected"), error
+        else:
+            raise AssertionError((rows, columns))
+
+    for far in (500, 1 << 20, 1 << 40, -1, -(1 << 40)):
+        refuse([0, 1, 2, 3], [0, far, 1])
+        refuse([0, far, 2, 3], [0, 1, 2])
+        refuse([0, 1, 2, far], [0, 1, 2])
+        refuse([far, 1, 2, 3], [0, 1, 2])
+        refuse([0, 3, 3, 3], [7, 7, far])
     torch.manual_seed(0)
     dtypes = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.uint8, torch.int8]
     masks = [None, torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64, torch.float16, torch.float64]

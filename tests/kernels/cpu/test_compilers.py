@@ -31,5 +31,5 @@ def test_the_step_is_right(tmp_path, compiler, flags, emulator, vector):
     subprocess.run([compiler, *FLAGS, *flags, str(SOURCE), "-o", str(program)], check=True, timeout=240)
     run = subprocess.run([*([emulator] if emulator else []), str(program)], capture_output=True, text=True, timeout=240)
     assert run.returncode == 0, run.stdout[-2000:]
-    assert "1008 cases" in run.stdout
+    assert "1344 cases" in run.stdout
     assert vector is None or f"vectors of {vector} bytes" in run.stdout

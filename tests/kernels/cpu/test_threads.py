@@ -142,14 +142,20 @@ def test_the_thread_sanitizer_finds_nothing():
     run = run_python(
         """
         import threading, torch
-        from kernels import mf_loss_and_grads
+        from kernels import encode_ratings, mf_loss_and_grads
         torch.set_num_threads(2)
 
         def repeat(m):
-            arguments = [torch.randn(m, 16), torch.randn(800, 16), torch.randn(m), torch.randn(800), torch.randn(()),
-                         torch.rand(m, 800)]
+            parameters = [torch.randn(m, 16), torch.randn(800, 16), torch.randn(m), torch.randn(800), torch.randn(())]
+            ratings = torch.rand(m, 800)
+            for density in (0.5, 0.1):  # with a copy of the items' gradients for every thread, and taking turns
+                sparse = encode_ratings(ratings, ratings < density, layout="sparse")
+                raw = torch.sparse_csr_tensor(sparse.rows, sparse.columns.long(), sparse.values, (m, 800))
+                for _ in range(10):
+                    mf_loss_and_grads(*parameters, sparse, backend="native")
+                    mf_loss_and_grads(*parameters, raw, backend="native")
             for _ in range(20):
-                mf_loss_and_grads(*arguments, backend="native")
+                mf_loss_and_grads(*parameters, ratings, backend="native")
 
         callers = [threading.Thread(target=repeat, args=(600 + index,)) for index in range(2)]
         for caller in callers: caller.start()

@@ -221,3 +221,23 @@ def test_wide_factors_are_chunked_everywhere():
     for row in TABLE:
         tiles = [tile for tile in (row.fast, row.exclusive, row.unaligned, row.packed) if tile not in (None, SPILLS)]
         assert row.width != "wide" or all(tile.chunk for tile in tiles), row
+
+
+@pytest.mark.parametrize("target", [name for name in TARGETS if name.startswith("sm_")])
+@pytest.mark.parametrize(
+    "form", [(True, False, False), (False, False, False), (True, True, False), (True, False, True)]
+)
+def test_tf32x3_sums_few_terms_between_additions_that_round(target, form):
+    """Units truncate after each step of 4 products of tf32, or 8 from Hopper on: docs/kernel.md has the bound."""
+    columns = 32 if target in ("sm_80", "sm_86", "sm_89") else 64
+    for rank in (8, 30, 62, 64, 100, 128, 256):
+        for deterministic in (False, True):
+            build = pick(TARGETS[target], rank, "tf32x3", deterministic, 4, *form)
+            assert 0 < (build.chunk or build.depth) <= columns
+            assert max(build.BM, build.BN) <= 64
+            assert build.BK % (build.chunk or build.depth) == 0
+
+
+def test_other_precisions_take_all_columns_in_one_product():
+    for precision in ("ieee", "tf32", "bf16x3"):
+        assert pick(TARGETS["sm_80"], 126, precision, False).depth in (0, 128)

@@ -88,7 +88,7 @@ def test_layouts(layout, mask_dtype):
 @pytest.mark.parametrize("encoding", ["uint8-code", "uint8-bits", "bfloat16-nan", "float32-nan"])
 def test_encodings(encoding):
     inputs = on_device(draw_inputs(300, 500, 30, ratings_dtype=torch.uint8))
-    encoded = encode_ratings(inputs.ratings, inputs.mask, encoding)
+    encoded = encode_ratings(inputs.ratings, inputs.mask, encoding, layout="dense")
     wrong = errors(step(inputs._replace(ratings=encoded, mask=None), precision="ieee"), in_float64(inputs))
     assert all(error < 1e-4 for error in wrong.values()), wrong
 
@@ -100,7 +100,7 @@ def test_empty_tiles_are_left_out(rank, deterministic):
     tiles = torch.rand(16, 24, generator=torch.Generator().manual_seed(0)) < 0.1
     inside = tiles.repeat_interleave(64, 0).repeat_interleave(64, 1)[:1000, :1500].to(DEVICE)
     inputs = inputs._replace(mask=inputs.mask.bool() & inside)
-    encoded = encode_ratings(inputs.ratings, inputs.mask)
+    encoded = encode_ratings(inputs.ratings, inputs.mask, layout="dense")
     assert encoded.occupied is not None
     result = step(inputs._replace(ratings=encoded, mask=None), precision="ieee", deterministic=deterministic)
     wrong = errors(result, in_float64(inputs))
@@ -207,7 +207,7 @@ def test_more_than_2_to_the_31_ratings():
     bi = parameters.item_bias.repeat(n // 64, 1)
     ratings = torch.full((m, n), 255, dtype=torch.uint8, device=DEVICE)
     ratings[-1, -64:], ratings[0, :64] = 3, 5  # the two ends of the memory; all else is missing
-    encoded = encode_ratings(torch.tensor([[0.0, 254.0]], device=DEVICE))._replace(values=ratings)
+    encoded = encode_ratings(torch.tensor([[0.0, 254.0]], device=DEVICE), layout="dense")._replace(values=ratings)
     loss, grads = mf_loss_and_grads(
         parameters.user_factors, Q, parameters.user_bias, bi, parameters.global_bias, encoded, reg=0.0,
         backend="triton", precision="ieee",

@@ -6,12 +6,12 @@ import torch
 
 from kernels import encode_ratings, mf_loss_and_grads, mf_sse
 from kernels.gpu import config, interpret
-from kernels.problem import OCCUPIED_BLOCK
+from kernels.problem import OCCUPIED_BLOCK, Observations, check_problem
 from reference import oracle_loss_and_grads
 from tests.problems import draw_inputs
 
 pytest.importorskip("triton", reason="Triton is not installed")
-from kernels.gpu.plan import occupied_tiles
+from kernels.gpu.plan import plan_launches
 
 pytestmark = [pytest.mark.interpret, pytest.mark.usefixtures("poisoned")]
 
@@ -75,16 +75,25 @@ def test_full_ratings_keep_no_list():
     assert encode_ratings(inputs.ratings, inputs.mask, layout="dense").occupied is None
 
 
-@pytest.mark.parametrize(("users", "items"), [(1, 1), (4, 2), (8, 4)])
-def test_occupied_tiles(users, items):
-    """Every tile with an occupied block once, in order; the others beyond the count."""
-    occupied = torch.rand(13, 9, generator=torch.Generator().manual_seed(0)) < 0.1
-    lists, counts = occupied_tiles(occupied, users, items)
-    for row, (tiles, count) in enumerate(zip(lists.tolist(), counts.tolist(), strict=True)):
-        rows = slice(row * users, (row + 1) * users)
-        expected = [t for t in range(-(-9 // items)) if occupied[rows, t * items : (t + 1) * items].any()]
-        assert tiles[:count] == expected
-        assert sorted(tiles) == list(range(-(-9 // items)))
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(("name", "m", "n"), [("sm_80", 200, 130), ("sm_90", 130, 300), ("sm_90", 20, 20_000)])
+def test_tiles_are_listed(name, m, n, transposed):
+    """Every tile with an occupied block once, in order, and nothing else within the count."""
+    generator = torch.Generator().manual_seed(0)
+    occupied = torch.rand(-(-m // OCCUPIED_BLOCK), -(-n // OCCUPIED_BLOCK), generator=generator) < 0.1
+    ratings = torch.zeros(1, 1).expand(m, n) if not transposed else torch.zeros(1, m).expand(n, m).T
+    parameters = (torch.zeros(m, 30), torch.zeros(n, 30), torch.zeros(m), torch.zeros(n), torch.zeros(()))
+    problem = check_problem(parameters, Observations(ratings, occupied=occupied), 0.1)
+    prepare, step, _ = plan_launches(problem, config.TARGETS[name], "tf32", False, gradients=True).calls
+    interpret.run(prepare)
+    if transposed:
+        occupied = occupied.T
+    users, items = step.constants["BM"] // OCCUPIED_BLOCK, step.constants["BN"] // OCCUPIED_BLOCK
+    lists, counts = (step.arguments[name].tolist() for name in ("tile_lists_ptr", "tile_counts_ptr"))
+    assert len(counts) == -(-len(occupied) // users)
+    for row, (tiles, count) in enumerate(zip(lists, counts, strict=True)):
+        rows = occupied[row * users : (row + 1) * users]
+        assert tiles[:count] == [t for t in range(len(tiles)) if rows[:, t * items : (t + 1) * items].any()]
 
 
 def test_occupied_blocks_are_checked():

@@ -91,7 +91,7 @@ def test_table_lists_everything_and_fits_a_terminal(code) -> None:
 
 
 def test_undecided_cases(code) -> None:
-    base, new = [timed(0), timed(1, rounds=3)], [timed(0), timed(1, 1.1e-3, rounds=3)]
+    base, new = [timed(0), timed(1, rounds=2)], [timed(0), timed(1, 1.1e-3, rounds=2)]
     result, out, _ = code(base, new)
     assert result == 3
     assert "too few rounds" in out
@@ -142,13 +142,15 @@ def test_an_environment_of_another_form_is_another(code, versions: Any) -> None:
 def test_disjoint_and_empty_files(code, tmp_path: Path) -> None:
     result, out, err = code([timed(0)], [timed(1)])
     assert result == 4
-    assert "nothing to compare" in err
+    assert err.endswith("have no case in common that was timed on both sides [nothing-timed]\n")
     assert "1 missing from the new side" in out
     assert "1 only on the new side, not judged" in out
     empty = tmp_path / "empty.jsonl"
     empty.touch()
     for pair in ((empty, [timed(0)]), ([timed(0)], empty), (empty, empty)):
-        assert code(*pair)[0] == 4
+        result, out, err = code(*pair)
+        assert (result, out) == (4, "")
+        assert err.endswith("empty.jsonl (it is empty) [bad-records]\n")
 
 
 @pytest.mark.parametrize("kept", [1, 2, 6])
@@ -156,8 +158,8 @@ def test_a_run_that_lost_cases_does_not_pass(code, kept: int) -> None:
     base = [timed(number) for number in range(7)]
     result, out, err = code(base, base[:kept], "--json")
     assert result == json.loads(out)["exit_code"] == 4
-    assert f"{7 - kept} cases of" in err
-    assert "are missing from" in err
+    assert f"new.jsonl lacks {7 - kept} case{'s' if kept < 6 else ''} of " in err
+    assert err.endswith(" (--allow-missing accepts that) [missing-cases]\n")
     assert code(base, base[:kept], "--allow-missing")[0] == 0
     assert code(base[:kept], base)[0] == 0
 
@@ -170,7 +172,7 @@ def test_a_case_that_is_skipped_now_is_lost(code) -> None:
 def test_lost_cases_hide_no_regression(code) -> None:
     assert code([timed(0), timed(1)], [timed(0, 2e-3)])[0] == 1
     assert code([timed(0), timed(1)], [timed(0, 2e-3)], "--allow-missing")[0] == 1
-    assert code([timed(0, rounds=3), timed(1)], [timed(0, 1.1e-3, rounds=3)], "--allow-missing")[0] == 3
+    assert code([timed(0, rounds=2), timed(1)], [timed(0, 1.1e-3, rounds=2)], "--allow-missing")[0] == 3
 
 
 def test_torn_lines_are_noted_and_left_out(code, tmp_path: Path) -> None:
@@ -182,14 +184,34 @@ def test_torn_lines_are_noted_and_left_out(code, tmp_path: Path) -> None:
     assert [case["m"] for case in (entry["case"] for entry in json.loads(out)["missing"])] == [4]
 
 
-def test_files_that_hold_something_else(code, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "seen"),
+    [
+        (b"not a record\n\xff\xfe\n[1, 2]\n42\n" * 5, "line 1 is not JSON: 'not a record'"),
+        (b"user,item,rating\n1,2,3.5\n", "line 1 is not JSON: 'user,item,rating'"),
+        (b"\n\n1\t2\t3", "line 3 is not JSON: '1\\t2\\t3'"),
+        (b"\x00" * 1000, "line 1 is not JSON: '" + "\\x00" * 60 + "'"),
+        (b'{"a":1}\n{"a":2}\n', "line 1 is not a record: '{\"a\":1}'"),
+    ],
+)
+def test_a_file_that_holds_something_else_is_one_line(code, tmp_path: Path, content: bytes, seen: str) -> None:
     other = tmp_path / "other.txt"
-    other.write_bytes(b"not a record\n\xff\xfe\n[1, 2]\n42\n" * 5)
-    result, _, err = code([timed(0)], other)
-    assert result == 4
-    assert "line 1 is not a record" in err
-    assert "15 more notes" in err
-    assert "Traceback" not in err
+    other.write_bytes(content)
+    for pair in (([timed(0)], other), (other, [timed(0)])):
+        result, out, err = code(*pair)
+        assert (result, out) == (4, "")
+        assert err == f"mfbench: not comparable: no records in {other} ({seen}) [bad-records]\n"
+
+
+def test_lines_that_are_no_records_are_named_beside_those_that_are(code, tmp_path: Path) -> None:
+    path = write(tmp_path / "mixed.jsonl", [timed(0)])
+    path.write_bytes(b"oops\n" + path.read_bytes() + b'{"schema":1}\n')
+    result, _, err = code([timed(0)], path)
+    assert result == 0
+    assert err.splitlines() == [
+        f"mfbench: {path}: line 1 is not a record and was left out: not JSON: expected value at character 1",
+        f"mfbench: {path}: line 3 is not a record and was left out: run_id: is missing",
+    ]
 
 
 def test_another_schema_is_refused(code, tmp_path: Path) -> None:

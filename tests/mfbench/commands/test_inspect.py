@@ -23,6 +23,7 @@ def test_command(tmp_path):
     assert printed.returncode == 0, printed.stderr
     assert "2 builds are clean, 0 are not" in printed.stdout
     assert "Modelled" in printed.stdout
+    assert "sm_80: every instruction of its builds is one that the tests execute." in printed.stdout
     assert all(len(line) <= 80 for line in printed.stdout.splitlines())
     document = json.loads(mfbench(*options, "--json", cwd=tmp_path).stdout)
     before = document["builds"][0]
@@ -72,3 +73,22 @@ def test_a_shipped_build_that_fails_is_exit_code_1(monkeypatch, capsys):
     chosen = {"target": ["sm_80"], "rank": None, "precision": ["ieee"], "encoding": None, "mode": None}
     assert inspect.command(chosen, False, 1, None, as_json=False) == 1
     assert "failed: sm_80 30 ieee float32+uint8 fast: fused_step spills" in capsys.readouterr().out
+
+
+def test_instructions_that_no_test_executes_are_listed_by_target():
+    from mfbench.commands import inspect
+    from mfbench.inspect.document import Build
+
+    def build(target: str, unexecuted: list[str] | None) -> Build:
+        return Build.model_construct(
+            target=target, rank=30, precision="tf32", encoding="float32+uint8", mode="fast", unexecuted=unexecuted
+        )
+
+    builds = [
+        build("gfx942", None), build("sm_100", ["tcgen05.mma", "elect.sync"]), build("sm_100", []), build("sm_80", []),
+    ]  # fmt: skip
+    assert list(inspect.executed(builds)) == [
+        "sm_80: every instruction of its builds is one that the tests execute.",
+        "sm_100: no test executes elect.sync, tcgen05.mma, in 1 of 2 builds.",
+        "gfx942: no test executes its machine code.",
+    ]

@@ -48,3 +48,35 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     good = rewrite(tmp_path / "r.jsonl", suite())
     assert mfbench_here(monkeypatch, "report", good, "--out", tmp_path / "x.html") == 2
     assert "pip install 'mfbench[report]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "held"),
+    [
+        ("", "no records in {} (it is empty)"),
+        ("\n\n", "no records in {} (it is empty)"),
+        ("user,item,rating\n" + "1,2,3\n" * 9, "no records in {} (line 1 is not JSON: 'user,item,rating')"),
+        ("\n[[1.0]\n", "no records in {} (line 2 is not JSON: '[[1.0]')"),
+        ("null", "no records in {} (line 1 is not a record: 'null')"),
+        ("[1, 2]\n", "no records in {} (line 1 is not a record: '[1, 2]')"),
+        ('{"user":1}\n' * 7, "no records in {} (line 1 is not a record: '{{\"user\":1}}')"),
+        ('{"benchmarks":3}', "no records in {} (line 1 is not a record: '{{\"benchmarks\":3}}')"),
+        ('{"schema":"mfbench-inspect/1"}', "{}: has no list 'builds' and was left out"),
+    ],
+)
+def test_a_file_with_nothing_to_show_is_one_line_and_no_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, content: str, held: str
+) -> None:
+    path, page = tmp_path / "r.json", tmp_path / "page.html"
+    path.write_text(content)
+    page.write_text("yesterday's")
+    assert mfbench_here(monkeypatch, "report", path, "--out", page, "--quiet") == 4
+    assert capsys.readouterr().err == f"mfbench: {held.format(path)} [nothing-to-show]\n"
+    assert page.read_text() == "yesterday's"
+
+
+def test_a_file_without_records_beside_good_ones_is_one_note(made, tmp_path: Path, capsys) -> None:
+    good, other = rewrite(tmp_path / "r.jsonl", suite()), tmp_path / "other.csv"
+    other.write_text("a,b\n1,2\n" * 20)
+    made(good, other)
+    assert capsys.readouterr().err == f"mfbench: no records in {other} (line 1 is not JSON: 'a,b')\n"

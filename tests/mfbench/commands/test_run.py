@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import threading
 from collections.abc import Sequence
@@ -180,6 +181,18 @@ EXPECTED = {  # name: code, and a fact that the reason must name; None where the
 }
 
 
+def test_resolving_a_difference_says_beforehand_how_long_it_takes(tmp_path: Path, monkeypatch, capsys) -> None:
+    out = tmp_path / "out.jsonl"
+    options = ("--size", "30x40", "--resolve", 0.05, "--budget", 1, "--threads", 1, "--out", out)
+    assert mfbench_here(monkeypatch, "run", *options, "--provider", "closed-form") == 0
+    notes = capsys.readouterr().err.splitlines()
+    assert "--resolve: rounds for up to 1 s in the case, besides the gates" in notes[0]
+    assert re.search(r"30×40 .*: \d+ rounds, about [\d.]+ s", notes[1])
+    timing = read(out)[0][0].timing
+    assert 0 < timing.planned_s <= 1.1
+    assert timing.took_s > 0
+
+
 def test_tiny_suite_records_everything(tmp_path: Path, monkeypatch, capsys) -> None:
     out = tmp_path / "out.jsonl"
     options = ("--suite", tiny_suite(tmp_path), "--out", out, "--budget", 0.3, "--threads", 1, "--json")
@@ -238,16 +251,22 @@ def test_misbehaving_providers_become_records(tmp_path: Path, names: Sequence[st
 
 
 def test_cases_that_cannot_be_drawn_are_records_and_the_suite_goes_on(tmp_path: Path, monkeypatch) -> None:
-    suite, out = tmp_path / "mixed.toml", tmp_path / "out.jsonl"
+    pytest.importorskip("pyarrow")
+    suite, out, data = tmp_path / "mixed.toml", tmp_path / "out.jsonl", tmp_path / "diagonal.tsv"
     suite.write_text(
         "description = 'x'\n[[case]]\nsize = ['2000000x2000000', '9x9']\nrank = 2\n"
+        f"[[case]]\ndata = '{data}'\nrank = [2, 3]\n"
         "[[case]]\nsize = '9x9'\nrank = 2\nratings_dtype = 'uint8'\nmask = 'none'\n"
     )
+    data.write_text("".join(f"{i}\t{i}\t4\n" for i in range(300_000)))
     options = ("--suite", suite, "--provider", "autograd", "--out", out, "--budget", 0.1, "--threads", 1)
     assert mfbench_here(monkeypatch, "run", *options) == 0
     records, _ = read(out)
-    assert [record.status for record in records] == ["skipped", "ok", "skipped"]
-    assert [record.code for record in records] == [Code.TOO_LARGE_FOR_MEMORY, None, Code.NO_MASK_FOR_INTEGERS]
+    too_large = Code.TOO_LARGE_FOR_MEMORY
+    assert [record.code for record in records] == [too_large, None, too_large, too_large, Code.NO_MASK_FOR_INTEGERS]
+    assert [record.status for record in records] == ["skipped", "ok", *["skipped"] * 3]
+    assert (records[2].case.m, records[2].case.n, records[2].case.density) == (300_000, 300_000, 1 / 300_000)
+    assert "GB for ratings and masks in 2 processes" in str(records[2].reason)
 
 
 def test_sparse_ratings_too_large_as_a_matrix(tmp_path: Path, monkeypatch) -> None:
@@ -347,6 +366,7 @@ def test_a_provider_file_that_cannot_be_imported(tmp_path: Path, monkeypatch, ca
     error = capsys.readouterr().err
     assert "--provider: bad.py cannot be imported: ModuleNotFoundError: No module named 'nosuchmodule'" in error
     assert error.endswith("[provider-load-failed]\n")
+    assert not (tmp_path / "mfbench-records.jsonl").exists()
     assert "Traceback" not in error
 
 

@@ -50,3 +50,22 @@ def test_search_writes_the_clean_tiles_with_the_least_modelled_time(monkeypatch,
     search.main(["sm_80", "tf32x3", "32"])
     assert rows_in(written.read_text()) == [expected if row == before else row for row in tile_table.TABLE]
     assert TILES["sm_80"]["tf32x3"]["32"] is before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--help"], 0, "comma-separated: 16, 32, 64"),
+        ([], 2, "the following arguments are required: target, precision, width"),
+        (["sm_91", "ieee", "32"], 2, "got 'sm_91'; did you mean 'sm_90'?"),
+        (["sm_90", "ieee,tf32x4", "32"], 2, "got 'tf32x4'; did you mean 'tf32x3'?"),
+        (["sm_90", "ieee", "32,17"], 2, "expected one of 16, 32, 64"),
+    ],
+)
+def test_arguments_that_do_not_fit_start_no_search(monkeypatch, capsys, arguments, code, said):
+    monkeypatch.setattr(search, "search", lambda *_: pytest.fail("searched"))
+    with pytest.raises(SystemExit) as left:
+        search.main(arguments)
+    assert left.value.code == code
+    output = capsys.readouterr()
+    assert said in " ".join((output.out + output.err).split())

@@ -27,7 +27,8 @@ def rounds(
     rng = np.random.default_rng(3)
     base, new = (scale * 1e-3 * np.exp(rng.normal(0, noise, 60)) for _ in range(2))
     providers = {"base": ProviderTiming(base, 2, cold, False), "new": ProviderTiming(new / ratio, 3, cold, gaps)}
-    fields = {"pilot_rounds": 6, "placements": 20, "throttled": 0, "dropped": 0, "background_cores": np.zeros(20)}
+    fields = {"pilot_rounds": 6, "placements": 20, "throttled": 0, "dropped": 0, "background_cores": np.zeros(20),
+              "planned_s": 1.0, "took_s": 1.0}  # fmt: skip
     return CaseTiming(providers, **(fields | changes))
 
 
@@ -46,6 +47,37 @@ def test_the_verdicts_of_a_larger_family_take_more_evidence() -> None:
     assert among_many.speedup.family == 10_000
     assert "all 10000 hold jointly" in terminal.legend([among_many])
     assert "hold jointly" not in terminal.legend([alone])
+
+
+def printed(one: Record) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(terminal.table([one]))
+    return console.export_text()
+
+
+def test_an_inconclusive_verdict_says_what_it_needs() -> None:
+    noisy, noisier = (record(rounds(1.0, noise, took_s=2.0)) for noise in (0.06, 0.12))
+    assert [r.speedup.verdict for r in (noisy, noisier)] == ["inconclusive"] * 2
+    assert noisy.speedup.needs_s > 4.0
+    assert noisier.speedup.needs_s / noisy.speedup.needs_s == pytest.approx(4.0, rel=0.3)
+    times = noisy.speedup.needs_s / 2.0
+    told = f"new: undecided; {times:.2g} times as many rounds would probably decide it: --budget "
+    assert told in printed(noisy)
+    decided = record(rounds())
+    assert decided.speedup.needs_s is None
+    assert "undecided" not in printed(decided)
+    crowded = record(rounds(1.0, 0.06, background_cores=np.full(20, 0.9)))
+    assert "undecided because other programs ran throughout" in printed(crowded)
+
+
+def test_what_an_inconclusive_verdict_needs_decides_it() -> None:
+    few = record(rounds(1.0, 0.06, took_s=2.0))
+    times = few.speedup.needs_s / 2.0
+    rng = np.random.default_rng(8)
+    base, new = (1e-3 * np.exp(rng.normal(0, 0.06, round(60 * times))) for _ in range(2))
+    providers = {"base": ProviderTiming(base, 2, False, False), "new": ProviderTiming(new, 2, False, False)}
+    assert few.speedup.verdict == "inconclusive"
+    assert record(rounds()._replace(providers=providers)).speedup.verdict == "same"
 
 
 @pytest.mark.parametrize(

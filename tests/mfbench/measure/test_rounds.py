@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from mfbench.measure import rounds
+from mfbench.measure import planning, rounds
 from mfbench.measure.devices.base import Reading
+from mfbench.measure.planning import Goal
 from mfbench.stats import intervals
 
 
@@ -36,7 +37,7 @@ class Machine:
 def run(machine: Machine, seconds: dict[str, float], budget: float = 5.0) -> rounds.CaseTiming:
     providers = {name: machine.provider(name, value) for name, value in seconds.items()}
     estimates = {name: max(value, 1e-3) for name, value in seconds.items()}
-    return rounds.time_in_rounds(machine.hooks(providers), next(iter(seconds)), budget, 1, estimates)
+    return rounds.time_in_rounds(machine.hooks(providers), next(iter(seconds)), Goal(budget), 1, estimates)
 
 
 def test_finds_the_ratio_on_a_machine_that_drifts() -> None:
@@ -76,7 +77,7 @@ def test_everyone_in_a_round_begins_where_the_first_one_ran() -> None:
         machine.now += 5e-3
         return Reading(5e-3, core=next(cores) if core is None else core)
 
-    rounds.time_in_rounds(machine.hooks({"a": provider, "b": provider}), "b", 1.0, 1, {"a": 5e-3, "b": 5e-3})
+    rounds.time_in_rounds(machine.hooks({"a": provider, "b": provider}), "b", Goal(1.0), 1, {"a": 5e-3, "b": 5e-3})
     pairs = [asked[at : at + 2] for at in range(len(asked) - 40, len(asked), 2)]
     assert all(first is None and second is not None for first, second in pairs)
     assert len({second for _, second in pairs}) == len(pairs)
@@ -84,7 +85,7 @@ def test_everyone_in_a_round_begins_where_the_first_one_ran() -> None:
 
 @pytest.mark.parametrize("placements", [6, 30, 31, 59, 91, 132, 300])
 def test_no_block_of_an_interval_ends_within_a_placement(placements: int) -> None:
-    count = intervals.BLOCK_ROUNDS * rounds._evenly(placements)
+    count = intervals.BLOCK_ROUNDS * planning.evenly(placements)
     assert count % intervals._block_count(count) == 0
     assert count // intervals._block_count(count) % intervals.BLOCK_ROUNDS == 0
 
@@ -98,7 +99,7 @@ def test_a_round_in_which_the_device_was_held_back_is_timed_again() -> None:
         machine.now += 5e-3
         return Reading(8e-3 if throttled else 5e-3, throttled=throttled)
 
-    result = rounds.time_in_rounds(machine.hooks({"a": hot, "b": machine.provider("b", 5e-3)}), "b", 5.0, 1,
+    result = rounds.time_in_rounds(machine.hooks({"a": hot, "b": machine.provider("b", 5e-3)}), "b", Goal(5.0), 1,
                                    {"a": 5e-3, "b": 5e-3})  # fmt: skip
     assert result.providers["a"].samples.max() == 5e-3
     assert result.throttled >= 3
@@ -112,9 +113,9 @@ def test_a_device_that_is_always_held_back_is_timed_all_the_same() -> None:
         machine.now += 5e-3
         return Reading(5e-3, throttled=True)
 
-    result = rounds.time_in_rounds(machine.hooks({"a": hot, "b": machine.provider("b", 5e-3)}), "b", 5.0, 1,
+    result = rounds.time_in_rounds(machine.hooks({"a": hot, "b": machine.provider("b", 5e-3)}), "b", Goal(5.0), 1,
                                    {"a": 5e-3, "b": 5e-3})  # fmt: skip
-    assert result.placements >= rounds.PLACEMENTS[0]
+    assert result.placements >= planning.FEWEST_PLACEMENTS
     assert result.throttled == intervals.BLOCK_ROUNDS * result.placements
 
 
@@ -123,7 +124,7 @@ def test_rounds_that_other_programs_disturbed_are_counted() -> None:
     busy = itertools.cycle([0.0, 1.5, 0.0, 0.1])  # read before and after each placement
     hooks = machine.hooks({"a": machine.provider("a", 5e-3), "b": machine.provider("b", 5e-3)})
     result = rounds.time_in_rounds(
-        hooks._replace(background_cores=lambda: next(busy)), "b", 5.0, 1, {"a": 5e-3, "b": 5e-3}
+        hooks._replace(background_cores=lambda: next(busy)), "b", Goal(5.0), 1, {"a": 5e-3, "b": 5e-3}
     )
     assert result.disturbed == intervals.BLOCK_ROUNDS * result.placements / 2
 
@@ -132,7 +133,7 @@ def disturbed_by(busy: Iterator[float]) -> rounds.CaseTiming:
     machine = Machine(jitter=0.02)
     hooks = machine.hooks({"a": machine.provider("a", 5e-3), "b": machine.provider("b", 5e-3)})
     return rounds.time_in_rounds(
-        hooks._replace(background_cores=lambda: next(busy)), "b", 5.0, 1, {"a": 5e-3, "b": 5e-3}
+        hooks._replace(background_cores=lambda: next(busy)), "b", Goal(5.0), 1, {"a": 5e-3, "b": 5e-3}
     )
 
 
@@ -167,8 +168,8 @@ def test_noise_asks_for_rounds_and_the_budget_limits_them() -> None:
     calm = run(Machine(jitter=0.001), {"a": 0.01, "b": 0.01})
     noisy = run(Machine(jitter=0.05), {"a": 0.01, "b": 0.01})
     hurried = run(Machine(jitter=0.05), {"a": 0.01, "b": 0.01}, budget=1.0)
-    assert rounds.PLACEMENTS[0] <= calm.placements < noisy.placements / 2
-    assert rounds.PLACEMENTS[0] <= hurried.placements < noisy.placements
+    assert planning.FEWEST_PLACEMENTS <= calm.placements < noisy.placements / 2
+    assert planning.FEWEST_PLACEMENTS <= hurried.placements < noisy.placements
 
 
 def test_a_machine_that_warms_up_is_waited_for() -> None:
@@ -181,12 +182,89 @@ def test_a_machine_that_warms_up_is_waited_for() -> None:
         return Reading(elapsed)
 
     providers = {"a": cold_start, "b": machine.provider("b", 5e-3)}
-    result = rounds.time_in_rounds(machine.hooks(providers), "b", 5.0, 1, {"a": 5e-3, "b": 5e-3})
+    result = rounds.time_in_rounds(machine.hooks(providers), "b", Goal(5.0), 1, {"a": 5e-3, "b": 5e-3})
     assert result.pilot_rounds >= 9
     assert result.providers["a"].samples.max() < 6e-3
 
 
-@pytest.mark.parametrize("seconds", [1.0, 5.0])
-def test_a_very_slow_case_stops_before_the_least_number_of_rounds(seconds: float) -> None:
-    result = run(Machine(), {"a": seconds, "b": seconds}, budget=1.0)
-    assert result.placements < rounds.PLACEMENTS[0]
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 20.0])
+def test_a_very_slow_case_has_three_rounds_and_an_interval(seconds: float) -> None:
+    result = run(Machine(), {"base": 15 * seconds, "new": seconds}, budget=1.0)
+    ratio = intervals.ratio_interval(*(result.providers[name].samples for name in ("base", "new")))
+    assert result.placements == result.providers["base"].samples.size == intervals.FEWEST
+    assert result.pilot_rounds == 0
+    assert intervals.verdict(ratio, 0.02) == "faster"
+
+
+def test_a_budget_for_few_rounds_is_spent_on_them() -> None:
+    machine = Machine()
+    result = run(machine, {"a": 0.1, "b": 0.1}, budget=3.0)
+    assert 8 <= result.placements == result.providers["a"].samples.size <= 14
+    assert machine.now <= 3.5
+
+
+TWO_PERCENT = Goal(60.0, resolve=0.02)
+
+
+def resolve(
+    machine: Machine, seconds: dict[str, float], goal: Goal = TWO_PERCENT
+) -> tuple[rounds.CaseTiming, list[planning.Plan]]:
+    providers = {name: machine.provider(name, value) for name, value in seconds.items()}
+    plans: list[planning.Plan] = []
+    hooks = machine.hooks(providers)
+    return rounds.time_in_rounds(hooks, next(iter(seconds)), goal, 1, seconds, plans.append), plans
+
+
+def width(result: rounds.CaseTiming, name: str = "b") -> float:
+    ratio = intervals.ratio_interval(result.providers["a"].samples, result.providers[name].samples)
+    return ratio.high - ratio.low
+
+
+@pytest.mark.parametrize("jitter", [0.003, 0.03, 0.1])
+def test_rounds_are_taken_until_the_interval_is_as_narrow_as_asked(jitter: float) -> None:
+    result, plans = resolve(Machine(jitter=jitter), {"a": 6e-3, "b": 6e-3})
+    assert width(result) <= 0.021
+    assert result.planned_s == plans[0].seconds
+    assert 0.7 <= result.took_s / sum(plan.seconds for plan in plans) <= 1.5
+
+
+def test_a_smaller_difference_takes_more_rounds() -> None:
+    coarse, fine = (
+        resolve(Machine(jitter=0.05), {"a": 6e-3, "b": 6e-3}, Goal(60.0, difference))[0] for difference in (0.08, 0.02)
+    )
+    assert 3 * coarse.placements <= fine.placements
+
+
+def test_a_large_effect_needs_no_narrow_interval() -> None:
+    like, unlike = (resolve(Machine(jitter=0.05), {"a": 9e-3, "b": seconds})[0] for seconds in (9e-3, 6e-3))
+    assert unlike.placements < like.placements / 3
+    assert unlike.placements < 2 * planning.FEWEST_PLACEMENTS
+
+
+def test_a_difference_that_the_budget_cannot_resolve_stops_there_and_says_so() -> None:
+    machine = Machine(jitter=0.5)
+    result, plans = resolve(machine, {"a": 6e-3, "b": 6e-3}, Goal(3.0, resolve=0.01))
+    assert machine.now <= 3.0
+    assert plans[0].wanted_s > 3 * plans[0].seconds
+    assert width(result) > 0.01
+
+
+def test_rounds_noisier_than_the_pilot_are_added_to() -> None:
+    machine = Machine(jitter=0.002)
+
+    def announce(plan: planning.Plan) -> None:
+        plans.append(plan)
+        machine.jitter = 0.05
+
+    plans: list[planning.Plan] = []
+    hooks = machine.hooks({name: machine.provider(name, 6e-3) for name in ("a", "b")})
+    result = rounds.time_in_rounds(hooks, "a", Goal(60.0, 0.02), 1, {"a": 6e-3, "b": 6e-3}, announce)
+
+    assert len(plans) > 1
+    assert result.placements > plans[0].placements
+
+
+def test_a_slow_case_is_resolved_with_a_pilot_of_three_rounds() -> None:
+    result, plans = resolve(Machine(jitter=0.002), {"a": 3.0, "b": 0.2}, Goal(60.0, 0.02))
+    assert result.pilot_rounds == 1 + intervals.FEWEST
+    assert plans[0].rounds == result.placements == intervals.FEWEST

@@ -9,7 +9,6 @@ from mfbench.problems.cases import (
     CaseSpec,
     find_suite,
     load_suite,
-    nearest,
     parse_axes,
     parse_overrides,
     parse_size,
@@ -95,11 +94,6 @@ def test_axes_that_do_not_fit(axes: dict, code: str, argument: str | None) -> No
     with pytest.raises(UsageError) as raised:
         parse_axes(axes)
     assert (raised.value.code, raised.value.argument) == (code, argument)
-
-
-def test_nearest_name() -> None:
-    assert nearest("sqare", ["square", "seed"]) == "; did you mean 'square'?"
-    assert nearest("zzz", ["square", "seed"]) == "; there are square, seed"
 
 
 @pytest.mark.parametrize(

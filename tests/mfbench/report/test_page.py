@@ -85,17 +85,6 @@ def test_what_is_left_out_is_named(made, tmp_path: Path) -> None:
     assert "5 of 13 results failed" in page
 
 
-@pytest.mark.parametrize(
-    "content", ["", "\n\n", "null", "[1, 2]", '{"schema":"mfbench-inspect/1"}', '{"benchmarks":3}']
-)
-def test_a_file_with_nothing_in_it_still_makes_a_page_but_fails(made, tmp_path: Path, content: str) -> None:
-    path = tmp_path / "r.json"
-    path.write_text(content)
-    page = text(made(path, code=4))
-    assert "Nothing was measured in these files." in page
-    assert "Left out" in page
-
-
 def test_times_of_pytest_benchmark_are_shown_and_compared(made, tmp_path: Path) -> None:
     paths = []
     for number, median in enumerate((1e-3, 2e-3)):

@@ -73,7 +73,7 @@ def test_intervals_stay_on_one_line_in_tables(width: int) -> None:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_brackets_are_text(width: int) -> None:
-    few = ok(case(), "[red]fused[/red]", rounds=3)
+    few = ok(case(), "[red]fused[/red]", rounds=2)
     text = " ".join(" ".join(printed(terminal.table([few]), width)).split())
     assert "[red]fused[/red]" in "".join(text.split())
     assert "[too noisy]" in text

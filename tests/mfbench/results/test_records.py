@@ -106,6 +106,26 @@ def test_a_file_of_something_else_is_not_touched(tmp_path: Path, content: bytes)
     assert path.read_bytes() == content
 
 
+def test_a_run_that_writes_no_record_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    Writer(path).close()
+    assert not path.exists()
+    path.touch()
+    Writer(path).close()
+    assert path.exists()  # another's file stays, though empty
+
+
+def test_a_file_that_disappears_meanwhile_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    fails, succeeds = Writer(path), Writer(path)
+    fails.close()
+    succeeds.append([record(0)])
+    path.unlink()
+    succeeds.append([record(1)])
+    succeeds.close()
+    assert read(path) == ([record(1)], [])
+
+
 def test_two_writers_take_turns(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     first, second = Writer(path), Writer(path)

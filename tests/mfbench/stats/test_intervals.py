@@ -43,6 +43,28 @@ def test_intervals_cover_the_truth(correlation: float, tails: str, rounds: int) 
     assert least <= covered / 500 <= 0.985
 
 
+@pytest.mark.parametrize("rounds", [3, 4, 5, 6, 9, 12])
+@pytest.mark.parametrize("tails", SHOCKS)
+def test_intervals_of_few_rounds_cover_the_truth(rounds: int, tails: str) -> None:
+    rng = np.random.default_rng(11)
+    covered = 0
+    for _ in range(1000):
+        base, new = (noise(rng, rounds, 0.0, tails) for _ in range(2))
+        ratio = intervals.ratio_interval(3e-3 * np.exp(base), 1e-3 * np.exp(new))
+        covered += ratio.low <= 3 <= ratio.high
+    assert covered / 1000 >= 0.93  # the standard error is 0.007
+
+
+def test_three_rounds_decide_on_a_large_effect_and_not_on_a_small_one() -> None:
+    base, new = 7.0 * np.array([1.0, 1.02, 0.99]), np.array([0.45, 0.46, 0.452])
+    large, small = (intervals.ratio_interval(base, side, confidence=0.995) for side in (new, base * [1.02, 0.99, 1.03]))
+    assert intervals.verdict(large, 0.02) == "faster"
+    assert intervals.verdict(small, 0.02) == "inconclusive"
+    ratios = base / new
+    assert large.low < ratios.min()  # of three samples, all lie on the same side of the truth one time in four
+    assert ratios.max() < large.high
+
+
 def test_too_few_samples_say_nothing() -> None:
     ratio = intervals.ratio_interval(np.array([1.0, 1.1]), np.array([2.0, 2.1]))
     assert intervals.verdict(ratio, 0.02) == "inconclusive"

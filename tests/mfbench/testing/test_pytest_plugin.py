@@ -78,7 +78,7 @@ def test_a_users_suite_holds_its_kernel_against_the_gate(run) -> None:
     ("marked", "told"),
     [
         ("sise='3x4'", "sise: no such name; did you mean 'size'?"),
-        ("data='synthetic'", "size is missing, which drawn data needs, got {'data': 'synthetic'}"),
+        ("data='synthetic'", "size is missing, which drawn data needs"),
         ("size='3x4', device='gpu'", "device: expected 'cpu' or 'cuda', got 'gpu'"),
         ("'3x4'", "expected names, such as size='200x300', got '3x4' without one"),
     ],

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from mfbench.testing.random_problems import MASK_DTYPES, RATINGS_DTYPES, draw
+from kernels.gpu import config
+from mfbench.testing import random_problems
+from mfbench.testing.random_problems import MASK_DTYPES, RATINGS_DTYPES, draw, long_walk
+from reference import oracle_loss_and_grads
 
 
 def test_drawn_problems_cover_the_contract() -> None:
@@ -17,3 +20,17 @@ def test_drawn_problems_cover_the_contract() -> None:
     assert len(weights) > 50
     assert any(inputs.ratings.stride()[0] == 0 for inputs in drawn)
     assert any(not inputs.ratings.is_contiguous() and inputs.ratings.stride()[0] == 1 for inputs in drawn)
+
+
+def test_a_long_walk_has_errors_of_one_sign_and_is_not_divided(monkeypatch) -> None:
+    m, n, rank = random_problems.LONG_WALK
+    for name in ("sm_80", "sm_90", "sm_100", "sm_120"):
+        target = config.TARGETS[name]
+        built = config.pick(target, rank, "tf32x3", deterministic=False)
+        assert config.deal(target, built, m, n, deterministic=False).splits == 1, name
+    monkeypatch.setattr(random_problems, "LONG_WALK", (5, 4, 3))
+    inputs = long_walk(0).inputs
+    assert inputs.ratings.shape == (5, 4)
+    _, (dP, dQ, *_) = oracle_loss_and_grads(*inputs)
+    assert dP.min() > 0
+    assert dQ.min() > 0

@@ -23,9 +23,9 @@ def test_observed_nan_must_reach_the_results() -> None:
     inputs = inputs._replace(ratings=ratings, mask=mask)
     for name in ("native", "torch", "interpret"):
         provider = next(c.provider for c in candidates("cpu", None) if c.provider.name == name)
-        ratios, reason = check(provider, inputs, gate.standard(inputs))
+        verdicts, reason = check(provider, inputs, gate.standard(inputs))
         assert reason is None
-        assert len(ratios) == 6
+        assert len(verdicts) == 6
 
 
 def test_the_other_providers_of_the_harness_are_correct() -> None:

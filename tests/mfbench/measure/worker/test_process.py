@@ -53,3 +53,24 @@ def test_an_error_on_a_gpu_ends_the_process(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         worker.ready()
     assert worker.pid is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "code"),
+    [
+        (STEP, "mine.py has no function 'nope'; there are step", "no-such-function"),
+        (STEP, "mine.py has no function 'stop'; did you mean 'step'?", "no-such-function"),
+        ("", "mine.py has no function 'nope'; there are none", "no-such-function"),
+        ("nope = 3", "mine.py has no function 'nope'; there are none", "no-such-function"),
+        ("1 / 0", "mine.py cannot be imported: ZeroDivisionError", "provider-load-failed"),
+    ],
+)
+def test_why_a_provider_cannot_be_loaded_keeps_its_code(tmp_path: Path, content: str, message: str, code: str) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(content)
+    worker = WorkerProcess(f"{path}:{'stop' if 'stop' in message else 'nope'}", "cpu", 1, 20.0)
+    with pytest.raises(UsageError) as error:
+        worker.ready()
+    worker.stop()
+    assert message in error.value.message
+    assert error.value.code == code

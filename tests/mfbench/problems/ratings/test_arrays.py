@@ -1,5 +1,7 @@
 """NumPy's arrays, SciPy's sparse matrices and MatrixMarket."""
 
+import re
+
 import numpy as np
 import pytest
 import scipy.io
@@ -186,3 +188,46 @@ def test_the_largest_index_fits(tmp_path):
     matrix, _ = load(tmp_path / "a.npz")
     assert matrix.ratings.col_indices().tolist() == [69_999]
     assert torch.equal(matrix.ratings.crow_indices(), torch.tensor([0, 0, 1], dtype=torch.int32))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+@pytest.mark.parametrize("fill", [-99, 999, -9999, 255, 2**31 - 1, -(2**31)])
+def test_other_fill_values_beside_ratings_are_refused(tmp_path, fill, dtype):
+    values = np.array([[1, 5, fill], [3, fill, 2]], dtype)
+    np.save(tmp_path / "a.npy", values)
+    with pytest.raises(UsageError, match=re.escape(f"2 values of {fill:g} beside ratings from 1 to 5")) as error:
+        read(tmp_path / "a.npy")
+    said = re.search("--format (missing=[^ ]+) if it marks", error.value.message)
+    assert read(tmp_path / "a.npy", format=said[1])[0] == {(0, 0): 1, (0, 1): 5, (1, 0): 3, (1, 2): 2}
+    assert len(read(tmp_path / "a.npy", format="missing=nan")[0]) == 6
+
+
+@pytest.mark.parametrize("fill", [-999, 2**31 - 1])
+def test_stored_fill_values_are_refused(tmp_path, fill):
+    scipy.sparse.save_npz(tmp_path / "a.npz", scipy.sparse.coo_array(np.array([[1, 5, fill], [0, fill, 2]])))
+    with pytest.raises(UsageError, match=r"2 values of .* beside ratings from 1 to 5") as error:
+        read(tmp_path / "a.npz")
+    said = re.search("--format (missing=[^ ]+) if it marks", error.value.message)
+    assert read(tmp_path / "a.npz", format=said[1])[0] == {(0, 0): 1, (0, 1): 5, (1, 2): 2}
+
+
+@pytest.mark.parametrize("values", [[1, 80, 255], [-99, -40, 5], [1, 300, 999], [255, 255, 255], [0.5, 127]])
+def test_a_value_of_the_same_magnitude_is_a_rating(tmp_path, values):
+    path = tmp_path / "a.tsv"
+    path.write_text("user\titem\trating\n" + "".join(f"{i}\t1\t{value}\n" for i, value in enumerate(values)))
+    assert list(read(path)[0].values()) == values
+
+
+def test_a_fill_value_beside_nan_is_refused_too(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([[1, np.nan, 99], [99, 4, 0]]))
+    with pytest.raises(UsageError, match="2 values of 99 beside ratings from 0 to 4"):
+        read(tmp_path / "a.npy")
+
+
+def test_a_mask_of_another_name_is_not_ignored(tmp_path):
+    values, observed = np.array([[1.0, 5.0, 2.0], [3.0, 4.0, 2.0]]), np.array([[1, 0, 1], [1, 1, 0]])
+    np.savez(tmp_path / "a.npz", ratings=values, observed=observed)
+    with pytest.raises(UsageError, match="expected the mask of 'ratings' as 'mask', got observed of the same shape"):
+        read(tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz", ratings=values, mask=observed, titles=np.array(["a", "b", "c"]))
+    assert len(read(tmp_path / "b.npz")[0]) == 4

@@ -98,6 +98,16 @@ def test_text_without_a_header(tmp_path, table, separator, with_time):
 
 
 @SETTINGS
+@given(triples(INTEGERS, WORDS), st.sampled_from(["\t", ";"]), st.booleans(), st.booleans())
+def test_text_with_decimal_commas(tmp_path, table, separator, header, quote_all):
+    table = [(user, item, f"{rating % 1e6:.2f}") for user, item, rating in table]
+    written = [(user, item, rating.replace(".", ",")) for user, item, rating in table]
+    lines = as_text(written, separator, header, [0, 1, 2], quote_all, "\n")
+    found, _ = read(write(tmp_path, "".join(lines)), columns=None if header else "user,item,rating", format=ALL_RATINGS)
+    assert found == expected(table)
+
+
+@SETTINGS
 @given(TABLES)
 def test_parquet(tmp_path, table):
     users, items, ratings = zip(*table, strict=True)
@@ -134,7 +144,7 @@ def test_dense_arrays(tmp_path, table):
 @SETTINGS
 @given(triples(st.integers(1, 9), st.integers(1, 3)))
 def test_netflix(tmp_path, table):
-    table = sorted(table, key=lambda triple: triple[1])
+    table = sorted(((user, item, abs(rating) % 6) for user, item, rating in table), key=lambda triple: triple[1])
     lines, last = [], None
     for user, item, rating in table:
         lines += [f"{item}:\n"] * (item != last) + [f"{user},{rating},2005-09-06\n"]

@@ -50,7 +50,8 @@ WRITERS = {
     "CSV with quotes and semicolons": lambda path: FRAME.to_csv(path, sep=";", quoting=1, index=False),
     "R's `write.table`": lambda path: path.write_text('"userId" "movieId" "rating"\n' + NUMBERED),
     "`u.data`, `ratings.dat`": lines("{u}::{i}::{r}::978300760"),
-    "cornac's UIR, UIRT": lines("{u}\t{i}\t{r}"),
+    "cornac's UIR": lines("{u}\t{i}\t{r}"),
+    "cornac's UIRT": lines("{u}::{i}::{r}::978300760"),
     "`savetxt`": lambda path: np.savetxt(
         path, np.column_stack([USERS, ITEMS, RATINGS]), fmt=["%d", "%d", "%g"], header="made by NumPy"
     ),
@@ -97,7 +98,36 @@ def test_row(tmp_path, row):
     found, said = read(path, format=option.strip("`").removeprefix("--format ") or None)
     assert {(user + shift, item + shift): rating for (user, item), rating in found.items()} == EXPECTED
     assert bool(said) == (name in ("Book-Crossing", "`.npy` with 0 for missing"))
-    if "layout" not in tried_with:
+    if "layout" not in tried_with and "read alike" not in tried_with:
         library, tried = tried_with.lower().split()
         if version(library) != tried:
             pytest.skip(f"the page says {library} {tried}; {version(library)} is installed, and reads back the same")
+
+
+@pytest.mark.parametrize("layout", ["UIR", "UIRT"])
+def test_cornac_reads_the_same(tmp_path, layout):
+    reader = pytest.importorskip("cornac.data").Reader()
+    path = tmp_path / "ratings"
+    WRITERS[f"cornac's {layout}"](path)
+    found = reader.read(str(path), fmt=layout, sep="::" if layout == "UIRT" else "\t")
+    assert {(int(user), int(item)): rating for user, item, rating, *_ in found} == EXPECTED
+
+
+def test_recbole_reads_the_same(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, kind in {
+            "bool8": np.bool_,
+            "float_": np.float64,
+            "complex_": np.complex128,
+            "unicode_": np.str_,
+        }.items():
+            patch.setattr(np, name, kind, raising=False)  # RecBole 1.2.1 needs them, and NumPy 2 has removed them
+        config, data = pytest.importorskip("recbole.config"), pytest.importorskip("recbole.data")
+        (tmp_path / "tiny").mkdir()
+        WRITERS["RecBole `.inter`"](tmp_path / "tiny" / "tiny.inter")
+        columns = ["user_id", "item_id", "rating", "timestamp"]
+        options = {"data_path": str(tmp_path), "load_col": {"inter": columns}, "use_gpu": False}
+        dataset = data.create_dataset(config.Config(model="BPR", dataset="tiny", config_dict=options))
+    named = [dataset.id2token(column, dataset.inter_feat[column]) for column in columns[:2]]
+    found = zip(*named, dataset.inter_feat["rating"].tolist(), strict=True)
+    assert {(int(user), int(item)): rating for user, item, rating in found} == EXPECTED

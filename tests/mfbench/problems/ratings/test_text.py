@@ -67,6 +67,9 @@ def test_a_header_decides_by_names(tmp_path, content):
         ("7,30,1260759144,4\n2,10,1260759145,3\n", ["column 3 looks like times", "user,item,_,rating"]),
         ("7,30,1260759144\n2,10,1260759145\n", ["column 3 looks like times"]),
         ("0,7,30,4\n1,2,10,0.5\n2,7,10,5\n", ["column 1 counts the lines", "user,item,rating", "_,user,item,rating"]),
+        ("978300760,7,30,4\n978300761,8,30,5\n", ["column 1 looks like times", "time,user,item,rating"]),
+        ("7,978300760,30,4\n8,978300761,30,5\n", ["column 2 looks like times", "user,item,rating"]),
+        ("978300760123\t7\t30\t4\n978300761000\t8\t30\t5\n", ["column 1 looks like times"]),
         ("user,uid,item,rating\n1,2,3,4\n", ["user may be 'user' or 'uid'"]),
         ("user,item,rating,stars\n1,2,3,4\n", ["rating may be 'rating' or 'stars'"]),
         ("user,item,item,rating\n1,2,3,4\n", ["item may be 'item' or 'item'"]),
@@ -74,6 +77,7 @@ def test_a_header_decides_by_names(tmp_path, content):
         (",0,1,2\n0,4,5,6\n1,5,6,7\n", ["a rating or pandas' header"]),
         ("1,2,3,4,5\n2,3,4,5,6\n", ["no header, and 5 columns", "--columns"]),
         ("1,2,99\n1,3,4\n2,3,-5\n", ["1 value of 99 beside ratings from -5 to 4", "missing=99", "missing=nan"]),
+        ("user;item;rating\n1;2;-999\n1;3;4,5\n2;3;1,5\n", ["1 value of -999 beside ratings from 1.5 to 4.5"]),
         ("user,anime_id,rating\n1,2,-1\n1,3,4\n2,3,10\n", ["1 value of -1 beside ratings from 4 to 10", "missing=-1"]),
         ("a,b,3,c;d;4\n" * 3, ["separated by semicolon", "separated by comma", "--format"]),
     ],
@@ -91,6 +95,8 @@ def test_more_than_one_reading_is_an_error_that_lists_them(tmp_path, content, re
     ("content", "columns", "expected"),
     [
         ("7,30,1260759144,4\n", "user,item,_,rating", {(7, 30): 4}),
+        ("978300760,7,30,4\n978300761,8,30,5\n", "time,user,item,rating", {(7, 30): 4, (8, 30): 5}),
+        ("978300760,7,3,4\n978300761,8,3,5\n", "user,item,rating", {(978300760, 7): 3, (978300761, 8): 3}),
         ("7,30,1260759144,4\n", "user,item,time,rating", {(7, 30): 4}),
         ("7,30,1260759144,4\n", "1,2,4", {(7, 30): 4}),
         ("7,30,1260759144,4\n", ["2", "1", "4"], {(30, 7): 4}),
@@ -243,7 +249,7 @@ def test_a_value_that_marks_missing_ratings(tmp_path):
         ("userId,movieId,rating\n", "expected ratings below the header 'userId', 'movieId', 'rating', found none"),
         ("userId,movieId,rating\n1,2,\n", "expected ratings"),
         ("user_id:token\titem_id:token\ttimestamp:float\n196\t242\t881250949\n", "found no rating among the columns"),
-        ("7;30;4,5\n8;30;3,5\n", "column 3 holds no numbers"),
+        ("7;30;a,5\n8;30;b,5\n", "column 3 holds no numbers"),
         ("a,b,c\n1,2,3\n4,5,6\n", "the header names no user, item and rating: 'a', 'b', 'c'"),
         ("userId,movieId,rating,time\n1,2,3\n1,3,4\n", "the header has 4 names"),
         ("1 2\n3 4\n", "expected lines with a user, an item and a rating"),
@@ -263,3 +269,51 @@ def test_a_binary_file_is_not_read_to_its_end(tmp_path, monkeypatch):
     monkeypatch.setattr(lines, "BLOCK", 1 << 12)
     with pytest.raises(UsageError, match="without a line end"):
         read(write(tmp_path, b"\x00" * (1 << 20)))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "7;30;4,0\n2;10;0,5\n7;10;5\n11;20;3,5\n",
+        "userId;movieId;rating\n7;30;4,000\n2;10;0,500\n7;10;5,000\n11;20;3,500\n",  # 0,500 has no thousands
+        '"user";"item";"rating"\n"7";"30";"4,0"\n"2";"10";"0,5"\n"7";"10";"5,0"\n"11";"20";"3,5"\n',  # R's write.csv2
+        "7\t30\t4\t1260759144\n2\t10\t,5\t1260759145\n7\t10\t5\t1260759146\n11\t20\t3,5\t1260759147\n",
+        "7::30::4,0\n2::10::5,0e-1\n7::10::5\n11::20::3,5\n",
+        "7 30 4,0\n2 10 0,5\n7 10 5\n11 20 3,5\n",
+        'userId,movieId,rating\n7,30,"4,0"\n2,10,"0,5"\n7,10,5\n11,20,"3,5"\n',
+        "7;30;4.0\n2;10;0,5\n7;10;5\n11;20;3.5\n",
+        "7;30;4,0\n2;10;0,5\n" + "7;10;5\n" + "11;20;3,500\n",
+    ],
+)
+def test_decimals_after_a_comma(tmp_path, content):
+    assert read(write(tmp_path, content)) == (EXPECTED, [])
+
+
+def test_decimal_commas_that_come_late(tmp_path, monkeypatch):
+    """Neither in the lines that decide the layout nor in the first block."""
+    monkeypatch.setattr(lines, "BLOCK", 100)
+    content = "".join(f"{user};1;4\n" for user in range(500)) + "7;2;4,5\n"
+    found, said = read(write(tmp_path, content))
+    assert (found[7, 2], said) == (4.5, [])
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("7;30;2.25\n" + "8;30;3,5\n" + "9;30;1,500\n", 3),
+        ("7;30;1,500\n8;30;2,000\n", 1),
+        ("user;item;rating\n7;30;3\n8;30;2,000\n", 3),
+        ("7;30;2.25\n8;30;1,500\n9;30;2,5\n", 2),  # decimals after a point, too
+    ],
+)
+def test_commas_that_may_separate_thousands_are_refused(tmp_path, content, line):
+    with pytest.raises(UsageError, match=f"more than one reading of the rating '.,.00' in line {line}: ") as error:
+        load(write(tmp_path, content))
+    assert error.value.code == "ambiguous-data"
+
+
+def test_commas_of_two_kinds_of_numbers_are_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"more than one reading: .*comma.* or .*blanks"):
+        load(write(tmp_path, "7 30 3,5 4,0\n8 30 4,5 2,0\n"))
+    assert read(write(tmp_path, "7 30 3,5 4,0\n"), columns="user,item,rating,_", format="blanks")[0] == {(7, 30): 3.5}
+    assert read(write(tmp_path, "7;30;1.234,5\n8;30;1,234,5\n9;30;2,5\n"), format="semicolon")[0] == {(9, 30): 2.5}

@@ -1,0 +1,22 @@
+"""The installed version of Triton, for what its older versions cannot do."""
+
+from __future__ import annotations
+
+import functools
+import re
+from importlib.metadata import PackageNotFoundError, version
+
+# Triton 3.6 with NumPy 2.4 interprets no loop over a scalar, and fails to compile float64 products for matrix units;
+# 3.9 does both. The versions between were not looked at, and count as the older one.
+OLD = (3, 9)
+FLOAT64_UNITS = ("sm_80", "sm_90")  # targets with matrix units for float64
+
+
+@functools.cache
+def is_old() -> bool:
+    """Return whether Triton is older than `OLD`."""
+    try:
+        found = re.findall(r"\d+", version("triton"))
+    except PackageNotFoundError:
+        return False
+    return tuple(map(int, found[:2])) < OLD

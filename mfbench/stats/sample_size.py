@@ -1,0 +1,53 @@
+"""How many samples an interval of a given width takes, from the noise of samples that were taken."""
+
+from __future__ import annotations
+
+import math
+
+from mfbench.stats import student
+from mfbench.stats.intervals import BLOCKS, FEWEST, Interval, Location
+
+
+def blocks_needed(noise: float, half_width: float, confidence: float) -> int:
+    """Return the fewest independent blocks whose mean has an interval of at most this half width (Student's t).
+
+    Args:
+        noise: standard deviation of a block.
+        half_width: above 0, in the unit of `noise`.
+        confidence: of the interval.
+    """
+    quantile = 0.5 + confidence / 2
+    for count in range(FEWEST, BLOCKS[1]):
+        if student.quantile(count - 1, quantile) * noise <= half_width * math.sqrt(count):
+            return count
+    # more blocks than these are averaged in groups, which leaves the degrees of freedom as they are
+    return max(BLOCKS[1], math.ceil((student.quantile(BLOCKS[1] - 1, quantile) * noise / half_width) ** 2))
+
+
+def growth(location: Location, half_width: float, confidence: float) -> float:
+    """Return how many times as many samples the interval of a centre needs for this half width; below 1: fewer.
+
+    Infinite where the noise is unknown, or SciPy is missing.
+    """
+    if not (math.isfinite(location.error) and student.AVAILABLE):
+        return math.inf
+    independent = location.freedom + 1
+    needed = blocks_needed(location.error * math.sqrt(independent), half_width, confidence) / independent
+    suffices = student.quantile(location.freedom, 0.5 + confidence / 2) * location.error <= half_width
+    return min(needed, 1.0) if suffices else needed
+
+
+def decisive_half_width(log_ratio: float, margin: float) -> float:
+    """Return the half width at which an interval around this log ratio probably decides the verdict.
+
+    Within the margin, half of the margin: a ratio of 1 is then called the same with the confidence of the interval.
+    Beyond, the distance to the margin. 0: no number of samples decides.
+    """
+    edge = math.log1p(margin)
+    return max(edge / 2, abs(log_ratio) - edge)
+
+
+def clearance(ratio: Interval, margin: float) -> float:
+    """Return how far the interval of a ratio lies beyond the margin, in logarithms; 0 if it does not."""
+    lowest = max(ratio.low, 1 / ratio.high) if ratio.high > 0 else math.inf
+    return max(math.log(lowest / (1 + margin)), 0.0) if lowest > 0 else 0.0

@@ -1,0 +1,94 @@
+"""An epoch between two lines of the log, a step and an update: captured in a CUDA graph where the device has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from mfbench import log
+from mfbench.providers import graphs
+from mfbench.providers.exceptions import reason
+from mfbench.providers.registry import Step
+from mfbench.train.options import Optimizer
+
+MOMENTUM = 0.9
+TOLERANCE = 1e-2  # of a replayed update, relative to the largest one of its tensor; sums on a GPU vary by 1e-6
+
+
+class Update:
+    """Moves parameters against their gradients."""
+
+    def __init__(self, parameters: Sequence[Tensor], optimizer: Optimizer, lr: float) -> None:
+        self.parameters, self.lr = parameters, lr
+        self._rule: torch.optim.Optimizer | None = None  # None: plain descent, four times as fast as torch.optim.SGD
+        if optimizer == "adam":
+            self._rule = torch.optim.Adam(parameters, lr=lr, capturable=parameters[0].is_cuda)
+        elif optimizer == "momentum":
+            self._rule = torch.optim.SGD(parameters, lr=lr, momentum=MOMENTUM)
+
+    def __call__(self, grads: Sequence[Tensor]) -> None:
+        if self._rule is None:
+            for parameter, grad in zip(self.parameters, grads, strict=True):
+                parameter.sub_(grad, alpha=self.lr)
+            return
+        for parameter, grad in zip(self.parameters, grads, strict=True):
+            parameter.grad = grad
+        self._rule.step()
+
+    def written(self) -> list[Tensor]:
+        """Return the tensors that an update writes to: parameters first, then the optimizer's state."""
+        state = self._rule.state.values() if self._rule else ()
+        return [
+            *self.parameters,
+            *(value for values in state for value in values.values() if isinstance(value, Tensor)),
+        ]
+
+
+def epoch_of(step: Step, update: Update) -> Callable[[], object]:
+    """Return a function that runs one epoch: a CUDA graph of it on a GPU, if a replay does what the epoch does.
+
+    Args:
+        step: evaluates loss and gradients of the present parameters.
+        update: has run before, so that the optimizer's state exists.
+    """
+
+    def epoch() -> None:
+        update(step()[1])
+
+    if not graphs.can_capture(update.parameters[0].device):
+        return epoch
+    try:
+        captured = graphs.Captured(epoch, warm_up=step)
+        if not _alike(captured, epoch, update):
+            raise RuntimeError("a replay gives another update than the step")
+    except Exception as error:  # of the provider's code, which was not written for a capture
+        log.note(f"epochs are not replayed as a CUDA graph: {reason(error)}")
+        return epoch
+    return captured
+
+
+def _alike(replay: Callable[[], object], epoch: Callable[[], object], update: Update) -> bool:
+    """Return whether both move changed parameters alike; afterwards everything is as before."""
+    before = [tensor.clone() for tensor in update.written()]
+
+    def moved(run: Callable[[], object]) -> list[Tensor]:
+        for parameter in update.parameters:
+            parameter.mul_(0.5)  # a replay that does not read the parameters would move them as before
+        start = [tensor.clone() for tensor in update.written()]
+        try:
+            run()
+            return [tensor - old for tensor, old in zip(update.written(), start, strict=True)]
+        finally:
+            for tensor, value in zip(update.written(), before, strict=True):
+                tensor.copy_(value)
+
+    return all(map(_close, moved(replay), moved(epoch), before))
+
+
+def _close(replayed: Tensor, eager: Tensor, value: Tensor) -> bool:
+    if not eager.numel():
+        return True
+    rounding = torch.finfo(value.dtype).eps * value.abs().max()
+    return bool(((replayed - eager).abs().max() <= TOLERANCE * eager.abs().max() + 4 * rounding).item())

@@ -1,0 +1,26 @@
+"""What is left out with an older Triton; `.ci/triton-versions` runs the kernels' tests under both."""
+
+from __future__ import annotations
+
+import pytest
+
+from kernels.gpu import config, version
+
+
+@pytest.mark.parametrize(("installed", "old"), [("3.6.0", True), ("3.8.1+git", True), ("3.9.0", False), ("4.0", False)])
+def test_versions_are_compared_as_numbers(installed: str, old: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(version, "version", lambda name: installed)
+    version.is_old.cache_clear()
+    assert version.is_old() == old
+    version.is_old.cache_clear()
+
+
+def test_float64_is_not_shipped_for_matrix_units_that_triton_fails_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "is_old", lambda: True)
+    for target in version.FLOAT64_UNITS:
+        with pytest.raises(config.NotShipped, match="this version of Triton fails to compile them"):
+            config.pick(config.TARGETS[target], 30, "ieee", False, parameter_bytes=8)
+        config.pick(config.TARGETS[target], 30, "ieee", False)
+    config.pick(config.TARGETS["sm_86"], 30, "ieee", False, parameter_bytes=8)
+    monkeypatch.setattr(config, "is_old", lambda: False)
+    config.pick(config.TARGETS["sm_90"], 30, "ieee", False, parameter_bytes=8)
