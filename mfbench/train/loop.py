@@ -231,7 +231,7 @@ def run_training(options: TrainOptions, on_entry: Callable[[LogEntry], Any] = la
 
     def report(entry: LogEntry) -> None:
         if options.save:
-            best.see(entry)
+            best.see(entry.epoch, entry.held_out_rmse)
         on_entry(entry)
 
     run = train(

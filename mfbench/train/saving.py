@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from mfbench.errors import UsageError
 from mfbench.problems.inputs import Inputs
 from mfbench.train.task import Task
-
-if TYPE_CHECKING:
-    from mfbench.train.loop import LogEntry
 
 PARAMETERS = Inputs._fields[:5]
 
@@ -26,10 +22,13 @@ class BestParameters:
         self._rmse = math.inf
         self._kept: dict[str, torch.Tensor] = {}
 
-    def see(self, entry: LogEntry) -> None:
-        """Keep the present parameters if the entry, which is of them, is the best one. Epoch 0 starts a new run."""
-        if entry.epoch == 0 or not entry.held_out_rmse >= self._rmse:
-            self._rmse = entry.held_out_rmse
+    def see(self, epoch: int, held_out_rmse: float) -> None:
+        """Keep the present parameters if their held-out error, NaN if nothing is held out, is the least so far.
+
+        Epoch 0 starts a new run.
+        """
+        if epoch == 0 or not held_out_rmse >= self._rmse:
+            self._rmse = held_out_rmse
             inputs = self._task.inputs
             self._kept = {name: getattr(inputs, name).detach().cpu().clone() for name in PARAMETERS}
 

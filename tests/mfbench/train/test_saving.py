@@ -12,7 +12,7 @@ import torch
 from mfbench.errors import UsageError
 from mfbench.problems.datasets import Ratings
 from mfbench.problems.matrices import to_sparse
-from mfbench.train.loop import LogEntry, run_training
+from mfbench.train.loop import run_training
 from mfbench.train.options import TrainOptions
 from mfbench.train.saving import PARAMETERS, BestParameters
 from mfbench.train.task import make_task, rating_task
@@ -51,7 +51,7 @@ def test_a_new_attempt_forgets_the_last_one() -> None:
 
     def see(epoch: int, rmse: float, bias: float) -> float:
         task.inputs.global_bias.fill_(bias)
-        best.see(LogEntry(epoch, 0.0, 0.0, rmse, 0.0))
+        best.see(epoch, rmse)
         return float(best._kept["global_bias"])
 
     assert see(0, 1.0, 1.0) == 1.0
