@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from reference.problem import Problem, Triplets, with_arguments
@@ -92,6 +91,8 @@ def _sparse_errors(
     P: Array, Q: Array, bu: Array, bi: Array, mu: Array, ratings: Tensor, mask: Tensor | None
 ) -> Iterator[tuple[slice, float, Any]]:
     """Yield all users, the sum of E^2, and G = E as a sparse array."""
+    from scipy.sparse import csr_array  # here, as dense ratings need no SciPy, which a borrowed GPU machine may lack
+
     triplets = Triplets.of(ratings, mask)
     users, items, R = triplets.users.cpu().numpy(), triplets.items.cpu().numpy(), _float64(triplets.ratings)
     starts = ratings.crow_indices().cpu().numpy()

@@ -51,11 +51,17 @@ class PlainCase(NamedTuple):
     n: int
     rank: int
     density: float = 0.8
+    layout: str = "dense"
     ratings_dtype: str = "float32"
     mask: str = "uint8"
     data: str = "synthetic"
     workload: str = "step"
     seed: int = 1
+
+    @property
+    def sparse(self) -> bool:
+        """No ratings here are sparse."""
+        return False
 
     @property
     def label(self) -> str:
@@ -120,7 +126,7 @@ class Context(NamedTuple):
         (m, n), rank = inputs.ratings.shape, inputs.user_factors.shape[1]
         ratings, mask = (None if t is None else str(t.dtype).removeprefix("torch.") for t in inputs[5:7])
         density = round(inputs.observed / max(1, m * n), 4)
-        return PlainCase(suite, m, n, rank, density, str(ratings), mask or "none", seed=self.seed)
+        return PlainCase(suite, m, n, rank, density, "dense", str(ratings), mask or "none", seed=self.seed)
 
     def result(self, name: str, checks: Mapping[str, OutputCheck], wrong: str | None, case: PlainCase) -> Result:
         """Return the result of outputs that were checked, with a record."""

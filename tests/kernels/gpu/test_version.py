@@ -15,6 +15,18 @@ def test_versions_are_compared_as_numbers(installed: str, old: bool, monkeypatch
     version.is_old.cache_clear()
 
 
+def test_wide_split_operands_have_half_a_tile_on_sm_80(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = config.TARGETS["sm_80"]
+    monkeypatch.setattr(config, "is_old", lambda: False)
+    whole = {rank: config.pick(target, rank, "tf32x3", False) for rank in (30, 62)}
+    monkeypatch.setattr(config, "is_old", lambda: True)
+    half = config.pick(target, 62, "tf32x3", False)
+    assert half.BM * half.BN * 2 == whole[62].BM * whole[62].BN
+    assert config.pick(target, 30, "tf32x3", False) == whole[30]
+    with pytest.raises(config.NotShipped, match="every tile that was tried spills registers"):
+        config.pick(target, 128, "bf16x3", False)
+
+
 def test_float64_is_not_shipped_for_matrix_units_that_triton_fails_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "is_old", lambda: True)
     for target in version.FLOAT64_UNITS:
