@@ -149,6 +149,8 @@ def report(records: tuple[Path, ...], out: Path, form: str | None, plots: Path |
 @click.option(
     "--target-rmse", metavar="F", type=Number(BOUNDS["target_rmse"]), help="Stop when the held-out RMSE is this low."
 )
+@click.option("--save", metavar="FILE", type=click.Path(path_type=Path),
+              help="Write the parameters with the least held-out error; `torch.load` reads them.")  # fmt: skip
 def train(**given: Any) -> int:
     """Train with one provider: the notebook's loop on `seed` (the default), or real ratings with a held-out part.
 

@@ -20,7 +20,7 @@ needs_shell = pytest.mark.skipif(not all(map(shutil.which, ("git", "bash"))), re
 ROOT = Path(__file__).parents[1]
 WORKFLOW = yaml.safe_load((ROOT / "examples" / "benchmark.yml").read_text())
 STEPS = WORKFLOW["jobs"]["benchmark"]["steps"]
-SMALL = "--suite square --size 160x120 --rank 8 --threads 1 --margin 0.2 --budget 0.5"
+SMALL = "--suite square --size 160x120 --rank 8 --threads 1 --margin 0.2 --budget 2"
 KERNEL = "from helper import REPEATS\n" + (ROOT / "examples" / "own_kernels" / "compiled.py").read_text().replace(
     "step = torch.compile(closed_form, dynamic=False)",
     "def step(*arguments):\n    return [closed_form(*arguments) for _ in range(REPEATS)][-1]",

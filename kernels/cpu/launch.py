@@ -154,10 +154,11 @@ def _sorted_entries(observations: Observations) -> Observations:
         ValueError: an index is out of range or repeated.
     """
     entries = with_rising_columns(observations, _columns_rise)
-    rows, columns = indices_of(entries)
-    return entries._replace(
-        ratings=entries.ratings.contiguous(), rows=rows.to(torch.int64).contiguous(), columns=columns.contiguous()
-    )
+    ratings, (rows, columns) = entries.ratings, indices_of(entries)
+    if rows.dtype is torch.int64 and rows.is_contiguous() and columns.is_contiguous() and ratings.is_contiguous():
+        return entries
+    rows, columns = rows.to(torch.int64).contiguous(), columns.contiguous()
+    return entries._replace(ratings=ratings.contiguous(), rows=rows, columns=columns)
 
 
 def _columns_rise(observations: Observations) -> bool:

@@ -21,7 +21,6 @@ struct Place {
 // Returns where share `share` of `shares` of the users begins, each as much work as the others.
 inline Place share_begin(const Entries &entries, int64_t users, int64_t share, int64_t shares) {
     const int64_t *rows = entries.rows;
-    if (share == 0) return {0, rows[0]};  // also where the first user has no entry
     const auto work_before = [&](int64_t user) { return rows[user] + ROW_WORK * user; };
     const int64_t target = int64_t(double(work_before(users)) * double(share) / double(shares));
     int64_t low = 0, high = users;  // the last user whose work begins at or before the target

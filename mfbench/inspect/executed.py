@@ -11,10 +11,12 @@ import re
 # Opcodes, each with its first modifier where the interpreter tells them apart by it.
 EXECUTED = frozenset({
     "abs", "add", "and", "atom", "bar", "barrier", "bfe", "bfi", "bra", "brev", "clz", "cp.async", "cvt", "cvta",
-    "div", "ex2", "exit", "fence", "fma", "ld", "ldmatrix", "lg2", "lop3", "mad", "max", "membar", "min", "mma",
-    "mov", "mul", "neg", "not", "or", "popc", "prmt", "rcp", "red", "redux", "rem", "ret", "rsqrt", "selp", "setp",
-    "shf", "shfl", "shl", "shr", "sqrt", "st", "stmatrix", "sub", "vote", "wgmma.commit_group", "wgmma.fence",
-    "wgmma.mma_async", "wgmma.wait_group", "xor",
+    "div", "elect", "ex2", "exit", "fence", "fma", "ld", "ldmatrix", "lg2", "lop3", "mad", "max", "mbarrier.init",
+    "mbarrier.inval", "mbarrier.try_wait", "membar", "min", "mma", "mov", "mul", "neg", "not", "or", "popc", "prmt",
+    "rcp", "red", "redux", "rem", "ret", "rsqrt", "selp", "setp", "shf", "shfl", "shl", "shr", "sqrt", "st",
+    "stmatrix", "sub", "tcgen05.alloc", "tcgen05.commit", "tcgen05.dealloc", "tcgen05.ld", "tcgen05.mma",
+    "tcgen05.relinquish_alloc_permit", "tcgen05.st", "tcgen05.wait::ld", "tcgen05.wait::st", "vote",
+    "wgmma.commit_group", "wgmma.fence", "wgmma.mma_async", "wgmma.wait_group", "xor",
 })  # fmt: skip
 _NAME = r"([a-z]\w*)(\.[\w:]+)?(?:\.[\w:]+)*(?=[\s;])"
 _INSTRUCTION = re.compile(r"^[\s{]*(?:[\w$%.]+:(?!:)\s*)*(?:@!?%?\w+\s+)?" + _NAME, re.MULTILINE)

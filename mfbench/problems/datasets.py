@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -55,6 +56,8 @@ class Ratings(NamedTuple):
 
     matrix: Tensor  # (m, n) float32, torch.sparse_csr, finite; columns ascend in each row
     name: str
+    users: Sequence[Any] = ()  # identifiers of the rows, where the ratings came from a file
+    items: Sequence[Any] = ()  # identifiers of the columns
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -87,7 +90,8 @@ def load(source: str) -> Ratings:
     if not exists(Path(file)):
         hint = "" if Path(file).suffix or len(Path(file).parts) > 1 else nearest(file, DATASETS)
         raise UsageError(f"no data set and no file {file!r}{hint}", code="no-such-data", argument="data")
-    return Ratings(load_ratings(file, **options).ratings, source)
+    matrix, users, items = load_ratings(file, **options)
+    return Ratings(matrix, source, users, items)
 
 
 def with_options(data: str | None, columns: str | None, format: str | None) -> str | None:

@@ -17,6 +17,7 @@ from mfbench.providers.outputs import flaws, tensors
 from mfbench.train.epoch import Update, epoch_of
 from mfbench.train.options import Optimizer, TrainOptions
 from mfbench.train.rates import default_rate
+from mfbench.train.saving import BestParameters, check_writable
 from mfbench.train.task import Task, make_task
 
 CHECK_EVERY = 100  # epochs between checks of the loss, each of which waits for the device
@@ -221,12 +222,24 @@ def run_training(options: TrainOptions, on_entry: Callable[[LogEntry], Any] = la
         Diverged, UsageError: as `train`; a provider or data that cannot be loaded.
         DataUnavailable: the data set is not installed.
     """
+    if options.save:
+        check_writable(options.save)
     provider = registry.load(options.provider)
     task = make_task(options)
     task = task._replace(inputs=on_device(task.inputs, options.device), held_out=task.held_out.to(options.device))
-    return train(
-        task, provider, options.updates, options.log_every, options.optimizer, options.lr, options.target_rmse, on_entry
+    best = BestParameters(task)
+
+    def report(entry: LogEntry) -> None:
+        if options.save:
+            best.see(entry.epoch, entry.held_out_rmse)
+        on_entry(entry)
+
+    run = train(
+        task, provider, options.updates, options.log_every, options.optimizer, options.lr, options.target_rmse, report
     )
+    if options.save:
+        best.write(options.save)
+    return run
 
 
 def _rounded_down(value: float) -> float:

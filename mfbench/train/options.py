@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mfbench.errors import UsageError
@@ -46,6 +47,7 @@ class TrainOptions:
         holdout: fraction of the ratings to hold out; `seed` holds out its unobserved entries.
         target_rmse: stop at the first logged epoch whose held-out RMSE is at most this.
         device: "cpu" or "cuda".
+        save: the file for the parameters with the least held-out error.
 
     Raises:
         UsageError: a value that does not fit; the error names the argument.
@@ -66,6 +68,7 @@ class TrainOptions:
     holdout: float = 0.1
     target_rmse: float | None = None
     device: str = "cpu"
+    save: Path | None = None
 
     def __post_init__(self) -> None:
         if self.optimizer not in get_args(Optimizer):

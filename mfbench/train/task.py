@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +28,8 @@ class Task(NamedTuple):
     inputs: Inputs  # initial parameters, and the ratings of the training part
     # What is held out: of dense ratings a mask, (m, n) uint8; of sparse ratings a torch.sparse_csr matrix of its own
     held_out: Tensor
+    users: Sequence[Any] = ()  # identifiers of the rows, where the ratings came from a file
+    items: Sequence[Any] = ()  # identifiers of the columns
 
     @property
     def held_out_count(self) -> int:
@@ -88,10 +91,11 @@ def rating_task(
         reg,
     )
     if layout == "sparse":
-        return Task(ratings.name, inputs, held_out)
+        return Task(ratings.name, inputs, held_out, ratings.users, ratings.items)
     values, _ = matrices.to_dense(ratings.matrix)
     mask, held_out_mask = (matrices.to_dense(part)[1] for part in (trained, held_out))
-    return Task(ratings.name, inputs._replace(ratings=values, mask=mask), held_out_mask)
+    inputs = inputs._replace(ratings=values, mask=mask)
+    return Task(ratings.name, inputs, held_out_mask, ratings.users, ratings.items)
 
 
 def _ratings(options: TrainOptions) -> Ratings:

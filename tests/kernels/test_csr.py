@@ -1,4 +1,4 @@
-"""Sparse ratings: layouts of PyTorch, encodings, bad indices, and the backend in PyTorch against the dense problem."""
+"""Sparse ratings: layouts of PyTorch, encodings, bad indices, and the PyTorch backend against the densified problem."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """An interpreter of PTX in NumPy: compiled GPU code, executed on CPU tensors with every access checked."""
 
-from .errors import Diverged, Endless, InFlight, Misaligned, OutOfBounds, PTXError, Unfenced, Unsupported
+from .errors import Diverged, Endless, InFlight, Misaligned, Misused, OutOfBounds, PTXError, Unfenced, Unsupported
 from .machine import Report, run
 from .races import Race
 
@@ -9,6 +9,7 @@ __all__ = [
     "Endless",
     "InFlight",
     "Misaligned",
+    "Misused",
     "OutOfBounds",
     "PTXError",
     "Race",

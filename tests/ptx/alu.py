@@ -217,7 +217,10 @@ COMBINATIONS = {"and": np.logical_and, "or": np.logical_or, "xor": np.logical_xo
 
 @instruction("setp")
 def setp(code: Code) -> Execute:
-    """setp.CMP[.BOOL].TYPE p[|q], a, b[, c]: p = (a CMP b) BOOL c, q = !(a CMP b) BOOL c."""
+    """setp.CMP[.BOOL].TYPE p[|q], a, b[, c]: p = (a CMP b) BOOL c, q = !(a CMP b) BOOL c.
+
+    Of packed types, p compares the lower halves and q the upper ones.
+    """
     comparison, *combination, own = code.modifiers
     if comparison not in COMPARISONS or (combination and combination[0] not in COMBINATIONS):
         raise code.unsupported(".".join([code.opcode, *code.modifiers]))
@@ -229,7 +232,8 @@ def setp(code: Code) -> Execute:
 
     def execute(block, mask):
         outcome = compare(first(block), second(block))
-        for write, value in zip(writes, (outcome, ~outcome), strict=False):
+        outcomes = (outcome[::2], outcome[1::2]) if own.endswith("x2") else (outcome, ~outcome)
+        for write, value in zip(writes, outcomes, strict=False):
             write(block, COMBINATIONS[combination[0]](value, third(block)) if third else value, mask)
 
     return execute

@@ -75,9 +75,13 @@ class AsyncProxy:
 
     def end_read(self, code: Instruction, warps: list[int], units: np.ndarray) -> None:
         """Record that some warps have completed their read."""
-        self.readers[units] -= len(warps)
+        self.complete_read(units, len(warps))
         first, last = (np.full(units.size, warp * WARP) for warp in (warps[0], warps[-1]))
         self.watch.marks["read"].touch(units, first, code.line, last)
+
+    def complete_read(self, units: np.ndarray, warps: int = 1) -> None:
+        """Record the end of a read that every other warp learns of by a barrier of its own."""
+        self.readers[units] -= warps
 
     def write(self, units: np.ndarray, threads: np.ndarray, code: Instruction) -> None:
         """Record a write by the generic proxy, which must not change what is being read."""

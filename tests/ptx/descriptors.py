@@ -27,7 +27,7 @@ class Descriptor(NamedTuple):
 
 
 def decode(bits: int) -> Descriptor:
-    """Return the descriptor of a 64-bit register.
+    """Return the descriptor of a 64-bit register, as wgmma reads it.
 
     Raises:
         ValueError: a base offset other than 0, whose layout is not modelled, or reserved bits set.
@@ -39,6 +39,23 @@ def decode(bits: int) -> Descriptor:
         raise ValueError(f"descriptor {bits:#x}: reserved bits are set")
     offsets = (field[name] << 4 for name in ("start", "leading", "stride"))
     return Descriptor(*offsets, SWIZZLES[field["swizzle"]])
+
+
+SM100_SWIZZLES = {0: 0, 2: 128, 4: 64, 6: 32}
+SM100_FIXED = 0b001 << 46, 0b111 << 46 | 0xFF << 53  # what these bits hold, and which they are
+SM100_ABSOLUTE = 1 << 52  # the leading offset is an address
+
+
+def decode_sm100(bits: int) -> Descriptor:
+    """Return the descriptor of a 64-bit register, as tcgen05 reads it.
+
+    Raises:
+        ValueError: as `decode`, or a layout that is not modelled.
+    """
+    expected, where = SM100_FIXED
+    if bits & where != expected or bits & SM100_ABSOLUTE or bits >> 61 not in SM100_SWIZZLES:
+        raise ValueError(f"descriptor {bits:#x}: a layout that is not modelled")
+    return decode(bits & (1 << 46) - 1 | bits & 0b111 << 49)._replace(swizzle=SM100_SWIZZLES[bits >> 61])
 
 
 class Places(NamedTuple):

@@ -35,5 +35,9 @@ class Unfenced(PTXError):
     """An asynchronous instruction without the fence that orders it after other uses of its registers."""
 
 
+class Misused(PTXError):
+    """An mbarrier or tensor memory used before it is set up, after it is given back, or by the wrong warp."""
+
+
 class Endless(PTXError):
     """More instructions than the limit: a loop that does not end."""

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
 
-from . import alu, convert, load_store, matrix, warp, wgmma  # noqa: F401  (each registers its instructions)
+from . import alu, convert, load_store, matrix, tcgen05, warp, wgmma  # noqa: F401  (each registers its instructions)
 from .errors import Diverged, Endless
 from .matrix import multiply_add as add_in_numpy
+from .mbarrier import Barriers
 from .memory import GlobalMemory, LocalMemory
 from .parser import Instruction, parse
 from .program import Program
 from .races import WARP, Clock, Race
 from .shared import SharedMemory
+from .tensor_memory import TensorMemory
 from .types import TYPES, UNSIGNED
 from .warpgroups import Warpgroups
 
@@ -142,6 +144,8 @@ class Block:
         }
         self.registers = Registers(program)
         self.warpgroups, self.late = Warpgroups(self.threads // WARP), late
+        self.barriers = Barriers()
+        self.issued: dict[int, list[Callable[[], None]]] = {}  # thread -> its products that are not complete
         self.code: Instruction | None = None  # being executed, by the threads of
         self.mask: np.ndarray | None = None
         self.special = self._special_registers(grid)
@@ -151,6 +155,10 @@ class Block:
             np.repeat(np.argsort(schedule), WARP) if schedule else None
         )  # of a thread's warp: the lowest goes first
         self.executed = 0
+
+    @cached_property
+    def tensor_memory(self) -> TensorMemory:
+        return TensorMemory(self.clock, self.spaces["global"].races)
 
     def _special_registers(self, grid: tuple[int, ...]) -> dict[str, np.ndarray]:
         x, y, _ = grid
@@ -190,6 +198,8 @@ class Block:
             others = self.counters[runnable & ~mask]
             self._advance(first, int(others.min()) if others.size else end, None if mask.all() else mask)
         self.warpgroups.finish()
+        if "tensor_memory" in vars(self):  # it was used
+            self.tensor_memory.finish(self.index)
 
     def _advance(self, at: int, limit: int, mask: np.ndarray | None) -> None:
         """The threads of `mask` from step `at` to the next control instruction, or to `limit` where others wait."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from .errors import Unsupported
+from .scopes import unscoped
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,14 @@ _PARAMETER = re.compile(r"\.param\s+\.(\w+)[^,]*?([\w$]+)\s*(?:,|$)")
 _VARIABLE = re.compile(r"\.(shared|local)\s+(?:\.align\s+(\d+)\s+)?\.b8\s+([\w$]+)\[(\d*)\]")
 _REGISTERS = re.compile(r"\.reg\s+\.(pred|[a-z]+(\d+))\s+(.*)")
 _IGNORED = re.compile(r"\.(loc|file|pragma|section)\b")
+_COMMENT = re.compile(r"//[^\n]*")
 _LABEL = re.compile(r"([\w$%.]+):(?!:)\s*")
 _NUMBER = re.compile(r"-?(?:0[xX][0-9a-fA-F]+|0[fFdD][0-9a-fA-F]{8,16}|\d+)U?")
 
 
 def parse(ptx: str, entry: str | None = None) -> Kernel:
     """The named entry of a PTX module (the only one where `entry` is None)."""
+    ptx = _COMMENT.sub("", ptx)
     found = {match[1]: match for match in _ENTRY.finditer(ptx)}
     if entry is None and len(found) != 1:
         raise ValueError(f"entry: expected a name, as the module has {sorted(found)}")
@@ -95,7 +98,7 @@ def parse(ptx: str, entry: str | None = None) -> Kernel:
     for variable in _VARIABLE.finditer(ptx[: ptx.find(".entry")]):
         _declare_variable(kernel, variable)
     start = ptx.index("{", match.end()) + 1
-    _parse_body(kernel, _body(ptx, start), first_line=ptx.count("\n", 0, start) + 1)
+    _parse_body(kernel, unscoped(_body(ptx, start)), first_line=ptx.count("\n", 0, start) + 1)
     return kernel
 
 
@@ -112,17 +115,15 @@ def _body(ptx: str, start: int) -> str:
 def _parse_body(kernel: Kernel, body: str, first_line: int) -> None:
     pending = ""
     for number, raw in enumerate(body.split("\n"), first_line):
-        line = raw.split("//")[0].strip()
+        line = raw.strip()
         if not pending and _IGNORED.match(line):
             continue
         if not pending:
             line = _take_labels(kernel, line)
         *statements, pending = f"{pending} {line}".split(";")
         for statement in statements:
-            _parse_statement(kernel, statement.strip().lstrip("{").strip(), number)
+            _parse_statement(kernel, statement.strip(), number)
         pending = pending.strip()
-        if pending in ("{", "}"):  # the scope of an inline assembly block
-            pending = ""
 
 
 def _take_labels(kernel: Kernel, text: str) -> str:

@@ -29,7 +29,7 @@ INSTRUCTIONS: dict[str, Builder] = {}
 SPECIAL_REGISTERS = {f"%{name}.{axis}" for name in ("tid", "ntid", "ctaid", "nctaid") for axis in "xyz"}
 SPECIAL_REGISTERS |= {"%laneid", "%warpid"}
 CONTROL = {"bra", "ret", "exit", "bar", "barrier"}
-ASYNCHRONOUS = {"wgmma"}  # they read shared memory through the async proxy
+ASYNCHRONOUS = {"wgmma", "tcgen05"}  # they read shared memory through the async proxy
 
 
 def instruction(*names: str) -> Callable[[Builder], Builder]:
@@ -183,7 +183,7 @@ def touches_memory(code: Instruction) -> bool:
 
 def registers_in_flight(code: Instruction) -> tuple[str, ...]:
     """Return the registers that an asynchronous instruction uses until it is waited for."""
-    if code.opcode not in ASYNCHRONOUS:
+    if code.opcode != "wgmma":
         return ()
     vectors = [operand.items for operand in code.operands if isinstance(operand, Vector)]
     return tuple(item.name for items in vectors for item in items)

@@ -91,7 +91,7 @@ class _Unit:
         """Return total + x y, summed by the unit: of halves, the smaller products first."""
         if total is None:
             total = np.zeros((*x[0].shape[:-1], y[0].shape[-1]), np.float32)
-        for i, j in ((1, 0), (0, 1), (0, 0))[3 - (3 if self.split else 1) :]:
+        for i, j in ((1, 0), (0, 1), (0, 0)) if self.split else ((0, 0),):
             total = self.multiply_add(x[i], y[j], total, self.kind)
         return total
 

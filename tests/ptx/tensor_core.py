@@ -42,6 +42,7 @@ class TensorCore:
         """Add the products of one step. Integers are held in float64, exactly: all are below 2**53."""
         with np.errstate(all="ignore"):
             special = a.astype(np.float64) @ b.astype(np.float64) + c
+            nonfinite = np.where(np.isnan(special), CANONICAL_NAN, special.astype(np.float32))
         if not np.isfinite(special).all():
             a, b, c = (np.where(np.isfinite(operand), operand, 0) for operand in (a, b, c))
         left, left_exponent = _significand(a, OPERAND_BITS, lowest)
@@ -54,7 +55,6 @@ class TensorCore:
         total = np.trunc(np.ldexp(products, shifts)).sum(-2)
         total += np.trunc(np.ldexp(start, start_exponent - largest + (self.fraction_bits - RESULT_BITS)))
         result = _truncated(np.ldexp(total, largest - self.fraction_bits))
-        nonfinite = np.where(np.isnan(special), CANONICAL_NAN, special.astype(np.float32))
         return np.where(np.isfinite(special), result, nonfinite)
 
 

@@ -175,6 +175,13 @@ def test_float_comparisons_with_nan(name):
     assert fails.tolist() == [1 - value for value in holds.tolist()]
 
 
+def test_packed_comparisons_give_a_predicate_for_each_half():
+    x = torch.tensor([[1.0, math.nan], [math.nan, 2.0], [3.0, 3.0]], dtype=torch.float16)
+    code = "setp.num.f16x2 %p1|%p2, %a0, %a0; selp.b32 %y0, 1, 0, %p1; selp.b32 %y1, 1, 0, %p2;"
+    low, high = elementwise(code, [x.view(torch.float32)[:, 0]], torch.int32, results=2)
+    assert torch.stack([low, high], 1).tolist() == [[1, 0], [0, 1], [1, 1]]
+
+
 def test_comparison_combined_with_a_predicate():
     x = torch.arange(32, dtype=torch.int32)
     code = "setp.gt.s32 %p1, %a0, 9; setp.lt.and.s32 %p2, %a0, 20, %p1; @!%p2 mov.b32 %y0, 7; @%p2 mov.b32 %y0, 1;"

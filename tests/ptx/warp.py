@@ -117,6 +117,22 @@ def vote(code: Code) -> Execute:
     return execute
 
 
+@instruction("elect")
+def elect(code: Code) -> Execute:
+    """elect.sync d|p, members: d is the lane elected, p is true in it."""
+    code.accept("sync")
+    leader, chosen = (code.writer(item, kind) for item, kind in zip(
+        code.operands[0].items, (TYPES["b32"], TYPES["pred"]), strict=True))  # fmt: skip
+    whole_warps(code, code.operands[1])
+
+    def execute(block, mask):
+        active_warps(block, mask, code)
+        leader(block, np.zeros(block.threads, np.uint32), mask)
+        chosen(block, block.every_thread % WARP == 0, mask)
+
+    return execute
+
+
 @instruction("bar")
 def bar_warp_sync(code: Code) -> Execute:
     code.accept("warp", "sync")

@@ -228,7 +228,7 @@ def test_wide_factors_are_chunked_everywhere():
     "form", [(True, False, False), (False, False, False), (True, True, False), (True, False, True)]
 )
 def test_tf32x3_sums_few_terms_between_additions_that_round(target, form):
-    """Units truncate after each step of 4 products of tf32, or 8 from Hopper on: docs/kernel.md has the bound."""
+    """Tensor cores truncate after each step of 4 products, or of 8 from Hopper on: docs/kernel.md has the bound."""
     columns = 32 if target in ("sm_80", "sm_86", "sm_89") else 64
     for rank in (8, 30, 62, 64, 100, 128, 256):
         for deterministic in (False, True):

@@ -1,0 +1,57 @@
+"""Keep the parameters with the least held-out error, and write them to a file."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+
+from mfbench.errors import UsageError
+from mfbench.problems.inputs import Inputs
+from mfbench.train.task import Task
+
+PARAMETERS = Inputs._fields[:5]
+
+
+class BestParameters:
+    """A copy of the parameters at the best entry of the log so far; at the last one where nothing is held out."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._rmse = math.inf
+        self._kept: dict[str, torch.Tensor] = {}
+
+    def see(self, epoch: int, held_out_rmse: float) -> None:
+        """Keep the present parameters if their held-out error, NaN if nothing is held out, is the least so far.
+
+        Epoch 0 starts a new run.
+        """
+        if epoch == 0 or not held_out_rmse >= self._rmse:
+            self._rmse = held_out_rmse
+            inputs = self._task.inputs
+            self._kept = {name: getattr(inputs, name).detach().cpu().clone() for name in PARAMETERS}
+
+    def write(self, path: Path) -> None:
+        """Write a dictionary that `torch.load` reads with `weights_only=True`.
+
+        It holds the five parameters by name, and in `users` and `items` the identifiers of the rows of the factors
+        where the ratings came from a file.
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
+        content = {**self._kept, "users": list(self._task.users), "items": list(self._task.items)}
+        try:
+            torch.save(content, path)
+        except (OSError, RuntimeError) as error:
+            raise UsageError(f"cannot write {path}: {error}", code="unwritable-file", argument="save") from None
+
+
+def check_writable(path: Path) -> None:
+    """Raise UsageError where the file cannot be written, before any time is spent on training."""
+    try:
+        with path.open("ab"):
+            pass
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}", code="unwritable-file", argument="save") from None

@@ -1,0 +1,179 @@
+"""Compare the sparse step with the dense one: by density, on shapes of real data, by size, and in memory.
+
+python -m tests.studies.sparse [--part density|shapes|growth|memory] [--cpu-time]
+
+Alternatives are timed in turn within each round, and ratios are those of medians. On a machine that others load,
+`--cpu-time` compares the CPU time of one thread, which they disturb less than the time that passes.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import torch
+from torch import Tensor
+
+from kernels import EncodedRatings, encode_ratings, mf_loss_and_grads
+
+SECONDS = 2.0  # for the timing of one comparison
+SHORTEST = 0.003  # seconds: faster steps are timed several at a time
+DENSITIES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4)
+SHAPES = {  # users, items, ratings, rank; whether the dense layout is timed too
+    "MovieLens latest-small": (610, 9_724, 100_836, 30, True),
+    "MovieLens 10M": (69_878, 10_677, 10_000_054, 32, False),
+}
+LARGE = (162_541, 59_047, 25_000_095, 32)  # MovieLens 25M
+GROWTH = (10**5, 10**6, 10**7, 3 * 10**7)  # ratings
+RATINGS_PER_USER, RATINGS_PER_ITEM = 128, 1_000  # of the problems that grow
+
+
+def uniform(m: int, n: int, density: float) -> Tensor:
+    """Draw a matrix whose places are observed with equal probability."""
+    ratings = torch.randint(1, 11, (m, n)) / 2
+    return torch.where(torch.rand(m, n) < density, ratings, 0).to_sparse_csr()
+
+
+def power_law(m: int, n: int, observed: int) -> Tensor:
+    """Draw ratings of which few users and few items have many; about `observed` of them, none twice."""
+    weights = (torch.randperm(m) + 10.0) ** -0.7
+    counts = (weights / weights.sum() * observed * 1.1).ceil().long().clamp(max=n // 2)
+    users = torch.repeat_interleave(torch.arange(m), counts)
+    cumulative = ((torch.randperm(n) + 10.0) ** -0.9).cumsum(0)
+    items = torch.searchsorted(cumulative, torch.rand(len(users)) * cumulative[-1]).clamp(max=n - 1)
+    places = (users * n + items).unique()
+    return in_rows(places // n, places % n, m, n)
+
+
+def stratified(m: int, n: int) -> Tensor:
+    """Draw RATINGS_PER_USER ratings for every user, one in each stretch of the items."""
+    starts = torch.arange(RATINGS_PER_USER) * n // RATINGS_PER_USER
+    items = starts + (torch.rand(m, RATINGS_PER_USER) * (n // RATINGS_PER_USER)).long()
+    return in_rows(torch.repeat_interleave(torch.arange(m), RATINGS_PER_USER), items.flatten(), m, n)
+
+
+def in_rows(users: Tensor, items: Tensor, m: int, n: int) -> Tensor:
+    """Return random half stars at sorted places."""
+    rows = torch.zeros(m + 1, dtype=torch.int64)
+    rows[1:] = torch.bincount(users, minlength=m).cumsum(0)
+    return torch.sparse_csr_tensor(rows, items, torch.randint(1, 11, (len(items),)) / 2, (m, n), check_invariants=False)
+
+
+class Timer:
+    """Times alternatives in turn."""
+
+    def __init__(self, cpu_time: bool) -> None:
+        self._clock = time.thread_time if cpu_time else time.perf_counter
+
+    def seconds(self, steps: dict[str, Callable[[], object]]) -> dict[str, float]:
+        """Return the median seconds of every step."""
+        loops = {name: max(1, int(SHORTEST / max(self._once(step, 2), 1e-6))) for name, step in steps.items()}
+        samples: dict[str, list[float]] = {name: [] for name in steps}
+        end = time.perf_counter() + SECONDS
+        rounds = 0
+        while time.perf_counter() < end or rounds < 3:
+            rounds += 1
+            for name, step in steps.items():
+                samples[name].append(self._once(step, loops[name]))
+        return {name: statistics.median(values) for name, values in samples.items()}
+
+    def _once(self, step: Callable[[], object], loops: int) -> float:
+        start = self._clock()
+        for _ in range(loops):
+            step()
+        return (self._clock() - start) / loops
+
+
+def steps_of(ratings: Tensor, rank: int, dense: bool) -> dict[str, Callable[[], object]]:
+    """Return the step on encoded and on raw sparse ratings, and on the dense ones."""
+    m, n = ratings.shape
+    parameters = [torch.randn(shape) / 10 for shape in ((m, rank), (n, rank), (m,), (n,), ())]
+
+    def on(ratings: Tensor | EncodedRatings) -> Callable[[], object]:
+        return lambda: mf_loss_and_grads(*parameters, ratings, backend="native")
+
+    steps = {"encoded": on(encode_ratings(ratings, layout="sparse")), "raw": on(ratings)}
+    return steps | ({"dense": on(encode_ratings(ratings, layout="dense"))} if dense else {})
+
+
+def show(name: str, ratings: Tensor, rank: int, dense: bool, timer: Timer) -> None:
+    """Time the steps and print a line."""
+    count = ratings.values().numel()
+    seconds = timer.seconds(steps_of(ratings, rank, dense))
+    encoded = seconds["encoded"]
+    line = (
+        f"{name:30} rank {rank:3} {count:>10,} ratings {encoded * 1e3:8.2f} ms {count / encoded / 1e6:5.0f} M ratings/s"
+    )
+    ratios = "".join(f"  {other} {seconds[other] / encoded:5.2f} x" for other in ("dense", "raw") if other in seconds)
+    click.echo(line + ratios)
+
+
+def by_density(timer: Timer) -> None:
+    """Print how much faster the sparse layout is at each density."""
+    for rank in (8, 32, 128):
+        for density in DENSITIES:
+            show(f"2048 x 2048 at {density:.0%}", uniform(2048, 2048, density), rank, True, timer)
+
+
+def by_shape(timer: Timer) -> None:
+    """Print the times on shapes of real data."""
+    for name, (m, n, observed, rank, dense) in SHAPES.items():
+        show(name, power_law(m, n, observed), rank, dense, timer)
+
+
+def by_size(timer: Timer) -> None:
+    """Print how the time grows with the ratings."""
+    points = []
+    for count in GROWTH:
+        ratings = stratified(count // RATINGS_PER_USER, max(RATINGS_PER_USER, count // RATINGS_PER_ITEM))
+        seconds = timer.seconds({"": steps_of(ratings, 32, False)["encoded"]})[""]
+        points.append((math.log(count), math.log(seconds)))
+        click.echo(f"{count:>12,} ratings {seconds * 1e3:9.2f} ms")
+    slope = statistics.linear_regression(*zip(*points, strict=True)).slope
+    click.echo(f"time grows with the ratings to the power of {slope:.3f}")
+
+
+def memory(_: Timer) -> None:
+    """Print the bytes of encoded ratings, and by how much a step raises the process's high-water mark."""
+    m, n, observed, rank = LARGE
+    ratings = power_law(m, n, observed)
+    for encoding in ("uint8-code", "float32"):
+        encoded = encode_ratings(ratings, None, encoding, "sparse")
+        click.echo(f"MovieLens 25M as {encoding}: {encoded.nbytes / encoded.observed:.2f} bytes a rating")
+    parameters = [torch.zeros(shape) for shape in ((m, rank), (n, rank), (m,), (n,), ())]
+    del ratings
+    Path("/proc/self/clear_refs").write_text("5")  # resets the mark
+    before = high_water()
+    mf_loss_and_grads(*parameters, encoded, backend="native")
+    factors = 4 * rank * (m + n)
+    click.echo(f"a step adds {(high_water() - before) / 1e6:.0f} MB; its gradients are {factors / 1e6:.0f} MB")
+
+
+def high_water() -> int:
+    """Return the process's peak of resident memory, in bytes."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+PARTS = {"density": by_density, "shapes": by_shape, "growth": by_size, "memory": memory}
+
+
+@click.command()
+@click.option("--part", type=click.Choice(list(PARTS)), multiple=True, help="Default: all.")
+@click.option("--cpu-time", is_flag=True, help="Time one thread by its CPU time.")
+def main(part: tuple[str, ...], cpu_time: bool) -> None:
+    """Run the study."""
+    torch.manual_seed(0)
+    if cpu_time:
+        torch.set_num_threads(1)
+    for name in part or PARTS:
+        click.echo(f"{name}, {torch.get_num_threads()} threads, {'CPU' if cpu_time else 'wall-clock'} time")
+        PARTS[name](Timer(cpu_time))
+
+
+if __name__ == "__main__":
+    main()
