@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import math
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +30,7 @@ SHAPES = {  # users, items, ratings, rank; whether the dense layout is timed too
     "MovieLens latest-small": (610, 9_724, 100_836, 30, True),
     "MovieLens 10M": (69_878, 10_677, 10_000_054, 32, False),
 }
-LARGE = (162_541, 59_047, 25_000_095, 32)  # MovieLens 25M
+LARGE = (162_541, 59_047, 25_000_095)  # MovieLens 25M
 GROWTH = (10**5, 10**6, 10**7, 3 * 10**7)  # ratings
 RATINGS_PER_USER, RATINGS_PER_ITEM = 128, 1_000  # of the problems that grow
 
@@ -137,26 +140,31 @@ def by_size(timer: Timer) -> None:
     click.echo(f"time grows with the ratings to the power of {slope:.3f}")
 
 
+STEP = """
+import sys, torch
+from kernels import EncodedRatings, mf_loss_and_grads
+encoded = EncodedRatings.load(sys.argv[1])
+m, n = encoded.shape
+parameters = [torch.rand(shape) for shape in ((m, 32), (n, 32), (m,), (n,), ())]
+def high_water():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024
+before = high_water()
+mf_loss_and_grads(*parameters, encoded, backend="native")
+print(f"a step adds {(high_water() - before) / 1e6:.0f} MB; its gradients are {4 * 33 * (m + n) / 1e6:.0f} MB")
+"""
+
+
 def memory(_: Timer) -> None:
-    """Print the bytes of encoded ratings, and by how much a step raises the process's high-water mark."""
-    m, n, observed, rank = LARGE
+    """Print the bytes of encoded ratings, and by how much a step raises a fresh process's high-water mark."""
+    m, n, observed = LARGE
     ratings = power_law(m, n, observed)
     for encoding in ("uint8-code", "float32"):
         encoded = encode_ratings(ratings, None, encoding, "sparse")
         click.echo(f"MovieLens 25M as {encoding}: {encoded.nbytes / encoded.observed:.2f} bytes a rating")
-    parameters = [torch.zeros(shape) for shape in ((m, rank), (n, rank), (m,), (n,), ())]
-    del ratings
-    Path("/proc/self/clear_refs").write_text("5")  # resets the mark
-    before = high_water()
-    mf_loss_and_grads(*parameters, encoded, backend="native")
-    factors = 4 * rank * (m + n)
-    click.echo(f"a step adds {(high_water() - before) / 1e6:.0f} MB; its gradients are {factors / 1e6:.0f} MB")
-
-
-def high_water() -> int:
-    """Return the process's peak of resident memory, in bytes."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "ratings.pt"
+            encoded.save(file)
+            click.echo(subprocess.check_output([sys.executable, "-c", STEP, file], text=True).strip())
 
 
 PARTS = {"density": by_density, "shapes": by_shape, "growth": by_size, "memory": memory}
