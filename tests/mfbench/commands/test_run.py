@@ -266,7 +266,7 @@ def test_cases_that_cannot_be_drawn_are_records_and_the_suite_goes_on(tmp_path: 
     assert [record.code for record in records] == [too_large, None, too_large, too_large, Code.NO_MASK_FOR_INTEGERS]
     assert [record.status for record in records] == ["skipped", "ok", *["skipped"] * 3]
     assert (records[2].case.m, records[2].case.n, records[2].case.density) == (300_000, 300_000, 1 / 300_000)
-    assert "GB for ratings and masks in 2 processes" in str(records[2].reason)
+    assert "300,000 users × 300,000 items need 450.0 GB as a matrix and a mask" in str(records[2].reason)
 
 
 def test_sparse_ratings_too_large_as_a_matrix(tmp_path: Path, monkeypatch) -> None:
