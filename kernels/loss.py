@@ -28,8 +28,8 @@ def mf_loss_and_grads(call: Call) -> tuple[Tensor, Grads]:
         user_factors, item_factors: P (m, k) and Q (n, k), float32 or float64.
         user_bias, item_bias: bu (m,) or (m, 1) and bi (n,) or (n, 1), dtype as the factors.
         global_bias: mu () or (1,), dtype as the factors.
-        ratings: R (m, n), float64, float32, bfloat16, float16, uint8 or int8; dense, or `torch.sparse_csr`, of which every
-            stored entry is observed; or the result of `encode_ratings`, which checks the indices of sparse ratings once.
+        ratings: R (m, n), float64, float32, bfloat16, float16, uint8 or int8; dense, or `torch.sparse_csr`, of which
+            every stored entry is observed; or the result of `encode_ratings`, which checks sparse indices once.
             int32 and int64 are accepted if the parameters' dtype holds every observed rating exactly. Checking that
             takes a pass over the ratings in every call, which waits for a GPU: before a training loop, encode them.
         mask: (m, n). Float: the weights W, 0 = unobserved, rounded to the parameters' dtype. Bool or integer: non-zero
