@@ -28,9 +28,8 @@ def observations_of_csr(ratings: Tensor) -> Observations:
         ValueError: it is not a matrix of numbers.
     """
     if ratings.layout is not torch.sparse_csr:
-        raise TypeError(
-            f"ratings: expected a dense tensor or torch.sparse_csr, got {ratings.layout}; encode_ratings accepts it"
-        )
+        hint = "; encode_ratings accepts it" if ratings.layout in (torch.sparse_coo, torch.sparse_csc) else ""
+        raise TypeError(f"ratings: expected a dense tensor or torch.sparse_csr, got {ratings.layout}{hint}")
     _check_matrix(ratings)
     with _DisableFuncTorch():  # its transforms cannot take a sparse tensor apart
         values, rows, columns = ratings.values(), ratings.crow_indices(), ratings.col_indices()
@@ -146,8 +145,9 @@ def _check_pointers(pointers: Tensor, entries: int, what: str) -> None:
             f"ratings: expected {what} pointers that rise from 0 to {entries}, the number of stored ratings; "
             f"got {int(begin[at])} to {int(end[at])} for {what} {at}"
         )
-    if not len(wrong) and not torch.equal(pointers, ends[:1]):
-        raise ValueError(f"ratings: expected the {what} pointer 0 alone, got {pointers.tolist()}")
+    if not len(wrong) and (entries or not torch.equal(pointers, ends[:1])):
+        message = f"ratings: expected the {what} pointer 0 alone, and no stored rating"
+        raise ValueError(f"{message}; got {pointers.tolist()}, and {entries}")
 
 
 def _chunks(columns: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -213,7 +213,7 @@ def _from_triplets(
 
 
 def _state(rows: Tensor, columns: Tensor, items: int) -> tuple[int, ...]:
-    return rows._version, columns._version, len(rows), len(columns), items
+    return rows._version, columns._version, rows.data_ptr(), columns.data_ptr(), len(rows), len(columns), items
 
 
 def _is_remembered(observations: Observations) -> bool:

@@ -45,6 +45,11 @@ class EncodedRatings(NamedTuple):
     columns: Tensor | None = None  # Sparse (observed,) uint16, int32 or int64: items, rising in every row
     items: int = 0  # Sparse: n
 
+    def __repr__(self) -> str:
+        m, n = self.shape
+        where = f"{self.nbytes:,} bytes on {self.values.device}"
+        return f"EncodedRatings({m} users x {n} items, {self.layout}, {self.encoding}, {where})"
+
     @property
     def layout(self) -> str:
         """How the ratings are laid out: "dense" or "sparse"."""
@@ -133,6 +138,9 @@ def encode_ratings(
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
+    if isinstance(ratings, Tensor) and ratings.layout not in (torch.strided, *csr.LAYOUTS):
+        expected = "a dense tensor, torch.sparse_csr, torch.sparse_coo or torch.sparse_csc"
+        raise TypeError(f"ratings: expected {expected}, got {ratings.layout}")
     if isinstance(ratings, Tensor) and ratings.layout in csr.LAYOUTS:
         check_no_mask(mask)
         entries = csr.compress(ratings.detach())

@@ -26,7 +26,7 @@ def to_codes(ratings: Tensor, levels: tuple[float, float]) -> Tensor:
 
 def _distinct_values(chunks: Iterable[Tensor]) -> list[float] | None:
     """Return the distinct values, ascending; None if there are more than codes, or one is not finite."""
-    distinct = torch.empty(0, dtype=torch.float64)
+    distinct = torch.empty(0, dtype=torch.float64, device="cpu")
     for chunk in chunks:
         distinct = torch.cat([distinct, chunk.double().unique().to(distinct.device)]).unique()
         if len(distinct) > MISSING_CODE or not distinct.isfinite().all():

@@ -139,6 +139,8 @@ def check_problem(parameters: Parameters, observations: Observations, reg: float
     if mask is not None:
         _check_shape_and_device("mask", mask, ((m, packed_words(n) if packed else n),), device)
     if levels is not None:
+        if ratings.dtype is not torch.uint8:
+            raise TypeError(f"ratings.values: expected uint8, the dtype of codes, beside levels; got {ratings.dtype}")
         _check_shape_and_device("ratings.levels", levels, ((2,),), device)
     if occupied is not None:
         blocks = (-(-m // OCCUPIED_BLOCK), -(-n // OCCUPIED_BLOCK))

@@ -112,7 +112,11 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
         MemoryError: the kernel's buffers could not be allocated.
     """
     P, Q, bu, bi, mu = problem.parameters
-    entries = None if problem.observations.rows is None else _sorted_entries(problem.observations)
+    entries = None
+    if problem.observations.rows is not None:
+        if min(indices.data_ptr() for indices in indices_of(problem.observations)) < LOWEST_ADDRESS:
+            check_memory(problem)
+        entries = _sorted_entries(problem.observations)
     ratings, mask, levels, packed, *_ = problem.observations if entries is None else entries
     m, rank = P.shape
     n = Q.shape[0]

@@ -16,6 +16,7 @@ constexpr int64_t CHECKED_ENTRIES = 1 << 15;  // entries, or users, whose indice
 template <class Index>
 bool in_range(const Index *columns, int64_t begin, int64_t end, int64_t items, int64_t &falls) {
     using Unsigned = std::make_unsigned_t<Index>;
+    if (items == 0) return begin == end;
     const bool all = items > int64_t(std::numeric_limits<Index>::max());  // every index that is not negative
     const auto bound = Unsigned(all ? std::numeric_limits<Index>::max() : items - 1);
     Unsigned largest = 0;

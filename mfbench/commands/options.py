@@ -63,11 +63,15 @@ def _names(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> li
 
 
 def _single(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> str | None:
-    found = _names(context, option, values)
-    if found and len(found) > 1:
-        message = f"expected one, got {', '.join(found)}; run {context.info_name} again for another"
+    return _one(context, option, tuple(_names(context, option, values) or ()))
+
+
+def _one(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> str | None:
+    """Return the only value, which may contain commas."""
+    if len(values) > 1:
+        message = f"expected one, got {' and '.join(values)}; run {context.info_name} again for another"
         raise UsageError(message, code="too-many", argument=option.name)
-    return found[0] if found else None
+    return values[0] if values else None
 
 
 def several(option: str, metavar: str, help: str) -> Callable[..., Any]:
@@ -89,7 +93,13 @@ def _suites(_: click.Context, __: click.Parameter, begun: str) -> list[Completio
 def _data(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--data`, and the options that say how to read a file, which the command receives as part of `data`."""
 
-    @click.option("--data", metavar="NAME|FILE", help="A data set of `mfbench list`, or a file of ratings.")
+    @click.option(
+        "--data",
+        multiple=True,
+        callback=_one,
+        metavar="NAME|FILE",
+        help="A data set of `mfbench list`, or a file of ratings.",
+    )
     @click.option("--columns", metavar="USER,ITEM,RATING", help="Columns of the file: names, or numbers from 1.")
     @click.option("--format", metavar="NAME", help="Layout of the file where it does not tell; see docs/data.md.")
     @functools.wraps(command)

@@ -169,12 +169,19 @@ class Suite(BaseModel):
     def specs(self, axes: Mapping[str, list[Any]]) -> list[CaseSpec]:
         """Return the suite's cases in their order, each once, with the values of some axes replaced.
 
-        A given size leaves out the groups of data sets, which have their own.
+        A given size leaves out the groups of data sets, which have their own; a given data set takes the place of these
+        alone, if the suite has any.
 
         Raises:
-            UsageError: a size is not MxN.
+            UsageError: a size is not MxN, or comes with data that has its own.
         """
-        groups = [group.model_copy(update=dict(axes)) for group in self.case]
+        groups = self.case
+        if "data" in axes and not set(axes["data"]) & set(DRAWN):
+            if "size" in axes:
+                message = f"{axes['data'][0]!r} has its own size; only {', '.join(DRAWN)} are drawn at any size"
+                raise UsageError(message, code="bad-size", argument="size")
+            groups = [group for group in groups if not group.draws] or groups
+        groups = [group.model_copy(update=dict(axes)) for group in groups]
         if "size" not in axes:  # a data set's group has no size for data that is drawn instead
             groups = [group for group in groups if group.size or not group.draws]
         if "size" in axes and "data" not in axes:

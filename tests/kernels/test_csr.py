@@ -364,3 +364,60 @@ def test_a_matrix_too_large_to_be_dense():
         np.testing.assert_allclose(grads.user_bias, 2 * error, atol=1e-6)
     encoded = encode_ratings(ratings)
     assert (encoded.layout, encoded.columns.dtype) == ("sparse", torch.int32)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (4, 1)])
+def test_blocks_are_refused_with_what_is_accepted(size: tuple[int, int]) -> None:
+    blocks = torch.eye(4).to_sparse_bsr(size)
+    with pytest.raises(TypeError, match="expected a dense tensor or torch.sparse_csr, got torch.sparse_bsr$"):
+        mf_sse(*parameters_of(4, 4, 2), blocks)
+    with pytest.raises(TypeError, match="torch.sparse_csr, torch.sparse_coo or torch.sparse_csc, got torch.sparse_bsr"):
+        encode_ratings(blocks)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("column", [0, 5, 100_000_000])
+def test_without_items_no_column_is_in_range(backend: str, column: int) -> None:
+    with pytest.raises(ValueError, match=f"got {column} in row 1"):
+        mf_loss_and_grads(*parameters_of(2, 0), csr_of([0, 0, 1], [column], shape=(2, 0)), backend=backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_without_users_no_rating_is_stored(backend: str) -> None:
+    with pytest.raises(ValueError, match=r"pointer 0 alone, and no stored rating; got \[0\], and 1"):
+        mf_loss_and_grads(*parameters_of(0, 3), csr_of([0], [0], shape=(0, 3)), backend=backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("part", ["rows", "columns"])
+@pytest.mark.parametrize("used_before", [False, True])
+def test_indices_without_memory(backend: str, part: str, used_before: bool) -> None:
+    encoded = encode_ratings(csr_of([0, 1, 3], [1, 0, 2]), layout="sparse")
+    if used_before:
+        mf_loss(*parameters_of(), encoded, backend=backend)
+    getattr(encoded, part).untyped_storage().resize_(0)
+    with pytest.raises(ValueError, match=f"{part}: expected a tensor with memory"):
+        mf_loss_and_grads(*parameters_of(), encoded, backend=backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_indices_that_were_replaced_are_checked_again(backend: str) -> None:
+    encoded = encode_ratings(csr_of([0, 1, 3], [1, 0, 2]), layout="sparse")
+    mf_loss(*parameters_of(), encoded, backend=backend)
+    encoded.columns.data = torch.tensor([1, 0, 3], dtype=torch.int32).to(torch.uint16)
+    with pytest.raises(ValueError, match="expected columns from 0 to 2, got 3 in row 1"):
+        mf_loss_and_grads(*parameters_of(), encoded, backend=backend)
+
+
+def test_floats_beside_levels_are_refused() -> None:
+    encoded = encode_ratings(csr_of([0, 1, 3], [1, 0, 2]), layout="sparse")
+    with pytest.raises(TypeError, match="expected uint8, the dtype of codes, beside levels; got torch.float32"):
+        mf_sse(*parameters_of(), encoded._replace(values=encoded.values.float()))
+
+
+def test_encoding_under_another_default_device() -> None:
+    ratings = csr_of([0, 1, 3], [1, 0, 2])
+    with torch.device("meta"):
+        encoded = encode_ratings(ratings, layout="sparse")
+    assert encoded.columns.tolist() == [1, 0, 2]
+    assert encoded.values.device.type == "cpu"

@@ -347,3 +347,10 @@ def test_the_ratings_given_stay_as_they_were():
     before = ratings.clone()
     encode_ratings(ratings, mask)
     assert torch.equal(ratings, before)
+
+
+def test_encoded_ratings_are_shown_in_a_line() -> None:
+    ratings = torch.tensor([[1.0, float("nan")], [2.0, 4.0]])
+    assert repr(encode_ratings(ratings, layout="sparse")) == (
+        "EncodedRatings(2 users x 2 items, sparse, uint8-code, 49 bytes on cpu)"
+    )
