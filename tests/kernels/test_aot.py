@@ -70,7 +70,7 @@ def test_arguments_are_those_of_the_compiled_kernel(plan):
 
 
 @pytest.mark.parametrize("deterministic", [False, True], ids=["fast", "deterministic"])
-@pytest.mark.parametrize("name", ["sm_80", "sm_90", "gfx90a", "gfx942"])
+@pytest.mark.parametrize("name", ["sm_80", "sm_90", "sm_100", "gfx90a", "gfx942"])
 @pytest.mark.parametrize("precision", ["ieee", "tf32x3"])
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.interpret
@@ -107,6 +107,15 @@ def test_encoded_ratings(encoding):
     _, launch, _ = plan_step(*whole[:5], encoded, precision="tf32", target="sm_80").launches
     assert any(isinstance(arg, torch.Tensor) and arg.data_ptr() == encoded.values.data_ptr() for arg in launch.args)
     assert "mma.sync" in launch.ptx
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16x3", "tf32x3"])
+def test_threads_exchange_no_squares_on_sm_100(precision):
+    """Shuffles between threads come after the walk, whose end is the last addition to dB."""
+    _, launch, _ = plan_step(*aligned_inputs(), precision=precision, target="sm_100").launches
+    assert "tcgen05.mma" in launch.ptx
+    last_addition = [found.start() for found in re.finditer(r"\b(?:red|atom)\.global", launch.ptx)][-1]
+    assert launch.ptx.index("shfl.sync.bfly") > last_addition
 
 
 @pytest.mark.parametrize("name", ["sm_80", "gfx942"])
