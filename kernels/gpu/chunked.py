@@ -36,7 +36,8 @@ def chunked_step(
     db_slice,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, CHUNK: tl.constexpr,
     LANES: tl.constexpr, ADJACENT: tl.constexpr, BITS: tl.constexpr, WEIGHTED: tl.constexpr,
-    GRADIENTS: tl.constexpr, ATOMIC: tl.constexpr, PERSISTENT: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
+    GRADIENTS: tl.constexpr, ATOMIC: tl.constexpr, PERSISTENT: tl.constexpr,
+    SPLIT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     dtype = bu_ptr.dtype.element_ty
     group, split = tl.program_id(0), tl.program_id(1)

@@ -109,7 +109,7 @@ class Config:
     def lanes(self) -> int:
         """Partial sums of squared errors per user: as few as each thread can form from items that it holds itself.
 
-        Of a matrix instruction's result a thread holds every 16th item, or every 32nd: 16 sums. Of products by FMA it
+        Of a matrix instruction's result a thread holds every 16th item, or neighbours: 16 sums. Of products by FMA it
         holds neighbouring items, so fewer sums would mean exchanges between threads, whereas one sum per item costs
         nothing: x * x + y contracts to an FMA.
         """

@@ -110,12 +110,15 @@ def test_encoded_ratings(encoding):
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16x3", "tf32x3"])
-def test_threads_exchange_no_squares_on_sm_100(precision):
-    """Shuffles between threads come after the walk, whose end is the last addition to dB."""
-    _, launch, _ = plan_step(*aligned_inputs(), precision=precision, target="sm_100").launches
-    assert "tcgen05.mma" in launch.ptx
-    last_addition = [found.start() for found in re.finditer(r"\b(?:red|atom)\.global", launch.ptx)][-1]
-    assert launch.ptx.index("shfl.sync.bfly") > last_addition
+def test_partial_sums_of_adjacent_items_need_no_shared_memory_on_sm_100(monkeypatch, precision):
+    """Sums of items 16 apart send the errors through shared memory, with barriers."""
+    counts = []
+    for adjacent in (True, False):
+        monkeypatch.setattr(config.Config, "adjacent", adjacent)
+        _, launch, _ = plan_step(*aligned_inputs(), precision=precision, target="sm_100").launches
+        assert "tcgen05.mma" in launch.ptx
+        counts.append((launch.ptx.count("st.shared"), launch.ptx.count("bar.sync")))
+    assert all(few < more for few, more in zip(*counts, strict=True)), counts
 
 
 @pytest.mark.parametrize("name", ["sm_80", "gfx942"])
