@@ -35,8 +35,9 @@ def chunked_step(
     user_blocks, tiles, tiles_per_split, tile_lists_ptr, tile_counts_ptr,
     db_slice,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, CHUNK: tl.constexpr,
-    LANES: tl.constexpr, BITS: tl.constexpr, WEIGHTED: tl.constexpr, GRADIENTS: tl.constexpr, ATOMIC: tl.constexpr,
-    PERSISTENT: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
+    LANES: tl.constexpr, ADJACENT: tl.constexpr, BITS: tl.constexpr, WEIGHTED: tl.constexpr,
+    GRADIENTS: tl.constexpr, ATOMIC: tl.constexpr, PERSISTENT: tl.constexpr,
+    SPLIT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     dtype = bu_ptr.dtype.element_ty
     group, split = tl.program_id(0), tl.program_id(1)
@@ -73,7 +74,7 @@ def chunked_step(
             E = tl.where(observed, E - R, 0)
             if WEIGHTED:
                 E *= W
-            sse = add_squares(sse, E)
+            sse = add_squares(sse, E, ADJACENT)
             if GRADIENTS:
                 if WEIGHTED:
                     E *= W

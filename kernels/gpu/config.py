@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_RANK = 1024
+TCGEN05_ROWS = 64  # fewest rows of a product by tcgen05; Triton uses mma.sync for smaller ones
 WORKSPACE_BYTES = 64 << 20  # bound on the slices of partial gradients, beyond one slice of each side
 WITHOUT_ATOMICS = ("gfx90a",)  # float32 atomics compile to compare-and-swap loops
 PROGRAMS_PER_MULTIPROCESSOR = 4  # launched in the fast mode, where the problem has enough tiles
@@ -40,6 +41,11 @@ class Target:
             if self.name.startswith(prefix):
                 return backend
         return "interpreter"
+
+    @property
+    def has_tensor_memory(self) -> bool:
+        """Return whether Triton multiplies with tcgen05, on sm_100 to sm_110 but not on sm_120."""
+        return self.backend == "cuda" and 100 <= int(self.name.removeprefix("sm_")) < 120
 
 
 # Multiprocessors and shared memory limit per program, of one device of each architecture.
@@ -97,16 +103,30 @@ class Config:
     resident: int = 0
     frugal: bool = False
     depth: int = 0  # columns of the factors in one product of the fused pass; 0: all
+    tensor_memory: bool = False  # the target's matrix units write to it: tcgen05, for tiles of at least 64 users
 
     @property
     def lanes(self) -> int:
         """Partial sums of squared errors per user: as few as each thread can form from items that it holds itself.
 
-        Of a matrix instruction's result a thread holds every 16th item, or every 32nd: 16 sums. Of products by FMA it
+        Of a matrix instruction's result a thread holds every 16th item, or neighbours: 16 sums. Of products by FMA it
         holds neighbouring items, so fewer sums would mean exchanges between threads, whereas one sum per item costs
         nothing: x * x + y contracts to an FMA.
         """
-        return self.BN if self.arithmetic.input_precision == "ieee" and not self.arithmetic.split else 16
+        return self.BN if self.vector_units else 16
+
+    @property
+    def adjacent(self) -> bool:
+        """Return whether a partial sum takes adjacent items, not every 16th.
+
+        From tensor memory a thread loads neighbouring items of a user, so that these need no exchange between threads.
+        """
+        return self.tensor_memory and self.BM >= TCGEN05_ROWS and not self.vector_units
+
+    @property
+    def vector_units(self) -> bool:
+        """Return whether FMAs form float32 products, not matrix instructions."""
+        return self.arithmetic.input_precision == "ieee" and not self.arithmetic.split
 
     @property
     def options(self) -> dict[str, int | str]:
@@ -184,7 +204,7 @@ def pick(
     arithmetic = ARITHMETIC[precision]
     return Config(
         arithmetic, tile.BM, tile.BN, BK, sums, tile.chunk, tile.num_warps, target.backend, atomics,
-        tile.resident, tile.frugal, min(BK, most_columns(arithmetic, target)),
+        tile.resident, tile.frugal, min(BK, most_columns(arithmetic, target)), target.has_tensor_memory,
     )  # fmt: skip
 
 

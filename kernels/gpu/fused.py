@@ -37,6 +37,7 @@ def fused_step(
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     DEPTH: tl.constexpr,  # columns of the factors that one product takes: config.Config.depth, or all
     LANES: tl.constexpr,  # partial sums of squared errors per user: config.Config.lanes
+    ADJACENT: tl.constexpr,  # a partial sum takes adjacent items, not items LANES apart: config.Config.adjacent
     BITS: tl.constexpr,  # the mask is packed: bit c % 32 of word c // 32
     WEIGHTED: tl.constexpr,  # the mask holds weights
     SUMS: tl.constexpr, GRADIENTS: tl.constexpr,
@@ -82,7 +83,7 @@ def fused_step(
             E = tl.where(observed, E, 0)  # [BM, BN]; a product with the mask would keep NaN
             if WEIGHTED:
                 E *= W
-            sse = add_squares(sse, E)  # [BM, LANES]
+            sse = add_squares(sse, E, ADJACENT)  # [BM, LANES]
             if GRADIENTS:
                 if WEIGHTED:
                     E *= W
@@ -252,29 +253,34 @@ def halves(x, dtype: tl.constexpr, SPLIT: tl.constexpr):
 
 
 @triton.jit
-def add_squares(total, x):
-    """Return total + x², the columns summed that are a multiple of total's width apart, by one FMA for each x.
+def add_squares(total, x, ADJACENT: tl.constexpr):
+    """Return total + x², summed over 1, 2 or 4 columns of x for each of total, by one FMA for each x.
 
-    x has the width of total, or 2 or 4 times that.
+    If ADJACENT these columns are neighbours, otherwise a multiple of total's width apart. Threads that held different
+    ones would exchange them.
     """
     if x.shape[1] == total.shape[1]:
         total += x * x
     else:
-        left, right = column_halves(x)
+        left, right = column_halves(x, ADJACENT)
         if left.shape[1] == total.shape[1]:
             total = total + left * left + right * right
         else:
             tl.static_assert(left.shape[1] == 2 * total.shape[1])
-            x0, x1 = column_halves(left)
-            x2, x3 = column_halves(right)
+            x0, x1 = column_halves(left, ADJACENT)
+            x2, x3 = column_halves(right, ADJACENT)
             total = total + x0 * x0 + x1 * x1 + x2 * x2 + x3 * x3
     return total
 
 
 @triton.jit
-def column_halves(x):
-    """Return the left and the right half of the columns of x."""
-    return x.reshape(x.shape[0], 2, x.shape[1] // 2).permute(0, 2, 1).split()
+def column_halves(x, ALTERNATE: tl.constexpr):
+    """Return the left and the right half of the columns of x, or, if ALTERNATE, its even and its odd columns."""
+    if ALTERNATE:
+        x = x.reshape(x.shape[0], x.shape[1] // 2, 2)
+    else:
+        x = x.reshape(x.shape[0], 2, x.shape[1] // 2).permute(0, 2, 1)
+    return x.split()
 
 
 @triton.jit

@@ -211,7 +211,7 @@ def pass_call(
     }  # fmt: skip
     constants = {
         "BM": config.BM, "BN": config.BN, "BK": config.BK, "LANES": config.lanes,
-        "BITS": packed, "WEIGHTED": problem.observations.weighted,
+        "ADJACENT": config.adjacent, "BITS": packed, "WEIGHTED": problem.observations.weighted,
         "GRADIENTS": gradients, "ATOMIC": config.atomics, "PERSISTENT": grid.groups < grid.user_blocks,
         "SPLIT": config.arithmetic.split, "PRECISION": config.arithmetic.input_precision,
     }  # fmt: skip

@@ -70,7 +70,7 @@ def test_arguments_are_those_of_the_compiled_kernel(plan):
 
 
 @pytest.mark.parametrize("deterministic", [False, True], ids=["fast", "deterministic"])
-@pytest.mark.parametrize("name", ["sm_80", "sm_90", "gfx90a", "gfx942"])
+@pytest.mark.parametrize("name", ["sm_80", "sm_90", "sm_100", "gfx90a", "gfx942"])
 @pytest.mark.parametrize("precision", ["ieee", "tf32x3"])
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.interpret
@@ -107,6 +107,18 @@ def test_encoded_ratings(encoding):
     _, launch, _ = plan_step(*whole[:5], encoded, precision="tf32", target="sm_80").launches
     assert any(isinstance(arg, torch.Tensor) and arg.data_ptr() == encoded.values.data_ptr() for arg in launch.args)
     assert "mma.sync" in launch.ptx
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16x3", "tf32x3"])
+def test_partial_sums_of_adjacent_items_need_no_shared_memory_on_sm_100(monkeypatch, precision):
+    """Sums of items 16 apart send the errors through shared memory, with barriers."""
+    counts = []
+    for adjacent in (True, False):
+        monkeypatch.setattr(config.Config, "adjacent", adjacent)
+        _, launch, _ = plan_step(*aligned_inputs(), precision=precision, target="sm_100").launches
+        assert "tcgen05.mma" in launch.ptx
+        counts.append((launch.ptx.count("st.shared"), launch.ptx.count("bar.sync")))
+    assert all(few < more for few, more in zip(*counts, strict=True)), counts
 
 
 @pytest.mark.parametrize("name", ["sm_80", "gfx942"])

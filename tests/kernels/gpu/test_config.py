@@ -241,3 +241,19 @@ def test_tf32x3_sums_few_terms_between_additions_that_round(target, form):
 def test_other_precisions_take_all_columns_in_one_product():
     for precision in ("ieee", "tf32", "bf16x3"):
         assert pick(TARGETS["sm_80"], 126, precision, False).depth in (0, 128)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "rank", "adjacent"),
+    [
+        ("sm_100", "tf32", 30, True),
+        ("sm_103", "bf16x3", 256, True),
+        ("sm_100", "tf32x3", 126, False),  # 16 users: mma.sync
+        ("sm_100", "ieee", 30, False),
+        ("sm_120", "tf32", 30, False),
+        ("sm_90", "tf32", 30, False),
+        ("gfx942", "bf16x3", 30, False),
+    ],
+)
+def test_adjacent_items_are_summed_of_results_in_tensor_memory(name, precision, rank, adjacent):
+    assert pick(Target(name, 100, 227 << 10), rank, precision, False).adjacent is adjacent
