@@ -369,9 +369,9 @@ def test_a_matrix_too_large_to_be_dense():
 @pytest.mark.parametrize("size", [(2, 2), (4, 1)])
 def test_blocks_are_refused_with_what_is_accepted(size: tuple[int, int]) -> None:
     blocks = torch.eye(4).to_sparse_bsr(size)
-    with pytest.raises(TypeError, match="expected a dense tensor or torch.sparse_csr, got torch.sparse_bsr$"):
+    with pytest.raises(TypeError, match=r"expected a dense tensor or torch.sparse_csr, got torch.sparse_bsr$"):
         mf_sse(*parameters_of(4, 4, 2), blocks)
-    with pytest.raises(TypeError, match="torch.sparse_csr, torch.sparse_coo or torch.sparse_csc, got torch.sparse_bsr"):
+    with pytest.raises(TypeError, match=r"torch.sparse_csr, torch.sparse_coo or torch.sparse_csc, got torch.sparse_bsr"):
         encode_ratings(blocks)
 
 
@@ -411,7 +411,7 @@ def test_indices_that_were_replaced_are_checked_again(backend: str) -> None:
 
 def test_floats_beside_levels_are_refused() -> None:
     encoded = encode_ratings(csr_of([0, 1, 3], [1, 0, 2]), layout="sparse")
-    with pytest.raises(TypeError, match="expected uint8, the dtype of codes, beside levels; got torch.float32"):
+    with pytest.raises(TypeError, match=r"expected uint8, the dtype of codes, beside levels; got torch.float32"):
         mf_sse(*parameters_of(), encoded._replace(values=encoded.values.float()))
 
 
