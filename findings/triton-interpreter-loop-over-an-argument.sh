@@ -3,7 +3,7 @@
 #
 # Expected: `for i in range(n)`, with an int argument n, runs under TRITON_INTERPRET=1 as it does compiled; Triton asks
 #           for no particular NumPy, and with NumPy 2.3 it works.
-# Seen:     InterpreterError: "only 0-dimensional arrays can be converted to Python scalars". The interpreter keeps
+# Seen:     TypeError: "only 0-dimensional arrays can be converted to Python scalars". The interpreter keeps
 #           scalars as arrays of one element, whose __index__ is `int(self.handle.data)` (triton/runtime/interpreter.py);
 #           NumPy 2.4 ended the deprecated conversion of such arrays. Triton 3.9.0 takes the element first.
 #           With torch 2.13.0 on Python 3.11, 2026-11-28.

@@ -126,7 +126,7 @@ def test_lists_of_occupied_tiles_compile_cleanly(name):
     inputs = aligned_inputs(m=160, n=160)
     mask = torch.zeros(160, 160, dtype=torch.bool)
     mask[:64, 64:128] = True
-    encoded = encode_ratings(inputs.ratings.nan_to_num(0, 0, 0).round(), mask)
+    encoded = encode_ratings(inputs.ratings.nan_to_num(0, 0, 0).round(), mask, layout="dense")
     assert encoded.occupied is not None
     for launch in plan_step(*inputs[:5], encoded, precision="ieee", target=name).launches:
         assert launch.stack_bytes == 0
