@@ -126,9 +126,7 @@ TABLE = [
     Row("sm_100", "bf16x3", "16", Tile(64, 64, 4)),
     Row("sm_100", "bf16x3", "32", Tile(64, 64, 4)),
     Row("sm_100", "bf16x3", "64", Tile(64, 32, 4)),
-    Row(
-        "sm_100", "bf16x3", "64s", Tile(64, 32, 4), unaligned=Tile(64, 16, 4, frugal=True), packed=Tile(64, 16, 4),
-    ),
+    Row("sm_100", "bf16x3", "64s", Tile(64, 32, 4), unaligned=Tile(64, 16, 4, frugal=True), packed=Tile(64, 16, 4)),
     Row("sm_100", "bf16x3", "128", Tile(64, 16, 4)),
     Row("sm_100", "bf16x3", "128s", Tile(32, 16, 4)),
     Row("sm_100", "bf16x3", "wide", Tile(64, 64, 8, chunk=64), unaligned=Tile(64, 32, 8, chunk=32)),

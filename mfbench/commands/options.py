@@ -69,7 +69,7 @@ def _single(context: click.Context, option: click.Parameter, values: tuple[str, 
 def _one(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> str | None:
     """Return the only value, which may contain commas."""
     if len(values) > 1:
-        message = f"expected one, got {' and '.join(values)}; run {context.info_name} again for another"
+        message = f"expected one, got {', '.join(values)}; run {context.info_name} again for another"
         raise UsageError(message, code="too-many", argument=option.name)
     return values[0] if values else None
 

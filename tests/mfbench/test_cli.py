@@ -90,7 +90,7 @@ def test_help_tells_exit_codes_and_volume(name: str) -> None:
 @pytest.mark.parametrize(("arguments", "expected"), [
     (["rum"], "Did you mean 'run'"), (["run", "--sute", "x"], "--suite"),
     (["run", "--suite", "quik"], "did you mean 'quick'"), (["run", "--provider", "fusd"], "did you mean 'fused'"),
-    (["run", "--data", "movilens", "--size", "3x4"], "did you mean 'movielens'"),
+    (["run", "--data", "movilens"], "did you mean 'movielens'"),
     (["train", "--data", "movilens"], "did you mean 'movielens'"),
     (["train", "--optimizer", "adamw"], "expected one of sgd, momentum, adam, got 'adamw'; did you mean 'adam'?"),
     (["report", "r.jsonl", "--out", "o", "--format", "csvx"], "did you mean 'csv'?"),

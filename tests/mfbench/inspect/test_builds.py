@@ -56,7 +56,7 @@ def test_chunks_are_counted():
         pytest.param(
             "sm_80", "ieee", Tile(128, 64, 4), r"fused_step spills: \d+ bytes of stack a thread", marks=pytest.mark.slow
         ),
-        ("sm_86", "tf32", Tile(128, 128, 8), r"bytes of shared memory, the limit is 101376"),
+        ("sm_86", "tf32", Tile(256, 64, 8), r"bytes of shared memory, the limit is 101376"),
         ("gfx942", "ieee", Tile(128, 128, 4), "fused_step spills"),
     ],
 )

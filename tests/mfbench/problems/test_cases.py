@@ -51,8 +51,19 @@ def test_size_leaves_out_data_that_brings_its_own() -> None:
 
 
 def test_data_override_collapses_to_distinct_cases() -> None:
-    cases = load_suite("square").specs({"data": ["movielens"], "size": ["9x9"]})
+    cases = load_suite("square").specs({"data": ["movielens"]})
     assert [case.data for case in cases] == ["movielens"]
+
+
+def test_given_data_takes_the_place_of_data_sets_alone() -> None:
+    cases = load_suite("quick").specs({"data": ["ratings.csv"]})
+    assert [(case.data, case.size, case.layout) for case in cases] == [("ratings.csv", None, "auto")]
+
+
+def test_a_size_beside_data_that_has_its_own_is_refused() -> None:
+    with pytest.raises(UsageError, match="'movielens' has its own size") as raised:
+        load_suite("square").specs({"data": ["movielens"], "size": ["9x9"]})
+    assert (raised.value.code, raised.value.argument) == ("bad-size", "size")
 
 
 @pytest.mark.parametrize("text", ["", "5", "5x", "x5", "-1x5", "5x5x5", "axb", "5.0x5"])
