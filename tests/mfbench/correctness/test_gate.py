@@ -157,7 +157,8 @@ def test_scales_in_blocks_are_those_of_the_whole_matrix(
                 seed=5)  # fmt: skip
     inputs = draw(case)._replace(reg=reg)
     exact = flat(oracle_loss_and_grads(*inputs))
-    for found, expected in zip(gate._scales(inputs, exact, oracle_loss_and_grads), scales_of_the_whole(inputs, exact), strict=True):
+    scales = gate._scales(inputs, exact, oracle_loss_and_grads)
+    for found, expected in zip(scales, scales_of_the_whole(inputs, exact), strict=True):
         assert found.shape == expected.shape
         if block == 1 << 22:  # the oracle's own blocks: the same sums in the same order
             np.testing.assert_array_equal(found, expected)
@@ -169,7 +170,8 @@ def test_scales_in_blocks_are_those_of_the_whole_matrix(
 def test_scales_of_no_ratings_are_those_of_the_regulariser(m: int, n: int) -> None:
     inputs = inputs_at(1.0, m, n)
     exact = flat(oracle_loss_and_grads(*inputs))
-    for found, expected in zip(gate._scales(inputs, exact, oracle_loss_and_grads), scales_of_the_whole(inputs, exact), strict=True):
+    scales = gate._scales(inputs, exact, oracle_loss_and_grads)
+    for found, expected in zip(scales, scales_of_the_whole(inputs, exact), strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
