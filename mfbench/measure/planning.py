@@ -9,6 +9,7 @@ from typing import NamedTuple
 from mfbench.stats import intervals, sample_size
 
 FEW_ROUNDS = 28  # fewest rounds that a budget for a pilot and placements of several rounds must allow
+ENOUGH_ROUNDS = 18  # rounds that usually decide a large effect; more than the budget may be spent on them
 FEWEST_PLACEMENTS = 6  # where the budget allows a pilot
 MOST_PLACEMENTS = 1000  # bounds the size of a record
 TARGET = 0.003  # half width of the ratios' intervals that the rounds aim at unless told what to resolve
@@ -126,9 +127,17 @@ def plan(
     return Plan(placements, rounds_each, placements * pilot.placement_s, needed * pilot.placement_s)
 
 
-def without_pilot(taken: int, round_s: float, left_s: float) -> Plan:
-    """Return the rounds that are affordable beyond those taken, each its own placement."""
-    rounds = max(intervals.FEWEST - taken, int(left_s / round_s))
+def without_pilot(taken: int, round_s: float, left_s: float, latest_s: float) -> Plan:
+    """Return the rounds that are affordable beyond those taken, each its own placement.
+
+    Args:
+        taken: rounds that count.
+        round_s: seconds of a round.
+        left_s: seconds left of the budget.
+        latest_s: seconds in which `ENOUGH_ROUNDS` may be completed.
+    """
+    enough = min(ENOUGH_ROUNDS - taken, int(latest_s / round_s))
+    rounds = max(intervals.FEWEST - taken, enough, int(left_s / round_s))
     return Plan(rounds, 1, rounds * round_s, rounds * round_s)
 
 

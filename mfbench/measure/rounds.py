@@ -124,7 +124,8 @@ def time_in_rounds(
             pilot_rounds = 0  # the first round counts
         else:
             rounds = _Rounds(hooks, loops, order, latest, rounds_each)
-        plan = planning.without_pilot(rounds.placements, round_s, deadline - hooks.clock())
+        now = hooks.clock()
+        plan = planning.without_pilot(rounds.placements, round_s, deadline - now, latest - now)
     announce(plan)
     rounds.take(plan.placements)
     rounds.replace_disturbed()

@@ -16,7 +16,8 @@ BLOCK_ROUNDS = 3  # rounds per block, one placement of the data in memory; their
 FEWEST = 3  # samples needed for an interval
 BLOCKS = (5, 30)  # fewest and most blocks; fewer samples than 5 are blocks of one
 CORRELATION = (-0.1, 0.9)  # range to which the estimated correlation of neighbouring blocks is clipped
-FEWEST_INDEPENDENT = 2.2  # independent values assumed at least; fewer would leave no interval
+FEWEST_INDEPENDENT = 2.5  # independent values assumed at least; fewer would leave no interval
+INDEPENDENT_OF_FEW = 2.2  # independent values that three or four count as
 BUSY_MARGIN = 1.0  # a thread that shares its core with another program runs at half its speed
 LARGEST_LOG = 700.0  # largest logarithm whose exponential is a finite double, rounded down
 NORMAL_QUARTILES = 1.349  # interquartile range of a normal distribution, in standard deviations
@@ -142,7 +143,7 @@ def _location(values: Samples, count: int | None = None) -> Location:
     The correlation is the blocks' lag-1 correlation r with Kendall's bias correction, r + (1 + 4 r) / b. If there are
     more blocks than needed, neighbours are averaged first so that correlation over longer times counts as well.
     A negative r is mostly chance. Using all of it would make intervals too narrow; using none of it, too wide.
-    Three or four values do not show their correlation, so they count as `FEWEST_INDEPENDENT`.
+    Three or four values do not show their correlation, so they count as `INDEPENDENT_OF_FEW`.
     """
     median = float(np.median(values))
     if len(values) < FEWEST:
@@ -157,7 +158,7 @@ def _location(values: Samples, count: int | None = None) -> Location:
     correlation += (1 + 4 * correlation) / len(blocks)
     independent = _effective_count(len(blocks), float(np.clip(correlation, *CORRELATION)))
     if len(blocks) < BLOCKS[0]:
-        independent = FEWEST_INDEPENDENT
+        independent = INDEPENDENT_OF_FEW
     error = math.sqrt(squares / (len(blocks) - 1) / independent)
     return Location(median, mean, error, min(independent, len(blocks)) - 1)
 

@@ -196,11 +196,15 @@ def test_a_very_slow_case_has_three_rounds_and_an_interval(seconds: float) -> No
     assert intervals.verdict(ratio, 0.02) == "faster"
 
 
-def test_a_budget_for_few_rounds_is_spent_on_them() -> None:
+def test_a_budget_for_few_rounds_is_spent_on_them_and_at_most_as_much_again_on_18() -> None:
     machine = Machine()
     result = run(machine, {"a": 0.1, "b": 0.1}, budget=3.0)
-    assert 8 <= result.placements == result.providers["a"].samples.size <= 14
-    assert machine.now <= 3.5
+    assert result.placements == result.providers["a"].samples.size == planning.ENOUGH_ROUNDS == 18
+    assert machine.now <= 6.0
+    machine = Machine()
+    result = run(machine, {"a": 0.1, "b": 0.1}, budget=1.2)
+    assert 6 <= result.placements == result.providers["a"].samples.size <= 11
+    assert machine.now <= 2.4
 
 
 TWO_PERCENT = Goal(60.0, resolve=0.02)
