@@ -146,6 +146,8 @@ def encode_ratings(
         entries = csr.compress(ratings.detach())
         check_ratings(entries.ratings, None)
         check_exact(entries, torch.float64)  # from here on, float64 stands for the ratings
+        if layout == "auto" and encoding is None and torch.isnan(entries.ratings).any():
+            layout = "sparse"  # a dense layout has no place for an observed NaN
         if _chosen_layout(layout, encoding, entries.ratings, len(entries.ratings), entries.shape) == "sparse":
             return _encode_sparse(entries, encoding)
         return _encode_dense(*_spread(entries), encoding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import numpy as np
@@ -421,3 +422,12 @@ def test_encoding_under_another_default_device() -> None:
         encoded = encode_ratings(ratings, layout="sparse")
     assert encoded.columns.tolist() == [1, 0, 2]
     assert encoded.values.device.type == "cpu"
+
+
+def test_an_observed_nan_is_kept_by_the_layout_that_can() -> None:
+    ratings = csr_of([0, 3, 6], [0, 1, 2, 0, 1, 2], values=torch.tensor([1.0, 2.0, 3.0, math.nan, 5.0, 6.0]))
+    encoded = encode_ratings(ratings)
+    assert (encoded.layout, encoded.observed) == ("sparse", 6)
+    assert encode_ratings(csr_of([0, 3, 6], [0, 1, 2, 0, 1, 2])).layout == "dense"
+    with pytest.raises(ValueError, match="expected no NaN"):
+        encode_ratings(ratings, layout="dense")
