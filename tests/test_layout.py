@@ -24,6 +24,7 @@ ELSEWHERE = {
     "kernels/gpu/fused.py": ("kernels/gpu/test_interpret.py", "Triton code, which only runs as part of the step"),
     "kernels/gpu/finish.py": ("kernels/gpu/test_interpret.py", "Triton code, which only runs as part of the step"),
     "kernels/gpu/prepare.py": ("kernels/gpu/test_interpret.py", "Triton code, which only runs as part of the step"),
+    "kernels/gpu/products.py": ("kernels/gpu/test_interpret.py", "Triton code, which only runs as part of the step"),
     "kernels/gpu/reduce.py": ("kernels/gpu/test_interpret.py", "Triton code, which only runs as part of the step"),
     "kernels/admission.py": ("kernels/test_subclasses.py", "which tensors a step takes"),
     "kernels/decoding.py": ("kernels/test_encoding.py", "the other way round"),

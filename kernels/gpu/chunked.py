@@ -13,17 +13,14 @@ from triton.language import sum as tl_sum  # a global name of this module, so th
 
 from kernels.gpu.fused import (
     add,
-    add_prediction,
-    add_squares,
-    halves,
     load_ratings,
     low_half,
-    product,
     scheduled_tile,
     staggered_split,
     store_squares,
     user_rows,
 )
+from kernels.gpu.products import add_prediction, add_squares, halves, product
 
 
 @triton.jit(do_not_specialize=["M", "terms", "user_blocks", "tiles", "tiles_per_split"])

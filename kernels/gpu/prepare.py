@@ -8,7 +8,7 @@ import triton.language as tl
 from triton.language import cumsum as tl_cumsum  # global names of this module, so that interpret.py can replace them
 from triton.language import sum as tl_sum
 
-from kernels.gpu.fused import halves
+from kernels.gpu.products import halves
 
 TILES = tl.constexpr(256)  # tiles examined at a time
 
