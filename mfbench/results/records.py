@@ -161,7 +161,7 @@ def parse(path: Path, content: bytes) -> tuple[list[Record], list[str]]:
     One note is enough for a file in which no line looks like a record.
     """
     last = content.rpartition(b"\n")[2]
-    if not (_has_objects(content) or (last and OPENING.startswith(last))):
+    if not (_has_objects(content) or (last and last[: len(OPENING)] == OPENING[: len(last)])):
         return [], [f"no records in {path} ({_beginning(content)})"]
     lines, torn = _lines(content)
     notes = [f"{path}: the last line is torn and was left out"] if torn else []

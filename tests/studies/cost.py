@@ -25,7 +25,7 @@ from mfbench.measure import roofline, session
 from mfbench.measure.options import RunOptions
 from mfbench.measure.suite import run_suite
 from mfbench.measure.worker import process
-from mfbench.problems import inputs
+from mfbench.problems import datasets
 from mfbench.results import records
 
 MEASURING = ("evaluations, timed", "evaluations before each sample", "settling before each sample",
@@ -92,7 +92,7 @@ def watched(ledger: Ledger) -> Iterator[Any]:
         (gate.Standard, "judge", "gates"),
         (case_run, "draw", "drawing inputs"),
         (session, "resolve", "drawing inputs"),
-        (inputs.datasets, "load", "drawing inputs"),
+        (datasets, "load", "drawing inputs"),
         (records.Writer, "append", "records"),
     ):
         yield mock.patch.object(owner, attribute, ledger.booked(getattr(owner, attribute), name))

@@ -53,7 +53,7 @@ def kill_and_resume(folder: Path, kills: int, seed: int, longest_s: float = SECO
     killed = finished = lost = unreadable = incomplete = 0
     while killed < kills or out.exists():
         before, ended = _run_for(arguments, out, rng.uniform(SECONDS[0], longest_s) if killed < kills else None)
-        found, notes = read(out) if out.exists() else ([], [])
+        found, notes = read(out) if out.exists() and out.stat().st_size else ([], [])
         unreadable += any("torn" not in note for note in notes)
         lost += not (out.exists() or not before) or not (not before or out.read_bytes().startswith(before))
         if ended:
