@@ -16,7 +16,7 @@ from kernels.problem import Observations
 LAYOUTS = (torch.sparse_csr, torch.sparse_coo, torch.sparse_csc)
 LARGEST_UINT16, LARGEST_INT32 = (1 << 16) - 1, (1 << 31) - 1
 
-# Columns whose order was checked, with what else was: the row pointers, the number of items and both versions
+# Columns whose order was checked, with the row pointers, and the state of both at the time: see `_state`
 _checked = WeakIdKeyDictionary()
 
 
@@ -133,7 +133,6 @@ def _expand(pointers: Tensor) -> Tensor:
 
 def _check_pointers(pointers: Tensor, entries: int, what: str) -> None:
     """Raise ValueError where row (or column) pointers do not rise from 0 to the number of entries."""
-    ends = pointers.new_tensor([0, entries])
     begin, end = pointers[:-1], pointers[1:]
     wrong = (begin > end) | (begin < 0) | (end > entries)
     if len(wrong):
@@ -145,7 +144,7 @@ def _check_pointers(pointers: Tensor, entries: int, what: str) -> None:
             f"ratings: expected {what} pointers that rise from 0 to {entries}, the number of stored ratings; "
             f"got {int(begin[at])} to {int(end[at])} for {what} {at}"
         )
-    if not len(wrong) and (entries or not torch.equal(pointers, ends[:1])):
+    if not len(wrong) and (entries or not torch.equal(pointers, pointers.new_zeros(1))):
         message = f"ratings: expected the {what} pointer 0 alone, and no stored rating"
         raise ValueError(f"{message}; got {pointers.tolist()}, and {entries}")
 

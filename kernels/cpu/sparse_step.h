@@ -1,7 +1,7 @@
 // One training step on sparse ratings: errors, loss and every gradient in one pass over the entries.
 //
 // The users are divided into shares of equal work, the tasks of the threads; a user with many entries may be split. The
-// gradients of items are added in memory, where two threads must not meet. Either every task has a copy of its own, or,
+// gradients of items are added in memory, where two threads must not meet. Either every task has a private copy, or,
 // where copies would exceed the entries, tasks that share one take turns with the items: these are divided into as many
 // shares as tasks have one copy, and in stage s task t works on share (t + s) of the items. What a task adds and in
 // which order depends on the number of threads requested, never on their timing.
@@ -54,8 +54,8 @@ template <class T> class SparseStep {
 
   public:
     SparseStep(const Call &call, const Entries &entries)
-        : call(call), entries(entries), reader(entries, entries.rows[call.users.count], call.scale, call.offset), rank(call.rank),
-          ld(leading_dimension(rank)), padded(round_up(ld, CHAINS * Simd<double>::LANES)),
+        : call(call), entries(entries),
+          reader(entries, entries.rows[call.users.count], call.scale, call.offset), rank(call.rank), ld(leading_dimension(rank)), padded(round_up(ld, CHAINS * Simd<double>::LANES)),
           users(call.users, 1, rank, ld), items(call.items, CELL, rank, ld) {
         const int64_t count = entries.rows[users.count];
         const double worthwhile = double(count + ROW_WORK * users.count) * double(rank) / SHARE_WORK;

@@ -286,5 +286,5 @@ def _columns_are_contiguous(observations: Observations) -> bool:
 
 
 def _opposite(value: Any) -> Any:
-    """Return the name of the same operand in the transposed problem; other values as they are."""
+    """Return the name of the same operand in the transposed problem, and any other value unchanged."""
     return OPPOSITE.get(value, value) if isinstance(value, str) else value

@@ -104,7 +104,7 @@ class Context(NamedTuple):
     def oracle(self, inputs: Inputs) -> gate.Oracle:
         """Return NumPy's oracle, or for a large problem the float64 step in plain PyTorch on the device.
 
-        The latter is checked against the former, as a build of its own.
+        The latter is checked against the former in a separate task.
         """
         return self.float64_step if inputs.ratings.numel() > LARGE else oracle_loss_and_grads
 

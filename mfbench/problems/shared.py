@@ -96,7 +96,7 @@ def moved(location: Location, inputs: Inputs) -> Inputs:
 
     Args:
         location: of the same inputs.
-        inputs: as they are now; large parts are as they were drawn again.
+        inputs: small parts are copied from these; large parts return to what was drawn.
     """
     pages = _pages(location) if location.size >= REMAPPED else None
     found: dict[str, Any] = {}

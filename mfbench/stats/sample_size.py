@@ -20,7 +20,7 @@ def blocks_needed(noise: float, half_width: float, confidence: float) -> int:
     for count in range(FEWEST, BLOCKS[1]):
         if student.quantile(count - 1, quantile) * noise <= half_width * math.sqrt(count):
             return count
-    # more blocks than these are averaged in groups, which leaves the degrees of freedom as they are
+    # more blocks than these are averaged in groups, which does not change the degrees of freedom
     return max(BLOCKS[1], math.ceil((student.quantile(BLOCKS[1] - 1, quantile) * noise / half_width) ** 2))
 
 

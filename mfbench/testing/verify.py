@@ -89,7 +89,7 @@ def _modes(backend: str) -> Iterator[Candidate]:
 
 
 def _sparse(inputs: Inputs) -> Inputs:
-    """Return the inputs with the observed ratings alone, in compressed rows; as they are if weighted."""
+    """Return the inputs with the observed ratings alone, in compressed rows; unchanged if weighted."""
     if inputs.weighted:
         return inputs
     ratings = matrices.to_sparse(inputs.ratings, inputs.mask)
@@ -100,7 +100,7 @@ def _sparse(inputs: Inputs) -> Inputs:
 
 
 def _sparse_encoded(inputs: Inputs) -> tuple[Any, ...]:
-    """Return the inputs with the observed ratings alone, encoded; as they are if weighted."""
+    """Return the inputs with the observed ratings alone, encoded; unchanged if weighted."""
     if inputs.weighted:
         return inputs
     return (*inputs[:5], encode_ratings(inputs.ratings, inputs.mask, layout="sparse"), None, inputs.reg)

@@ -26,7 +26,7 @@ class Task(NamedTuple):
 
     name: str
     inputs: Inputs  # initial parameters, and the ratings of the training part
-    # What is held out: of dense ratings a mask, (m, n) uint8; of sparse ratings a torch.sparse_csr matrix of its own
+    # What is held out: of dense ratings a mask, (m, n) uint8; of sparse ratings a separate torch.sparse_csr matrix
     held_out: Tensor
     users: Sequence[Any] = ()  # identifiers of the rows, where the ratings came from a file
     items: Sequence[Any] = ()  # identifiers of the columns
