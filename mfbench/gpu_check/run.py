@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +17,7 @@ from mfbench.gpu_check.random_problems import random_problems
 from mfbench.gpu_check.task import Context, Result, Task
 from mfbench.gpu_check.times import more_times, times
 from mfbench.providers.exceptions import reason
+from mfbench.results.environment import new_run_id
 
 CHECKS = (equivalence, determinism, graph_and_stream, times, more_times, random_problems)
 GRACE_S = 25.0  # that a check may run beyond the time, before the process ends without it
@@ -53,7 +52,7 @@ class Findings:
 
 def tasks(machine: Machine, seed: int) -> list[Task]:
     """Return all tasks, those that matter most first."""
-    context = Context(machine, _new_run_id(), seed)
+    context = Context(machine, new_run_id(), seed)
     return [task for check in CHECKS for task in check(context)]
 
 
@@ -115,7 +114,3 @@ def watch(seconds: float, expire: Callable[[], None]) -> threading.Timer:
     timer.daemon = True
     timer.start()
     return timer
-
-
-def _new_run_id() -> str:
-    return f"{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import itertools
-import secrets
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -19,6 +17,7 @@ from mfbench.problems.cases import CaseSpec, Suite, find_suite
 from mfbench.providers import registry
 from mfbench.providers.revision import Checkout
 from mfbench.results import environment
+from mfbench.results.environment import new_run_id
 from mfbench.results.records import Record, Writer, check_name, read
 
 
@@ -57,7 +56,7 @@ def run_suite(options: RunOptions, progress: Progress | None = None, revision: C
     progress = progress or Progress()
     sessions = _sessions(options, revision)
     records = last_run(options.out, sessions) if options.resume and options.out.exists() else []
-    run_id = records[0].run_id if records else _new_run_id()
+    run_id = records[0].run_id if records else new_run_id()
     if revision:
         revision.check_resumed(records)
         records = revision.complete(records)
@@ -128,7 +127,3 @@ def _checked_providers(options: RunOptions, suite: Suite, baseline: str | None) 
         check_name(name, argument)
         registry.check(name, argument)
     return providers
-
-
-def _new_run_id() -> str:
-    return f"{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import hashlib
 import os
 import platform
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable
@@ -147,3 +149,8 @@ def _clocks() -> dict[str, float] | None:
     except (OSError, NotImplementedError):
         return None
     return {"cpu_mhz": round(frequency.current)} if frequency else None
+
+
+def new_run_id() -> str:
+    """Return an identifier that sorts by time: UTC to the second, and random digits."""
+    return f"{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
