@@ -10,6 +10,11 @@ namespace mf {
 
 constexpr int64_t CACHE_LINE = 64;  // bytes
 
+// Where ratings, each read once, are prefetched to, as in __builtin_prefetch: 0, past L2; 2, into L2. build.py chooses.
+#ifndef RATINGS_LOCALITY
+#define RATINGS_LOCALITY 0
+#endif
+
 // Reads rows in place where they are contiguous, of a type that the inner loops convert in registers, and whole
 // micro-tiles long; decodes them into a small copy otherwise.
 template <class T, int ITEMS> struct MatrixReader {
@@ -47,8 +52,8 @@ template <class T, int ITEMS> struct MatrixReader {
         if (!size || (j & (line_columns - 1)) >= NR) return;
         const char *start = address(i, matrix.kind == BITS ? j / 32 : j);
         for (int64_t column = 0; column < NR; column += line_columns, start += CACHE_LINE)
-            for (int r = 0; r < MR; ++r)  // without temporal locality: every line is read once
-                __builtin_prefetch(start + r * matrix.row_stride * size, 0, 0);
+            for (int r = 0; r < MR; ++r)
+                __builtin_prefetch(start + r * matrix.row_stride * size, 0, RATINGS_LOCALITY);
     }
 
   private:

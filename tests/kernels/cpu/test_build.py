@@ -141,6 +141,19 @@ def arithmetic(command: list[str], folder: Path) -> str:
 
 
 @needs_kernel
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="reads x86 assembly")
+@pytest.mark.parametrize(("vendor", "hint"), [("GenuineIntel", "prefetcht1"), ("AuthenticAMD", "prefetchnta")])
+def test_ratings_are_prefetched_to_where_the_processor_keeps_them(vendor, hint, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "cpu_identity", lambda: f"vendor_id\t: {vendor}")
+    source = tmp_path / "prefetch.cpp"
+    source.write_text(
+        '#include "reader.h"\nvoid prefetch(const mf::MatrixReader<float, 96> &matrix) { matrix.prefetch(1, 2); }\n'
+    )
+    command = [*build.find_compiler(), *build.flag_sets()[0], f"-I{build.SOURCE.parent}", "-S", "-o-", str(source)]
+    assert set(re.findall(r"prefetch\w+(?=\s+[^:]*\()", build._run(command))) == {hint}
+
+
+@needs_kernel
 @pytest.mark.parametrize(
     "option", ["-ffast-math", "-Ofast", "-funsafe-math-optimizations", "-fassociative-math -fno-signed-zeros"]
 )
