@@ -18,7 +18,6 @@ BLOCKS = (5, 30)  # fewest and most blocks; fewer samples than 5 are blocks of o
 CORRELATION = (-0.1, 0.9)  # range to which the estimated correlation of neighbouring blocks is clipped
 FEWEST_INDEPENDENT = 2.5  # independent values assumed at least; fewer would leave no interval
 INDEPENDENT_OF_FEW = 2.2  # independent values that three or four count as
-BUSY_MARGIN = 1.0  # a thread that shares its core with another program runs at half its speed
 LARGEST_LOG = 700.0  # largest logarithm whose exponential is a finite double, rounded down
 NORMAL_QUARTILES = 1.349  # interquartile range of a normal distribution, in standard deviations
 
@@ -96,23 +95,23 @@ def family_confidence(count: int) -> float:
     return 1 - (1 - CONFIDENCE) / max(1, count)
 
 
-def verdict(ratio: Interval, margin: float, busy: bool = False) -> Verdict:
+def verdict(ratio: Interval, margin: float, slowdown: float = 1.0) -> Verdict:
     """Return `faster` or `slower` if the whole interval lies beyond the margin, `same` if it lies within.
 
     Args:
         ratio: baseline / new.
         margin: relative difference up to which two times count as the same.
-        busy: other programs ran throughout. They may have slowed one side alone for the life of its process, which
-            no round shows, so only a ratio beyond `BUSY_MARGIN` is decided.
+        slowdown: factor by which other programs may have slowed down one side alone, which no round shows. Above 1,
+            only a ratio beyond it is decided; infinite, none is.
     """
     if not math.isfinite(ratio.low) or not math.isfinite(ratio.high):
         return "inconclusive"
-    beyond = max(margin, BUSY_MARGIN) if busy else margin
-    if ratio.low > 1 + beyond:
+    beyond = (1 + margin) * slowdown
+    if ratio.low > beyond:
         return "faster"
-    if ratio.high < 1 / (1 + beyond):
+    if ratio.high < 1 / beyond:
         return "slower"
-    if not busy and ratio.low >= 1 / (1 + margin) and ratio.high <= 1 + margin:
+    if slowdown <= 1 and ratio.low >= 1 / (1 + margin) and ratio.high <= 1 + margin:
         return "same"
     return "inconclusive"
 
