@@ -78,7 +78,7 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
                 "ratio": pair.ratio and _finite(pair.ratio.estimate),
                 "ci": pair.ratio and [_finite(pair.ratio.low), _finite(pair.ratio.high)],
                 "outcome": pair.outcome,
-                "reason": pair.new.reason or pair.base.reason,
+                "reason": pair.new.reason or pair.base.reason or pair.reason,
             }
             for pair in comparison.pairs
         ],
@@ -110,6 +110,7 @@ def _block(label: str, pairs: Sequence[Pair]) -> Block:
         for side, m in (("base", pair.base), ("new", pair.new))
         if m.reason
     ]
+    reasons += [f"{short(pair.new.provider)}: undecided: {pair.reason}" for pair in pairs if pair.reason]
     return Block(label, ("provider", "base", "new", "× base", "verdict"), [_row(pair) for pair in pairs], reasons)
 
 
@@ -159,8 +160,11 @@ def legend(comparison: Comparison) -> str:
         f"\n× base: speed-up over the base, with {jointly} at 95 %. faster, slower: the whole interval lies beyond the "
         f"margin of {comparison.margin:.3g}; same: it lies within; inconclusive: neither."
     )
-    if any(pair.ratio and (pair.base.busy or pair.new.busy) for pair in comparison.pairs):
-        meaning += " Where other programs disturbed at least half of a side's rounds, only a factor of 2 is a verdict."
+    if any(pair.ratio and (pair.base.crowding or pair.new.crowding) for pair in comparison.pairs):
+        meaning += (
+            " Where other programs disturbed at least half of a side's rounds, only a factor that they cannot have "
+            "caused is a verdict."
+        )
     if comparison.paired:
         return f"{meaning} Both sides took turns in the same rounds."
     return (

@@ -13,6 +13,7 @@ from mfbench.measure import roofline
 from mfbench.measure.rounds import CaseTiming
 from mfbench.results import environment
 from mfbench.results.codes import Code
+from mfbench.results.crowding import crowding
 from mfbench.stats import intervals, sample_size
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ def timed(
     load_known = origin.device == "cpu"
     cores = timing.background_cores
     disturbed = timing.disturbed if load_known else None
+    foreign = float(cores.mean()) if load_known and cores.size else None
     fields: Fields = {
         "timing": {
             "samples_s": own.samples.tolist(),
@@ -139,7 +141,7 @@ def timed(
             "throttled": timing.throttled,
             "disturbed": disturbed,
             "dropped": timing.dropped,
-            "foreign_cores": float(cores.mean()) if load_known and cores.size else None,
+            "foreign_cores": foreign,
             "planned_s": timing.planned_s,
             "took_s": timing.took_s,
         },
@@ -160,8 +162,10 @@ def timed(
         pair = timing.providers[baseline].samples, own.samples
         ratio, confidence = intervals.ratio_interval(*pair), intervals.family_confidence(family)
         simultaneous = intervals.ratio_interval(*pair, confidence=confidence)
-        busy = 2 * (disturbed or 0) >= len(own.samples)
-        verdict = "same" if provider == baseline else intervals.verdict(simultaneous, margin, busy)
+        crowd = crowding(len(own.samples), disturbed, foreign, environment.describe(origin.device))
+        slowdown = crowd.slowdown if crowd else 1.0
+        verdict = "same" if provider == baseline else intervals.verdict(simultaneous, margin, slowdown)
+        undecided = verdict == "inconclusive"
         fields["speedup"] = {
             "baseline": baseline,
             "ratio": ratio.estimate,
@@ -169,7 +173,8 @@ def timed(
             "margin": margin,
             "verdict": verdict,
             "family": family,
-            "needs_s": _seconds_to_decide(timing, pair, margin, confidence) if verdict == "inconclusive" else None,
+            "needs_s": _seconds_to_decide(timing, pair, margin, confidence) if undecided and not crowd else None,
+            "reason": str(crowd) if undecided and crowd else None,
         }
     return fields
 

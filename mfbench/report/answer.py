@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from mfbench.report.evidence import Evidence, RunResult
 from mfbench.report.labels import full_name, printable, short
 from mfbench.results.comparison import OUTCOMES, Comparison
+from mfbench.results.crowding import worst
 from mfbench.stats import intervals
 
 VERDICTS = ("faster", "same", "inconclusive", "slower")
@@ -25,6 +26,7 @@ class Pooled(NamedTuple):
     bounded: int  # number of those
     verdict: intervals.Verdict  # on the geometric mean
     verdicts: Counter[str]  # of the cases
+    reason: str | None  # why the verdict is inconclusive, if not for noise
 
 
 def pooled(results: Sequence[RunResult]) -> list[Pooled]:
@@ -46,9 +48,11 @@ def _pool(provider: str, baseline: str, results: Sequence[RunResult]) -> Pooled:
         sum(map(math.log, column)) / len(bounded) for column in zip(*bounded, strict=True)
     ) if bounded else (sum(math.log(s.ratio) for s in speedups) / len(speedups), -math.inf, math.inf)  # fmt: skip
     ratio = intervals.Interval(*map(math.exp, (centre, low, high)))
-    busy = any(result.measurement.busy for result in results)
-    verdict = intervals.verdict(ratio, max(s.margin for s in speedups), busy)
-    return Pooled(provider, baseline, results, ratio, len(bounded), verdict, Counter(s.verdict for s in speedups))
+    crowding = worst(*(result.measurement.crowding for result in results))
+    verdict = intervals.verdict(ratio, max(s.margin for s in speedups), crowding.slowdown if crowding else 1.0)
+    reason = str(crowding) if crowding and verdict == "inconclusive" else None
+    verdicts: Counter[str] = Counter(s.verdict for s in speedups)
+    return Pooled(provider, baseline, results, ratio, len(bounded), verdict, verdicts, reason)
 
 
 def sentence(evidence: Evidence) -> str:
@@ -76,7 +80,7 @@ def claim(pool: Pooled) -> str:
         what = f"{provider} is as fast as {baseline}"
     else:
         what = f"Undecided: {provider} against {baseline}"
-    return f"{what} ({_certainty(pool)})"
+    return f"{what} ({_certainty(pool)}{f'; {pool.reason}' if pool.reason else ''})"
 
 
 def _certainty(pool: Pooled) -> str:

@@ -36,7 +36,7 @@ def _row(result: RunResult) -> dict[str, Any]:
         "time": result.time,
         **_named(m),
         "status": m.status,
-        "reason": m.reason,
+        "reason": m.reason or (speedup.reason if speedup else None),
         "median_s": m.median_s,
         "median_low_s": low,
         "median_high_s": high,
@@ -66,6 +66,7 @@ def pairs(comparison: Comparison) -> pandas.DataFrame:
             "ratio_low": pair.ratio.low if pair.ratio else None,
             "ratio_high": pair.ratio.high if pair.ratio else None,
             "outcome": pair.outcome,
+            "reason": pair.new.reason or pair.base.reason or pair.reason,
         }
         for pair in comparison.pairs
     ])  # fmt: skip

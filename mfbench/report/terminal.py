@@ -110,8 +110,8 @@ def _remark(record: Record) -> str:
     speedup, timing = record.speedup, record.timing
     if record.status != "ok" or speedup is None or timing is None or speedup.verdict != "inconclusive":
         return record.reason or ""
-    if timing.busy:
-        return "undecided because other programs ran throughout"
+    if crowding := speedup.reason or record.crowding:
+        return f"undecided: {crowding}"
     if speedup.needs_s is None or not timing.took_s:
         return ""
     budget_s = speedup.needs_s * BUDGET_PER_ROUNDS
@@ -201,10 +201,10 @@ def _disturbances(records: Sequence[Record]) -> str:
     disturbed, rounds = sum(timing.disturbed or 0 for timing in timings), sum(timing.rounds for timing in timings)
     if disturbed > rounds / 10:
         parts.append(f" Other programs kept the machine busy in {disturbed / rounds:.0%} of the rounds.")
-    if busy := sum(timing.busy for timing in timings):
+    if crowded := sum(record.crowding is not None for record in records):
         parts.append(
-            f" Other programs disturbed at least half of the rounds of {busy} of {len(timings)} measurements: there, "
-            "only a factor of 2 is a verdict."
+            f" Other programs disturbed at least half of the rounds of {crowded} of {len(timings)} measurements: "
+            "there, only a factor that they cannot have caused is a verdict."
         )
     if dropped := sum(timing.dropped or 0 for timing in timings):
         parts.append(f" {dropped} rounds were replaced because other programs ran.")

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from mfbench.problems.cases import Case
+from mfbench.results.crowding import Crowding, worst
 from mfbench.results.records import Record
 from mfbench.stats import intervals
 from mfbench.stats.margin import checked_margin
@@ -47,7 +48,7 @@ class Measurement(NamedTuple):
     reason: str | None
     samples: intervals.Samples | Quartiles | None  # seconds in the order measured; None: not ok
     env: Mapping[str, Any]
-    busy: bool = False  # other programs disturbed at least half of the rounds
+    crowding: Crowding | None = None  # other programs that disturbed at least half of the rounds
     tool: str = SUBJECT
 
     @property
@@ -86,6 +87,7 @@ class Pair(NamedTuple):
     new: Measurement
     ratio: intervals.Interval | None  # base / new: the speed-up of the new side
     outcome: Outcome
+    reason: str | None = None  # why the outcome is inconclusive, if not for noise
 
 
 class Difference(NamedTuple):
@@ -132,9 +134,9 @@ def measurement(record: Record) -> Measurement:
     """Convert a record."""
     timing = record.timing if record.status == "ok" else None
     samples = None if timing is None else np.array(timing.samples_s)
-    busy = timing is not None and timing.busy
+    crowding = record.crowding if timing else None
     return Measurement(
-        record.case, record.provider, record.device, record.status, record.reason, samples, record.env, busy
+        record.case, record.provider, record.device, record.status, record.reason, samples, record.env, crowding
     )
 
 
@@ -188,7 +190,9 @@ def _judge(base: Measurement, new: Measurement, margin: float, confidence: float
     if len(base.samples) == len(new.samples) and bool(np.all(np.equal(base.samples, new.samples))):
         return Pair(base, new, intervals.Interval(1.0, 1.0, 1.0), "same")  # one measurement compared with itself
     ratio = _ratio(base.samples, new.samples, confidence, paired)
-    return Pair(base, new, ratio, intervals.verdict(ratio, margin, base.busy or new.busy))
+    crowding = worst(base.crowding, new.crowding)
+    verdict = intervals.verdict(ratio, margin, crowding.slowdown if crowding else 1.0)
+    return Pair(base, new, ratio, verdict, str(crowding) if crowding and verdict == "inconclusive" else None)
 
 
 def _ratio(

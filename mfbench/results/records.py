@@ -17,6 +17,7 @@ from mfbench.errors import UsageError
 from mfbench.problems.cases import Case
 from mfbench.problems.faults import first_fault
 from mfbench.results.codes import Status
+from mfbench.results.crowding import Crowding, crowding
 from mfbench.stats.intervals import Verdict
 
 try:
@@ -60,14 +61,9 @@ class Timing(_Part):
     throttled: int | None = None  # rounds measured again because heat or power limited the device
     disturbed: int | None = None  # rounds kept although other programs used part of the machine
     dropped: int | None = None  # rounds replaced because other programs used part of the machine
-    foreign_cores: float | None = None  # cores that other programs kept busy, averaged over the rounds
+    foreign_cores: float | None = None  # cores of the run that other programs kept busy, averaged over the rounds
     planned_s: float | None = None  # seconds that the rounds of all providers were expected to take
     took_s: float | None = None  # seconds that they took
-
-    @property
-    def busy(self) -> bool:
-        """Return whether other programs disturbed at least half of the rounds."""
-        return 2 * (self.disturbed or 0) >= self.rounds
 
 
 class Speedup(_Part):
@@ -80,6 +76,7 @@ class Speedup(_Part):
     verdict: Verdict  # simultaneous: at 95 %, no verdict of the family is wrong
     family: int = 1  # comparisons in the run
     needs_s: float | None = None  # seconds of rounds that would probably decide an inconclusive verdict
+    reason: str | None = None  # why more rounds would not: other programs ran, and how many cores they took
 
 
 class Rates(_Part):
@@ -122,6 +119,13 @@ class Record(_Part):
     roofline: Roofline | None = None  # distance from the machine's limits
     peak_bytes: int | None = None  # memory beyond inputs and outputs; absent: cannot be measured
     env: dict[str, Any]  # processor, GPU, versions, threads, clocks, load, commit; `source`: hash of a provider's file
+
+    @property
+    def crowding(self) -> Crowding | None:
+        """Return what other programs did to the measurement; None if they left most rounds alone."""
+        if (timing := self.timing) is None:
+            return None
+        return crowding(timing.rounds, timing.disturbed, timing.foreign_cores, self.env)
 
     @property
     def key(self) -> tuple[Case, str, str]:

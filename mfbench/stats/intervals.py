@@ -15,10 +15,11 @@ CONFIDENCE = 0.95
 BLOCK_ROUNDS = 3  # rounds per block, one placement of the data in memory; their median is nearly normal
 FEWEST = 3  # samples needed for an interval
 BLOCKS = (5, 30)  # fewest and most blocks; fewer samples than 5 are blocks of one
+TRIMMED = 0.3  # share of the log ratios left out at either end of a trimmed mean
+FEWEST_TRIMMED = BLOCK_ROUNDS * BLOCKS[1]  # log ratios from which it is taken: enough blocks, each a whole placement
 CORRELATION = (-0.1, 0.9)  # range to which the estimated correlation of neighbouring blocks is clipped
 FEWEST_INDEPENDENT = 2.5  # independent values assumed at least; fewer would leave no interval
 INDEPENDENT_OF_FEW = 2.2  # independent values that three or four count as
-BUSY_MARGIN = 1.0  # a thread that shares its core with another program runs at half its speed
 LARGEST_LOG = 700.0  # largest logarithm whose exponential is a finite double, rounded down
 NORMAL_QUARTILES = 1.349  # interquartile range of a normal distribution, in standard deviations
 
@@ -35,7 +36,7 @@ class Interval(NamedTuple):
 
 
 class Location(NamedTuple):
-    """The centre of a sample: median, mean of the block medians, its standard error and its degrees of freedom."""
+    """The centre of a sample: median, mean that the interval is about, its standard error and degrees of freedom."""
 
     median: float
     mean: float
@@ -60,7 +61,8 @@ def ratio_interval(baseline: Samples, samples: Samples, confidence: float = CONF
 
 def ratio_location(baseline: Samples, samples: Samples) -> Location:
     """Return the centre of the log ratios baseline / samples, where both were measured in the same rounds."""
-    return _location(np.log(baseline) - np.log(samples))
+    ratios = np.log(baseline) - np.log(samples)
+    return _location(ratios) if len(ratios) < FEWEST_TRIMMED else _trimmed_location(ratios)
 
 
 def unpaired_ratio_interval(baseline: Samples, samples: Samples, confidence: float = CONFIDENCE) -> Interval:
@@ -96,23 +98,23 @@ def family_confidence(count: int) -> float:
     return 1 - (1 - CONFIDENCE) / max(1, count)
 
 
-def verdict(ratio: Interval, margin: float, busy: bool = False) -> Verdict:
+def verdict(ratio: Interval, margin: float, slowdown: float = 1.0) -> Verdict:
     """Return `faster` or `slower` if the whole interval lies beyond the margin, `same` if it lies within.
 
     Args:
         ratio: baseline / new.
         margin: relative difference up to which two times count as the same.
-        busy: other programs ran throughout. They may have slowed one side alone for the life of its process, which
-            no round shows, so only a ratio beyond `BUSY_MARGIN` is decided.
+        slowdown: factor by which other programs may have slowed down one side alone, which no round shows. Above 1,
+            only a ratio beyond it is decided; infinite, none is.
     """
     if not math.isfinite(ratio.low) or not math.isfinite(ratio.high):
         return "inconclusive"
-    beyond = max(margin, BUSY_MARGIN) if busy else margin
-    if ratio.low > 1 + beyond:
+    beyond = (1 + margin) * slowdown
+    if ratio.low > beyond:
         return "faster"
-    if ratio.high < 1 / (1 + beyond):
+    if ratio.high < 1 / beyond:
         return "slower"
-    if not busy and ratio.low >= 1 / (1 + margin) and ratio.high <= 1 + margin:
+    if slowdown <= 1 and ratio.low >= 1 / (1 + margin) and ratio.high <= 1 + margin:
         return "same"
     return "inconclusive"
 
@@ -138,17 +140,36 @@ def quartile_location(median: float, interquartile_range: float, count: int) -> 
 
 
 def _location(values: Samples, count: int | None = None) -> Location:
-    """Return the centre of values from medians of consecutive blocks, its error widened for their correlation.
+    """Return the centre of values from medians of consecutive blocks."""
+    if len(values) < FEWEST:
+        median = float(np.median(values))
+        return Location(median, median, math.inf, 0.0)
+    return _mean(_of_blocks(np.median, values, min(count or _block_count(len(values)), len(values))), values)
+
+
+def _trimmed_location(values: Samples) -> Location:
+    """Return the centre of many values from their trimmed mean (Tukey and McLaughlin, 1963).
+
+    Noise that comes in bursts shifts the medians of some blocks, and so the mean of the medians. It hardly shifts the
+    middle of the whole sample. The error is that of the blocks' means of the winsorized values, which holds what rounds
+    of one placement have in common, and correlation.
+    """
+    cut = int(TRIMMED * len(values))
+    ordered = np.sort(values)
+    winsorized = np.clip(values, ordered[cut], ordered[-1 - cut])
+    centre = _mean(_of_blocks(np.mean, winsorized, _block_count(len(values))), values)
+    kept = 1 - 2 * cut / len(values)
+    return centre._replace(mean=float(ordered[cut : len(values) - cut].mean()), error=centre.error / kept)
+
+
+def _mean(blocks: Samples, values: Samples) -> Location:
+    """Return the mean of the blocks of some values, its error widened for their correlation.
 
     The correlation is the blocks' lag-1 correlation r with Kendall's bias correction, r + (1 + 4 r) / b. If there are
     more blocks than needed, neighbours are averaged first so that correlation over longer times counts as well.
     A negative r is mostly chance. Using all of it would make intervals too narrow; using none of it, too wide.
     Three or four values do not show their correlation, so they count as `INDEPENDENT_OF_FEW`.
     """
-    median = float(np.median(values))
-    if len(values) < FEWEST:
-        return Location(median, median, math.inf, 0.0)
-    blocks = _of_blocks(np.median, values, min(count or _block_count(len(values)), len(values)))
     if len(blocks) > BLOCKS[1]:
         blocks = _of_blocks(np.mean, blocks, BLOCKS[1])
     mean = float(blocks.mean())
@@ -160,7 +181,7 @@ def _location(values: Samples, count: int | None = None) -> Location:
     if len(blocks) < BLOCKS[0]:
         independent = INDEPENDENT_OF_FEW
     error = math.sqrt(squares / (len(blocks) - 1) / independent)
-    return Location(median, mean, error, min(independent, len(blocks)) - 1)
+    return Location(float(np.median(values)), mean, error, min(independent, len(blocks)) - 1)
 
 
 def _block_count(count: int) -> int:

@@ -1,6 +1,6 @@
 """Count the verdicts of `--resolve`: on identical code under two names, and on code slowed down by 5 %.
 
-    python -m tests.studies.resolve                  # on this machine: 4 runs of 5 cases, 12 minutes at most
+    python -m tests.studies.resolve                  # on this machine: 4 runs of 5 cases, 18 minutes at most
     python -m tests.studies.resolve --simulated      # timings of a simulated machine whose truth is known
 
 Each case times a step, the same step under another name, and the step slowed down. The first pair should be called the
@@ -131,7 +131,7 @@ def summary(found: Sequence[Outcome]) -> Iterator[str]:
 @click.command(help=__doc__)
 @click.option("--runs", type=click.IntRange(min=1), default=4, show_default=True, help="Of 5 cases each.")
 @click.option("--resolve", type=float, default=0.02, show_default=True)
-@click.option("--budget", type=float, default=28.0, show_default=True, help="Most seconds of rounds for a case.")
+@click.option("--budget", type=float, default=45.0, show_default=True, help="Most seconds of rounds for a case.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--simulated", is_flag=True, help="On a simulated machine.")
 @click.option("--out", type=click.Path(path_type=Path), help="Keep the records.")

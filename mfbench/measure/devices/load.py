@@ -1,10 +1,12 @@
-"""Measure how much of the CPUs other programs use."""
+"""Measure how much of the cores of a run other programs use."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import psutil
 
@@ -13,7 +15,10 @@ WITHIN_USER = ("guest", "guest_nice")  # already counted in `user` and `nice`
 
 
 class BackgroundLoad:
-    """CPU time used by neither this process nor its workers. Systems usually count it in ticks of 10 ms."""
+    """Time of the cores that this process may run on, used by neither this process nor its workers.
+
+    Systems usually count it in ticks of 10 ms.
+    """
 
     def __init__(self, workers: Iterable[int]) -> None:
         """Start counting.
@@ -38,6 +43,17 @@ class BackgroundLoad:
         for process in self._own:
             with contextlib.suppress(psutil.NoSuchProcess):
                 own += sum(process.cpu_times()[:2])
-        times = psutil.cpu_times()._asdict()
-        busy = sum(seconds for state, seconds in times.items() if state not in (*IDLE, *WITHIN_USER))
+        busy = sum(
+            seconds
+            for core in self._cores()
+            for state, seconds in core._asdict().items()
+            if state not in (*IDLE, *WITHIN_USER)
+        )
         return time.perf_counter(), busy, own
+
+    def _cores(self) -> list[Any]:
+        """Return the times of the cores that this process may run on."""
+        cores: list[Any] = psutil.cpu_times(percpu=True)
+        if not hasattr(os, "sched_getaffinity"):
+            return cores
+        return [cores[core] for core in os.sched_getaffinity(0) if core < len(cores)] or cores

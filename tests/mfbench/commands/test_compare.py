@@ -112,11 +112,19 @@ def test_identical_files_are_the_same_whatever_the_noise(code) -> None:
 
 def test_verdicts_of_a_busy_machine_are_explained(code) -> None:
     busy = timed(0, 1.3e-3)
-    busy = busy.model_copy(update={"timing": busy.timing.model_copy(update={"disturbed": busy.timing.rounds})})
-    result, out, _ = code([timed(0)], [busy])
-    assert result == 3
-    assert "only a factor of 2 is a verdict" in " ".join(out.split())
-    assert "only a factor of 2" not in code([timed(0)], [timed(0, 1.3e-3)])[1]
+    for foreign, told in (
+        (None, "other programs ran in most rounds, and how many cores they took was not recorded"),
+        (0.5, "other programs took 0.5 of 2 cores, so only a factor of 2.3 is a verdict"),
+        (1.9, "other programs took 1.9 of 2 cores, so nothing is a verdict"),
+    ):
+        taken = {"disturbed": busy.timing.rounds, "foreign_cores": foreign}
+        crowded = busy.model_copy(update={"timing": busy.timing.model_copy(update=taken)})
+        result, out, _ = code([timed(0)], [crowded])
+        assert result == 3
+        assert f"fused: undecided: {told}" in " ".join(out.split())
+        assert "only a factor that they cannot have caused is a verdict" in " ".join(out.split())
+        assert told in json.loads(code([timed(0)], [crowded], "--json")[1])["cases"][0]["reason"]
+    assert "other programs" not in code([timed(0)], [timed(0, 1.3e-3)])[1].lower()
 
 
 def test_times_of_what_failed_do_not_count(code) -> None:

@@ -236,7 +236,7 @@ def test_a_smaller_difference_takes_more_rounds() -> None:
     coarse, fine = (
         resolve(Machine(jitter=0.05), {"a": 6e-3, "b": 6e-3}, Goal(60.0, difference))[0] for difference in (0.08, 0.02)
     )
-    assert 3 * coarse.placements <= fine.placements
+    assert 1.5 * coarse.placements <= fine.placements
 
 
 def test_a_large_effect_needs_no_narrow_interval() -> None:

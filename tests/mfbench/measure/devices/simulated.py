@@ -143,8 +143,9 @@ def timing_hooks(
     machine: Machine,
     devices: dict[str, SimulatedDevice],
     see: Callable[[SimulatedDevice, Reading], None] = lambda *_: None,
+    background_cores: Callable[[], float] = lambda: 0.0,
 ) -> TimingHooks:
-    """Timing's view of the devices; `see` is shown every reading."""
+    """Timing's view of the devices; `see` is shown every reading, and other programs take `background_cores`."""
 
     def sampler(device: SimulatedDevice) -> Sampler:
         def sample(loops: int, core: int | None = None) -> Reading:
@@ -158,4 +159,5 @@ def timing_hooks(
         for device in devices.values():
             device.place()
 
-    return TimingHooks({name: sampler(device) for name, device in devices.items()}, place, clock=lambda: machine.now)
+    samplers = {name: sampler(device) for name, device in devices.items()}
+    return TimingHooks(samplers, place, background_cores, lambda: machine.now)
