@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from mfbench.problems.cases import Case
 from mfbench.results.records import Record
-from mfbench.stats import intervals
+from mfbench.stats import intervals, sample_size
 from mfbench.stats.margin import checked_margin
 
 ENVIRONMENT = ("cpu", "cpus", "gpu", "driver", "system", "threads")  # must match, and so must installed versions
@@ -49,6 +50,7 @@ class Measurement(NamedTuple):
     env: Mapping[str, Any]
     busy: bool = False  # other programs disturbed at least half of the rounds
     tool: str = SUBJECT
+    took_s: float | None = None  # seconds that its rounds took, of all providers together
 
     @property
     def key(self) -> tuple[Case | str, str, str]:
@@ -86,6 +88,7 @@ class Pair(NamedTuple):
     new: Measurement
     ratio: intervals.Interval | None  # base / new: the speed-up of the new side
     outcome: Outcome
+    needs_s: float | None = None  # seconds of rounds that would probably decide an inconclusive verdict on a paired run
 
 
 class Difference(NamedTuple):
@@ -134,8 +137,9 @@ def measurement(record: Record) -> Measurement:
     samples = None if timing is None else np.array(timing.samples_s)
     busy = timing is not None and timing.busy
     return Measurement(
-        record.case, record.provider, record.device, record.status, record.reason, samples, record.env, busy
-    )
+        record.case, record.provider, record.device, record.status, record.reason, samples, record.env, busy,
+        took_s=timing.took_s if timing else None,
+    )  # fmt: skip
 
 
 def compare(
@@ -188,7 +192,23 @@ def _judge(base: Measurement, new: Measurement, margin: float, confidence: float
     if len(base.samples) == len(new.samples) and bool(np.all(np.equal(base.samples, new.samples))):
         return Pair(base, new, intervals.Interval(1.0, 1.0, 1.0), "same")  # one measurement compared with itself
     ratio = _ratio(base.samples, new.samples, confidence, paired)
-    return Pair(base, new, ratio, intervals.verdict(ratio, margin, base.busy or new.busy))
+    outcome = intervals.verdict(ratio, margin, base.busy or new.busy)
+    undecided = outcome == "inconclusive" and paired
+    return Pair(base, new, ratio, outcome, _seconds_to_decide(base, new, margin, confidence) if undecided else None)
+
+
+def _seconds_to_decide(base: Measurement, new: Measurement, margin: float, confidence: float) -> float | None:
+    """Return how many seconds of rounds would probably decide a verdict; None if no number would, or it is unknown."""
+    if isinstance(base.samples, Quartiles) or isinstance(new.samples, Quartiles) or not new.took_s:
+        return None
+    assert base.samples is not None
+    assert new.samples is not None
+    centre = intervals.ratio_location(base.samples, new.samples)
+    half_width = sample_size.decisive_half_width(centre.mean, margin)
+    if half_width <= 0:
+        return None
+    needed = new.took_s * max(1.0, sample_size.growth(centre, half_width, confidence))
+    return needed if math.isfinite(needed) else None
 
 
 def _ratio(
