@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-import torch
 
 from mfbench.errors import UsageError
 from mfbench.problems import datasets
