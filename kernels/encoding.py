@@ -6,7 +6,7 @@ import math
 import os
 import pickle
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -88,6 +88,11 @@ class EncodedRatings(NamedTuple):
         others = moved(levels), moved(bits), moved(occupied), moved(rows), moved(columns)
         return EncodedRatings(values.to(device), encoding, *others, items)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what pickle needs; it fails on uint16 tensors in PyTorch 2.13, which are passed as int16 instead."""
+        parts = [_signed(part) if isinstance(part, Tensor) else part for part in self]
+        return _restored, (tuple(parts), self.columns is not None and self.columns.dtype == torch.uint16)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the ratings to a file that `load` reads."""
         torch.save(self, path)
@@ -109,7 +114,19 @@ class EncodedRatings(NamedTuple):
         return loaded
 
 
-torch.serialization.add_safe_globals([EncodedRatings])  # a tuple of tensors and a name: nothing in it is executed
+def _signed(tensor: Tensor) -> Tensor:
+    return tensor.view(torch.int16) if tensor.dtype == torch.uint16 else tensor
+
+
+def _restored(parts: tuple[Any, ...], unsigned: bool) -> EncodedRatings:
+    """Return the ratings of `EncodedRatings.__reduce__`."""
+    ratings = EncodedRatings(*parts)
+    if unsigned and ratings.columns is not None:
+        return ratings._replace(columns=ratings.columns.view(torch.uint16))
+    return ratings
+
+
+torch.serialization.add_safe_globals([EncodedRatings, _restored])  # tensors and a name: nothing in it is executed
 
 
 def encode_ratings(

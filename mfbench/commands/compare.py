@@ -15,7 +15,8 @@ from rich.text import Text
 from mfbench import log
 from mfbench.errors import NotComparable
 from mfbench.report import terminal
-from mfbench.report.labels import WIDEST, seconds, short
+from mfbench.report.derived import would_decide
+from mfbench.report.labels import interval, seconds, short
 from mfbench.report.terminal import Block, Fitted, Output
 from mfbench.results.comparison import OUTCOMES, Comparison, Measurement, Pair
 from mfbench.results.judging import judged, read
@@ -79,6 +80,7 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
                 "ci": pair.ratio and [_finite(pair.ratio.low), _finite(pair.ratio.high)],
                 "outcome": pair.outcome,
                 "reason": pair.new.reason or pair.base.reason or pair.reason,
+                "needs_s": pair.needs_s,
             }
             for pair in comparison.pairs
         ],
@@ -110,8 +112,13 @@ def _block(label: str, pairs: Sequence[Pair]) -> Block:
         for side, m in (("base", pair.base), ("new", pair.new))
         if m.reason
     ]
-    reasons += [f"{short(pair.new.provider)}: undecided: {pair.reason}" for pair in pairs if pair.reason]
-    return Block(label, ("provider", "base", "new", "× base", "verdict"), [_row(pair) for pair in pairs], reasons)
+    remarks = [
+        f"{short(pair.new.provider)}: {what}"
+        for pair in pairs
+        if pair.outcome == "inconclusive" and (what := would_decide(pair.reason, pair.needs_s, pair.new.took_s))
+    ]
+    columns = ("provider", "base", "new", "× base", "verdict")
+    return Block(label, columns, [_row(pair) for pair in pairs], [*reasons, *remarks])
 
 
 def _row(pair: Pair) -> Sequence[Text]:
@@ -123,12 +130,9 @@ def _row(pair: Pair) -> Sequence[Text]:
 def _interval(pair: Pair) -> str:
     if pair.ratio is None:
         return ""
-    if not math.isfinite(pair.ratio.high):
-        return f"{pair.ratio.estimate:.3g} [too few rounds]"
-    if pair.ratio.high > WIDEST * pair.ratio.low:
-        return f"{pair.ratio.estimate:.3g} [too noisy]"
-    estimate, low, high = (f"{ratio:.3f}" if ratio < 10 else f"{ratio:.3g}" for ratio in pair.ratio)
-    return f"{estimate} [{low}, {high}]"
+    estimate, low, high = pair.ratio
+    digits = ".3f" if estimate < 10 else ".3g"
+    return f"{estimate:{digits}} {interval(low, high, digits)}"
 
 
 def _summary(comparison: Comparison) -> Text:

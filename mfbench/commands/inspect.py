@@ -10,9 +10,8 @@ from pathlib import Path
 
 import click
 from pydantic import ValidationError
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.progress import Progress
-from rich.table import Table
 from rich.text import Text
 
 from kernels.gpu.config import TARGETS
@@ -21,7 +20,7 @@ from mfbench.inspect import difference
 from mfbench.inspect.builds import ENCODINGS, MODES, PRECISIONS, RANKS, distinct, examine_all, specs
 from mfbench.inspect.devices import DEVICE_RATES
 from mfbench.inspect.document import Build, Inspection, Spec
-from mfbench.report.terminal import Output
+from mfbench.report.terminal import Block, Fitted, Output
 
 NAMES = {"target": tuple(TARGETS), "precision": PRECISIONS, "encoding": tuple(ENCODINGS), "mode": MODES}
 DEFAULTS = {**NAMES, "encoding": ("float32+uint8",), "mode": ("fast",)}
@@ -143,7 +142,7 @@ def executed(builds: Sequence[Build]) -> Iterator[str]:
 
 
 LEGEND = (
-    "regs, stack: 32-bit registers and bytes per thread. shared: KiB. blk: resident programs per multiprocessor. "
+    "\nregs, stack: 32-bit registers and bytes per thread. shared: KiB. blk: resident programs per multiprocessor. "
     "instr: instructions of the main loop per warp, mma: those for the matrix units. Modelled from the main loop and "
     "published rates: issue, clocks to issue a tile's instructions / clocks to read it from DRAM; binds, the resource "
     "that takes longest; DRAM, the fraction of the memory bandwidth that this leaves; moved, bytes that a step of "
@@ -151,33 +150,33 @@ LEGEND = (
 )
 
 
+COLUMNS = (
+    "rank", "precision", "tile", "regs", "stack", "shared", "blk", "instr", "mma", "issue", "binds", "DRAM", "moved",
+)  # fmt: skip
+
+
 def table(builds: Sequence[Build]) -> RenderableType:
     """Return one line per build, in blocks by target, encoding and mode."""
-    blocks: list[RenderableType] = []
-    for (target, encoding, mode), group in itertools.groupby(
+    groups = itertools.groupby(
         sorted(builds, key=_block_order), key=lambda build: (build.target, build.encoding, build.mode)
-    ):
-        grid = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-        for name in ("rank", "precision", "tile"):
-            grid.add_column(name, no_wrap=True)
-        for name in ("regs", "stack", "shared", "blk", "instr", "mma", "issue", "binds", "DRAM", "moved"):
-            grid.add_column(name, justify="right", no_wrap=True)
-        for build in group:
-            grid.add_row(*_row(build), style="" if build.ok else "red")
-        limit = TARGETS[target].shared_bytes >> 10
-        title = f"{target} as {DEVICE_RATES[target].name}, {limit} KiB shared · {encoding} · {mode}"
-        blocks += [Text(title, style="bold"), grid, Text()]
-    return Group(*blocks)
+    )
+    return Fitted([Block(_title(*names), COLUMNS, [_row(build) for build in group], ()) for names, group in groups])
+
+
+def _title(target: str, encoding: str, mode: str) -> str:
+    limit = TARGETS[target].shared_bytes >> 10
+    return f"{target} as {DEVICE_RATES[target].name}, {limit} KiB shared · {encoding} · {mode}"
 
 
 def _block_order(build: Build) -> tuple[int, int, int]:
     return list(TARGETS).index(build.target), list(ENCODINGS).index(build.encoding), MODES.index(build.mode)
 
 
-def _row(build: Build) -> list[str]:
+def _row(build: Build) -> Sequence[Text]:
     model = build.modelled
-    return [
+    cells = [
         str(build.rank), build.precision, build.tile, str(build.registers), str(build.stack_bytes),
         f"{build.shared_bytes / 1024:.0f}", str(build.blocks), str(build.mix.instructions), str(build.mix.matrix),
         f"{model.issue_over_dram:.2f}", model.binds, f"{model.dram_fraction:.0%}", f"{build.traffic:.2f}",
     ]  # fmt: skip
+    return [Text(cell, style="" if build.ok else "red") for cell in cells]

@@ -129,7 +129,8 @@ OPTIONS: dict[str, Callable[..., Any]] = {
     "seed": click.option("--seed", type=Number(SEED), metavar="S", help="Of all random numbers."),
     "threads": click.option("--threads", type=Number(THREADS), metavar="T", help="Default: PyTorch's own choice."),
     "baseline": click.option("--baseline", metavar="PROVIDER",
-                             help="What speed-ups are relative to. Default: autograd; gather in the suite sparse."),
+                             help="What speed-ups are relative to. Default: autograd; gather in the suite sparse, and "
+                             "with --layout sparse without a suite."),
     "margin": click.option("--margin", type=Number(Bounds(-math.inf)), default=RunOptions.margin,
                            show_default=True, metavar="F", callback=_margin,
                            help="Relative difference up to which two times count as the same: 0.05 is 5 per cent."),

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from rich.text import Text
 
 from mfbench import log
 from mfbench.measure.devices.selection import select
 from mfbench.measure.recording import finite
 from mfbench.providers import registry
-from mfbench.providers.outputs import OUTPUTS
+from mfbench.providers.outputs import LETTERS
 from mfbench.report.labels import short
-from mfbench.report.terminal import Output
+from mfbench.report.terminal import Block, Fitted, Output
 from mfbench.testing.random_problems import draw, long_walk
 from mfbench.testing.verify import Failure, Tally, verify
 
@@ -49,7 +49,7 @@ def command(device: str | None, names: Sequence[str] | None, seed: int, count: i
         rows = [t._asdict() | {"worst": {name: finite(ratio) for name, ratio in t.worst.items()}} for t in tallies]
         print(json.dumps({"providers": rows, "failures": [f._asdict() for f in failures]}))
     else:
-        Output().print(_table(tallies))
+        Output().print(table(tallies))
         for failure in failures[:LISTED]:
             print(f"{failure.provider}: {failure.problem}: {failure.reason}", file=sys.stderr)
         if len(failures) > LISTED:
@@ -57,20 +57,15 @@ def command(device: str | None, names: Sequence[str] | None, seed: int, count: i
     return int(bool(failures))
 
 
-def _table(tallies: Sequence[Tally]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim", title_justify="left")
-    table.add_column("provider", no_wrap=True)
-    table.add_column("within bound", justify="right", no_wrap=True)
-    for letter in ("loss", "dP", "dQ", "dbu", "dbi", "dmu"):
-        table.add_column(letter, justify="right", min_width=5)
-    for tally in tallies:
-        style = "green" if tally.passed == tally.problems else "red"
-        table.add_row(
-            short(tally.provider),
-            f"[{style}]{tally.passed} of {tally.problems}[/]",
-            *(f"{tally.worst[output]:.2f}" for output in OUTPUTS),
-        )
+def table(tallies: Sequence[Tally]) -> Fitted:
+    """Return a row for each provider: problems passed, and the largest error over its bound of each output."""
     devices = " and ".join(dict.fromkeys(tally.device for tally in tallies))
-    table.caption = f"On {devices}. Largest error / bound of every output, against the float64 oracle."
-    table.caption_justify = "left"
-    return table
+    remark = f"On {devices}. Largest error / bound of every output, against the float64 oracle."
+    return Fitted(
+        [Block("", ("provider", "within bound", *LETTERS.values()), [_row(tally) for tally in tallies], [remark])]
+    )
+
+
+def _row(tally: Tally) -> Sequence[Text]:
+    passed = Text(f"{tally.passed} of {tally.problems}", style="green" if tally.passed == tally.problems else "red")
+    return Text(short(tally.provider)), passed, *(Text(f"{tally.worst[output]:.2f}") for output in LETTERS)

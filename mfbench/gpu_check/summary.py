@@ -15,6 +15,7 @@ LONGEST_LINE = 160  # characters
 LONGEST_REASON = 400  # characters of what is wrong with one task
 MOST_WRONG, MOST_NAMES = 20, 4  # that are listed
 COLUMNS = 3  # of right builds
+INDENT = 2  # of the lines of a section
 
 
 def summary(findings: Findings, environment: Mapping[str, Any], missing: Sequence[str]) -> str:
@@ -65,7 +66,7 @@ def _environment(findings: Findings, environment: Mapping[str, Any]) -> Iterator
 
 def _section(title: str, lines: Iterable[str]) -> list[str]:
     lines = list(lines)
-    return ["", title, *(f"  {line}" for line in lines)] if lines else []
+    return ["", title, *(" " * INDENT + line for line in lines)] if lines else []
 
 
 def _wrong(findings: Findings) -> Iterator[str]:
@@ -85,7 +86,7 @@ def _figures(found: Sequence[Result]) -> Iterator[str]:
 
 
 def _times(records: Sequence[Fields]) -> Iterator[str]:
-    """Yield a table: median and speed-up with its interval, a column for each case."""
+    """Yield tables: median and speed-up with its interval, a column for each case, as many as a line has room for."""
     if not records:
         return
     cases = list(dict.fromkeys(record["case"].label for record in records))
@@ -93,9 +94,13 @@ def _times(records: Sequence[Fields]) -> Iterator[str]:
     providers = list(dict.fromkeys(record["provider"] for record in records))
     name = max(map(len, providers)) + 2
     width = max(map(len, [*cases, *cells.values()])) + 2
-    yield " " * name + "".join(f"{case:{width}}" for case in cases).rstrip()
-    for provider in providers:
-        yield f"{provider:{name}}" + "".join(f"{cells.get((provider, case), '–'):{width}}" for case in cases).rstrip()
+    columns = max(1, (LONGEST_LINE - INDENT - name) // width)
+    for first in range(0, len(cases), columns):
+        shown = cases[first : first + columns]
+        yield " " * name + "".join(f"{case:{width}}" for case in shown).rstrip()
+        for provider in providers:
+            row = "".join(f"{cells.get((provider, case), '–'):{width}}" for case in shown)
+            yield f"{provider:{name}}{row.rstrip()}"
 
 
 def _cell(record: Fields) -> str:

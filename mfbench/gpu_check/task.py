@@ -11,7 +11,7 @@ from mfbench.correctness.gate import OutputCheck
 from mfbench.gpu_check.machine import Machine
 from mfbench.measure.recording import Fields, Origin, correctness
 from mfbench.problems.inputs import Inputs, on_device
-from mfbench.providers.outputs import OUTPUTS
+from mfbench.providers.outputs import LETTERS
 from mfbench.providers.registry import Prepare, Provider
 from mfbench.results.codes import Code
 from mfbench.testing import verify
@@ -20,7 +20,6 @@ from reference import oracle_loss_and_grads
 if TYPE_CHECKING:
     from mfbench.problems.cases import Case
 
-LETTERS = dict(zip(OUTPUTS, ("loss", "dP", "dQ", "dbu", "dbi", "dmu"), strict=True))
 LARGE = 1 << 23  # ratings beyond which NumPy's oracle takes too long, and the device's float64 stands in for it
 
 

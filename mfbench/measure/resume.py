@@ -63,6 +63,9 @@ def _differences(record: Record, sessions: Sequence[Session]) -> Iterator[str]:
             yield f"has a margin of {speedup.margin:g}, not {session.options.margin:g}"
         if speedup.family != session.family:
             yield f"makes {speedup.family} comparisons, not {session.family}"
+    asked = session.options.resolve
+    if record.timing and record.timing.resolve != asked:
+        yield f"was measured {_goal(record.timing.resolve)}, not {_goal(asked)}"
     threads = session.options.threads or torch.get_num_threads()
     now = environment.describe(record.device) | {"threads": threads}
     for other in comparison.differences(record.env, now):
@@ -72,3 +75,7 @@ def _differences(record: Record, sessions: Sequence[Session]) -> Iterator[str]:
     elsewhere = session.revision and session.revision.provider(record.provider)  # `Checkout` checks its commit
     if elsewhere is None and record.env.get("commit") != now["commit"]:
         yield f"was measured at commit {record.env.get('commit')}, not {now['commit']}"
+
+
+def _goal(resolve: float | None) -> str:
+    return "without --resolve" if resolve is None else f"with --resolve {resolve:g}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mfbench import log
 from mfbench.errors import DataUnavailable, NotComparable, UsageError
 from mfbench.measure import footprint
 from mfbench.measure.case import measure_case
@@ -53,7 +54,7 @@ class Session:
         threads = self.options.threads or before
         workers = {name: self._worker(name, threads) for name in self.providers}
         sources = {name: environment.source(name) for name in self.providers}
-        forecast = Forecast()
+        forecast, cases = Forecast(), set[Case]()
         try:
             if threads != before:
                 torch.set_num_threads(threads)
@@ -62,7 +63,7 @@ class Session:
             for worker in workers.values():
                 self._wait_for(worker)
             for spec in self.specs:
-                yield self._run_case(spec, workers, sources, report, forecast)
+                yield self._run_case(spec, workers, sources, report, forecast, cases)
         finally:
             for worker in workers.values():
                 worker.stop()
@@ -95,7 +96,9 @@ class Session:
         sources: Mapping[str, str | None],
         report: Report,
         forecast: Forecast,
+        cases: set[Case],
     ) -> list[Record]:
+        """Return the records of a case; none if another specification has led to the same case, which `cases` holds."""
         report(spec, "data")
         obstacle: tuple[Code, str] | None = None
         try:
@@ -105,6 +108,10 @@ class Session:
         if not case.sparse and case.mask == "none" and "int" in case.ratings_dtype:
             reason = f"{case.ratings_dtype} ratings have no NaN to mark unobserved entries with"
             obstacle = Code.NO_MASK_FOR_INTEGERS, reason
+        if case in cases:
+            log.note(f"{case.label}: asked for more than once, as layout {case.layout} and auto; measured once")
+            return []
+        cases.add(case)
         origin = Origin(self.run_id, case, self.device, sources)
         wanted = [name for name in self.providers if (case, name, self.device) not in self.done]
         if obstacle:
@@ -132,4 +139,11 @@ class Session:
                 raise
             reason = f"the oracle does not fit into memory: {error}"
             return [origin.failure(name, Code.ORACLE_OOM, reason) for name in wanted]
-        return [records[name] for name in wanted]
+        return [_begun_with(records[name], self.options.resolve) for name in wanted]
+
+
+def _begun_with(record: Record, resolve: float | None) -> Record:
+    """Return the record with the goal of its rounds, which `--resume` asks for."""
+    if record.timing is None or resolve is None:
+        return record
+    return record.model_copy(update={"timing": record.timing.model_copy(update={"resolve": resolve})})

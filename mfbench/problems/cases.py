@@ -10,9 +10,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from mfbench import log
 from mfbench.errors import UsageError
 from mfbench.problems.bounds import DENSITY, DRAWN, RANK, SEED
 from mfbench.problems.faults import expectation, first_fault
+from mfbench.problems.pipes import shown
 from mfbench.wording import nearest
 
 if sys.version_info >= (3, 11):
@@ -24,6 +26,7 @@ SUITES = Path(__file__).parent / "suites"
 DEFAULT_SUITE = "quick"
 CUSTOM_SUITE = "custom"  # in the records of cases that options describe without a suite
 
+NO_MASK = "sparse ratings have no mask, since all that are stored are observed"
 LARGEST = 2**40  # users or items
 MOST_RATINGS = 2**56
 
@@ -53,13 +56,15 @@ class CaseSpec(BaseModel):
     @property
     def label(self) -> str:
         """The case in a few words."""
-        return f"{Path(self.data).name if self.size is None else f'{self.size[0]}×{self.size[1]}'} rank {self.rank}"
+        name = Path(shown(self.data)).name if self.size is None else f"{self.size[0]}×{self.size[1]}"
+        return f"{name} rank {self.rank}"
 
     def sized(self, m: int, n: int, density: float, layout: Layout = "dense") -> Case:
         """Return the case with this size, density and layout; sparse ratings have no mask."""
         fields = self.model_dump(exclude={"size", "density", "layout"}) | (
             {"mask": "none"} if layout == "sparse" else {}
         )
+        fields["data"] = shown(self.data)
         return Case(m=m, n=n, density=density, layout=layout, **fields)
 
     def without_data(self) -> Case:
@@ -133,6 +138,22 @@ class Axes(BaseModel):
             raise ValueError("size is missing, which drawn data needs")
         return self
 
+    @model_validator(mode="after")
+    def _sparse_ratings_have_no_mask(self) -> Axes:
+        if self.masks_nothing and "mask" in self.model_fields_set:
+            raise ValueError(f"mask: {NO_MASK}, got {', '.join(self.mask)}")
+        return self
+
+    @property
+    def masks_nothing(self) -> bool:
+        """Whether no layout has a mask, but one is asked for."""
+        return set(self.layout) == {"sparse"} and set(self.mask) != {"none"}
+
+    @property
+    def masks_some(self) -> bool:
+        """Whether one of several layouts has no mask, but one is asked for in every case."""
+        return set(self.layout) > {"sparse"} and "mask" in self.model_fields_set and "none" not in self.mask
+
     @property
     def draws(self) -> bool:
         """Whether some of the data is drawn, which needs a size."""
@@ -182,6 +203,11 @@ class Suite(BaseModel):
                 raise UsageError(message, code="bad-size", argument="size")
             groups = [group for group in groups if not group.draws] or groups
         groups = [group.model_copy(update=dict(axes)) for group in groups]
+        if "mask" in axes and groups and all(group.masks_nothing for group in groups):
+            message = f"{NO_MASK}, got {', '.join(axes['mask'])}"
+            raise UsageError(message, code="bad-axis", argument="mask")
+        if any(group.masks_some for group in groups):
+            log.note(f"suite {self.name}: {NO_MASK}; the others have the mask")
         if "size" not in axes:  # a data set's group has no size for data that is drawn instead
             groups = [group for group in groups if group.size or not group.draws]
         if "size" in axes and "data" not in axes:

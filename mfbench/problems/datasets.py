@@ -15,6 +15,7 @@ import numpy as np
 
 from mfbench.errors import DataUnavailable, UsageError
 from mfbench.problems.bounds import DRAWN
+from mfbench.problems.pipes import shown
 from mfbench.problems.ratings import csr, load_ratings
 from mfbench.problems.ratings.source import exists
 from mfbench.wording import nearest
@@ -34,7 +35,7 @@ class DataSet(NamedTuple):
 
 
 DATASETS = {
-    "synthetic": DataSet("drawn at any size: half stars from 0.5 to 5, observed at random"),
+    "synthetic": DataSet("drawn at any size: half stars from 0.5 to 5, now and then 0, observed at random"),
     "power-law": DataSet("the same, with few active users and popular items, as in real ratings"),
     "blocks": DataSet("the same, with whole blocks of 64 × 64 places observed or not"),
     "seed": DataSet("drawn as the notebook does: uniform on [0, 5) in float64, int32 mask"),
@@ -71,15 +72,38 @@ class Ratings(NamedTuple):
         return self.matrix.values().numel()
 
 
-@lru_cache(maxsize=4)
+_pipes: dict[str, tuple[str, Ratings]] = {}  # path and content of those that were read, by name
+
+
 def load(source: str) -> Ratings:
     """Return the ratings of a data set by name, or of a file or pipe, which is read once, as `load_ratings` reads it.
+
+    A file is read again after `forget`. A pipe may also be named as `pipes.shown` calls it, once it has been read.
 
     Raises:
         UsageError: neither a data set nor a file that can be read, or one without a single rating.
         DataTooLarge: it does not fit into memory as a matrix.
         DataUnavailable: the data set or the kind of file needs a package that is not installed.
     """
+    name = shown(source)
+    if name == source and source not in _pipes:
+        return _load(source)
+    path, ratings = _pipes.get(name) or (source, _load(source)._replace(name=name))
+    if source not in (name, path):
+        message = f"expected one pipe, got {path} and {source}"
+        raise UsageError(message, code="bad-value", argument="data")
+    _pipes[name] = path, ratings
+    return ratings
+
+
+def forget() -> None:
+    """Forget what was loaded: files may have changed since, and the number of a closed pipe may be another's."""
+    _load.cache_clear()
+    _pipes.clear()
+
+
+@lru_cache(maxsize=4)
+def _load(source: str) -> Ratings:
     if source in DRAWN:
         raise UsageError(
             f"{source!r} is drawn at the size of a case; there is nothing to load", code="bad-value", argument="data"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mfbench.problems.cases import Case, CaseSpec, Layout
 
 STARS = 10  # ratings are half stars from 0.5 to 5, as in MovieLens; whole numbers from 1 to 10 in integer dtypes
+ZERO_EVERY = 31  # one rating in so many is 0, as some scales have it: what takes 0 for missing must not pass the gate
 BLOCK = 64  # users and items of a block that is observed as a whole or not at all
 ALIGNMENT = 64  # bytes, as PyTorch aligns its memory
 PRIVATE: dict[str, Any] = (
@@ -186,8 +187,7 @@ def _draw_ratings(case: Case, dtype: torch.dtype, generator: torch.Generator) ->
         matrix = matrices.stacked(_blocks_of_users(case, dtype, generator), (case.m, case.n))
     elif case.data == "power-law":
         matrix = power_law.draw(case.m, case.n, case.expected_ratings, generator)
-        values = torch.randint(1, STARS + 1, matrix.values().shape, generator=generator, device="cpu")
-        matrix = matrices.with_values(matrix, (values * _star(dtype)).to(dtype))
+        matrix = matrices.with_values(matrix, _stars(matrix.values().shape, dtype, generator))
     else:
         from mfbench.problems import datasets
 
@@ -239,14 +239,16 @@ def _blocks_of_users(case: Case, dtype: torch.dtype, generator: torch.Generator)
     """Yield half stars and a mask of some users at a time, the same for either layout."""
     for users in block_slices(case.m, case.n):
         shape = (users.stop - users.start, case.n)
-        ratings = torch.randint(1, STARS + 1, shape, generator=generator, device="cpu") * _star(dtype)
+        ratings = _stars(shape, dtype, generator)
         observed = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu") < case.density
-        yield ratings.to(dtype), observed
+        yield ratings, observed
 
 
-def _star(dtype: torch.dtype) -> float:
-    """Return the distance between two ratings."""
-    return 0.5 if dtype.is_floating_point else 1
+def _stars(shape: Sequence[int], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    """Draw half stars, or whole numbers in integer dtypes; one in `ZERO_EVERY` is 0."""
+    stars = torch.randint(1, STARS + 1, shape, generator=generator, device="cpu")
+    stars.view(-1)[ZERO_EVERY - 1 :: ZERO_EVERY] = 0
+    return (stars * (0.5 if dtype.is_floating_point else 1)).to(dtype)
 
 
 def _blocks(case: Case, generator: torch.Generator) -> Tensor:

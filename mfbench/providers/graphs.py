@@ -11,6 +11,11 @@ from mfbench.problems.inputs import Inputs
 
 T = TypeVar("T")
 
+
+class NeedsGpu(RuntimeError):
+    """The provider runs on a GPU only."""
+
+
 WARM_UPS = 3  # calls before a capture, as in PyTorch's notes on CUDA graphs
 
 
@@ -55,7 +60,7 @@ def in_graph(prepare: Callable[[Inputs], Callable[[], T]]) -> Callable[[Inputs],
     def prepared(inputs: Inputs) -> Callable[[], T]:
         device = inputs.user_factors.device
         if not can_capture(device):
-            raise RuntimeError(f"a CUDA graph needs tensors on a GPU, got {device}")
+            raise NeedsGpu(f"a CUDA graph needs tensors on a GPU, got {device}")
         step = prepare(inputs)
         captured: Captured[T] | None = None
 

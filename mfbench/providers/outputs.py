@@ -12,6 +12,7 @@ from mfbench.problems.inputs import Fingerprints, Inputs, fingerprints
 from mfbench.results.codes import Code, Finding
 
 OUTPUTS = ("loss", *Inputs._fields[:5])  # a gradient is called by its parameter's name
+LETTERS = dict(zip(OUTPUTS, ("loss", "dP", "dQ", "dbu", "dbi", "dmu"), strict=True))  # as tables call them
 
 
 class WrongOutputs(ValueError):

@@ -37,6 +37,11 @@ class Provider(NamedTuple):
     name: str
     prepare: Prepare
     """Called once for a case; returns a step that evaluates the current contents of the inputs at each call."""
+    takes_sparse: bool = True  # False: it is given a matrix and a mask in place of sparse ratings
+
+    def seen(self, inputs: Inputs) -> Inputs:
+        """Return the inputs as the provider's function receives them; `prepare` takes them like the original ones."""
+        return inputs if self.takes_sparse else inputs.dense()
 
 
 class Builtin(NamedTuple):
@@ -85,16 +90,18 @@ def load(name: str) -> Provider:
         _, prepare, sparse = BUILTIN[name]
         return Provider(name, prepare if sparse else _on_dense(prepare))
     for entry in entry_points(group=GROUP, name=name):
-        return Provider(name, _of_user(entry.load()))
+        return _of_user(name, entry.load())
     check(name)
     location = user_code.locate(name)
     assert location is not None  # by `check`
-    return Provider(name, _of_user(user_code.load(location)))
+    return _of_user(name, user_code.load(location))
 
 
-def _of_user(function: Callable[..., Outputs]) -> Prepare:
+def _of_user(name: str, function: Callable[..., Outputs]) -> Provider:
     """Return a user's function, which is given sparse ratings if it has an attribute `takes_sparse` that is true."""
-    return _calling(function) if getattr(function, "takes_sparse", False) else _on_dense(_calling(function))
+    if getattr(function, "takes_sparse", False):
+        return Provider(name, _calling(function))
+    return Provider(name, _on_dense(_calling(function)), takes_sparse=False)
 
 
 def _on_dense(prepare: Prepare) -> Prepare:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
+from mfbench.measure.planning import duration
+from mfbench.results.crowding import Crowding
 from mfbench.results.records import Record
+
+BUDGET_PER_ROUNDS = 1.3  # budget, pilot and replaced rounds included, per second of rounds
+LONGEST_BUDGET_S = 24 * 3600.0  # longest that is recommended
 
 
 def half_width(record: Record) -> float | None:
@@ -32,3 +39,30 @@ def verdict(record: Record) -> str | None:
     if record.speedup is None:
         return None
     return "baseline" if record.speedup.baseline == record.provider else record.speedup.verdict
+
+
+def undecided(record: Record) -> str:
+    """Return what would decide an inconclusive verdict; empty for all other verdicts."""
+    if verdict(record) != "inconclusive" or record.timing is None or record.speedup is None:
+        return ""
+    return would_decide(record.speedup.reason or record.crowding, record.speedup.needs_s, record.timing.took_s)
+
+
+def would_decide(crowding: Crowding | str | None, needs_s: float | None, took_s: float | None) -> str:
+    """Return what would decide a verdict on which measurements were inconclusive; empty if that is not known.
+
+    Args:
+        crowding: other programs that prevent it, if any.
+        needs_s: seconds of rounds that would probably decide it.
+        took_s: seconds that the rounds took.
+    """
+    if crowding:
+        return f"undecided: {crowding}"
+    if needs_s is None or not took_s:
+        return ""
+    budget_s = needs_s * BUDGET_PER_ROUNDS
+    if budget_s > LONGEST_BUDGET_S:
+        longest = duration(LONGEST_BUDGET_S)
+        return f"undecided; more than {longest} of rounds would be needed, the noise being what it is"
+    times = f"{needs_s / took_s:.2g} times as many rounds would probably decide it"
+    return f"undecided; {times}: --budget {math.ceil(budget_s)}"

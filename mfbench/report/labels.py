@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -46,6 +47,18 @@ def percent(fraction: float) -> str:
     if fraction > 9.99:
         return ">999%"
     return f"{fraction:.1%}" if fraction < 0.0995 else f"{fraction:.0%}"
+
+
+def interval(low: float | None, high: float | None, digits: str = ".3g") -> str:
+    """Format the interval of a ratio, or say why it tells nothing.
+
+    Args:
+        low, high: its ends; None or infinite: too few rounds for an interval.
+        digits: format of a number.
+    """
+    if low is None or high is None or not math.isfinite(high):
+        return "[too few rounds]"
+    return f"[{low:{digits}}, {high:{digits}}]" if high < WIDEST * low else "[too noisy]"
 
 
 def short(provider: str) -> str:

@@ -12,6 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from mfbench.report import answer, figures, forest, history, samples, tables
+from mfbench.report.derived import undecided
 from mfbench.report.evidence import Evidence
 from mfbench.report.labels import Place, case_labels, common_properties, full_name, printable, short
 from mfbench.report.style import Plot, inline
@@ -50,6 +51,7 @@ class Content(NamedTuple):
     others: Sequence[str]
     comparison: Comparison | None
     failures: Sequence[Failure]
+    undecided: Sequence[str]  # results whose verdict is inconclusive, and what would decide it
     common: str  # properties that all cases share
     results: Table
     plots: Sequence[Plot]
@@ -77,6 +79,11 @@ def content(evidence: Evidence, margin: float) -> Content:
         others=[f"{answer.claim(pool)}." for pool in answer.pooled(latest)[1:]],
         comparison=_comparison(evidence, checked_margin(margin)),
         failures=_failures(rows),
+        undecided=[
+            printable(f"{short(result.measurement.provider)} on {full_name(*result.place)}: {what}")
+            for result in latest
+            if result.record and (what := undecided(result.record))
+        ],
         common=common_properties(places),
         results=Table("results", tables.COLUMNS, rows, opens=True),
         plots=figures.plots(latest) if latest else [],

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mfbench.inspect.document import Build
 from mfbench.report.derived import error_over_bound, gemm_fraction, half_width, verdict
 from mfbench.report.evidence import RunResult
-from mfbench.report.labels import Place, full_name, printable, seconds, short, size
+from mfbench.report.labels import Place, full_name, interval, printable, seconds, short, size
 from mfbench.results.comparison import OUTCOMES, Pair
 from mfbench.results.records import Record
 
@@ -67,7 +66,7 @@ def _measured(record: Record) -> list[Cell]:
     if judged == "baseline":
         ratio = Cell("1", 1.0)
     elif speedup:
-        ratio = Cell(_interval(speedup.ratio, *speedup.ci95), speedup.ratio)
+        ratio = Cell(f"{speedup.ratio:.3g} {interval(*speedup.ci95)}", speedup.ratio)
     error, half = error_over_bound(record), half_width(record)
     floor = record.roofline.fraction if record.roofline else None
     return [
@@ -78,10 +77,6 @@ def _measured(record: Record) -> list[Cell]:
         Cell(size(record.peak_bytes), record.peak_bytes),
         *(EMPTY if value is None else Cell(f"{value:.0%}", value) for value in (gemm_fraction(record), floor)),
     ]
-
-
-def _interval(ratio: float, low: float | None, high: float | None) -> str:
-    return f"{ratio:.3g}" if low is None or high is None else f"{ratio:.3g} [{low:.3g}, {high:.3g}]"
 
 
 PAIR_COLUMNS = ("case", "provider", "verdict", "base", "new", "× base")
@@ -99,9 +94,8 @@ def pair_row(pair: Pair, label: str) -> Row:
         return Row(cells, True, printable(pair.new.reason or "no reason was recorded"))
     if pair.ratio is None:
         return Row((*cells, EMPTY), False, "")
-    estimate, *ends = pair.ratio
-    low, high = (end if math.isfinite(end) else None for end in ends)
-    return Row((*cells, Cell(_interval(estimate, low, high), estimate)), False, "")
+    estimate, low, high = pair.ratio
+    return Row((*cells, Cell(f"{estimate:.3g} {interval(low, high)}", estimate)), False, "")
 
 
 BUILD_COLUMNS = (

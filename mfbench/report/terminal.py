@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -13,16 +12,13 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from mfbench.measure.planning import duration
-from mfbench.report.derived import error_over_bound, gemm_fraction, half_width
-from mfbench.report.labels import WIDEST, percent, seconds, short, size
+from mfbench.report.derived import error_over_bound, gemm_fraction, half_width, undecided
+from mfbench.report.labels import interval, percent, seconds, short, size
 from mfbench.results.records import Record, Roofline, Speedup
 
 NARROW_NAME = 16  # characters of a provider's name before it is folded on a narrow console
 STYLE = {"faster": "green", "slower": "red", "same": "cyan", "inconclusive": "yellow"}
-BUDGET_PER_ROUNDS = 1.3  # budget, pilot and replaced rounds included, per second of rounds
-LONGEST_BUDGET_S = 24 * 3600.0  # longest that is recommended
-LEFT = ("provider", "verdict")  # columns of words; numbers are aligned to the right
+LEFT = ("provider", "verdict", "rank", "precision", "tile")  # columns of words; others are aligned to the right
 
 
 class Output(Console):
@@ -36,7 +32,7 @@ class Output(Console):
 
 
 class Block(NamedTuple):
-    """A table under a title. A row of two cells is a name and a status."""
+    """A table under a title, if it has one. A row of two cells is a name and a status."""
 
     title: str
     columns: Sequence[str]
@@ -52,7 +48,8 @@ class Fitted:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[RenderableType]:
         for block, body in zip(self.blocks, self._bodies(console, options), strict=True):
-            yield Text(f"\n{block.title}", style="bold")
+            if block.title:
+                yield Text(f"\n{block.title}", style="bold")
             yield body
             if block.remarks:
                 yield Text("\n".join(f"  {remark}" for remark in block.remarks), style="dim")
@@ -84,7 +81,8 @@ def _paragraphs(block: Block) -> Iterable[Text]:
         columns = block.columns[1:] if len(cells) > 1 else ("",)
         named = [(column, cell) for column, cell in zip(columns, cells, strict=True) if str(cell)]
         parts = [Text.assemble((f"{column} " if column else "", "dim"), cell) for column, cell in named]
-        yield Text.assemble(name, ": ", Text(" · ").join(parts))
+        named_by = () if block.columns[0] == "provider" else ((f"{block.columns[0]} ", "dim"),)
+        yield Text.assemble(*named_by, name, ": ", Text(" · ").join(parts))
 
 
 def table(records: Sequence[Record]) -> RenderableType:
@@ -107,20 +105,7 @@ def _block(records: Sequence[Record]) -> Block:
 
 def _remark(record: Record) -> str:
     """Return why a measurement failed, or what an inconclusive one would need."""
-    speedup, timing = record.speedup, record.timing
-    if record.status != "ok" or speedup is None or timing is None or speedup.verdict != "inconclusive":
-        return record.reason or ""
-    if crowding := speedup.reason or record.crowding:
-        return f"undecided: {crowding}"
-    if speedup.needs_s is None or not timing.took_s:
-        return ""
-    budget_s = speedup.needs_s * BUDGET_PER_ROUNDS
-    if budget_s > LONGEST_BUDGET_S:
-        return (
-            f"undecided; more than {duration(LONGEST_BUDGET_S)} of rounds would be needed, the noise being what it is"
-        )
-    times = speedup.needs_s / timing.took_s
-    return f"undecided; {times:.2g} times as many rounds would probably decide it: --budget {math.ceil(budget_s)}"
+    return (undecided(record) if record.status == "ok" else record.reason) or ""
 
 
 def _row(record: Record) -> Sequence[Text]:
@@ -144,13 +129,7 @@ def _speedup(provider: str, speedup: Speedup | None) -> tuple[Text, Text]:
         return Text(), Text()
     if speedup.baseline == provider:
         return Text("1"), Text("baseline", style="dim")
-    return Text(f"{speedup.ratio:.3g}{_interval(*speedup.ci95)}"), Text(speedup.verdict, style=STYLE[speedup.verdict])
-
-
-def _interval(low: float | None, high: float | None) -> str:
-    if low is None or high is None:
-        return " [too few rounds]"
-    return f" [{low:.3g}, {high:.3g}]" if high < WIDEST * low else " [too noisy]"
+    return Text(f"{speedup.ratio:.3g} {interval(*speedup.ci95)}"), Text(speedup.verdict, style=STYLE[speedup.verdict])
 
 
 def _gemm(record: Record) -> str:

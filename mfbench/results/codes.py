@@ -46,6 +46,7 @@ class Code(str, Enum):
     PROVIDER_LOAD_FAILED = "provider-load-failed", "error", "the provider could not be imported or found"
     DATA_UNAVAILABLE = "data-unavailable", "skipped", "the case's data set is not available here"
     NO_MASK_FOR_INTEGERS = "no-mask-for-integers", "skipped", "integer ratings have no NaN to mark unobserved entries"
+    NEEDS_GPU = "needs-gpu", "skipped", "the provider runs on a GPU only"
     TOO_LARGE_FOR_MEMORY = "too-large-for-memory", "skipped", "the inputs do not fit into memory in all processes"
 
 

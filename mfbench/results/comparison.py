@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 from mfbench.problems.cases import Case
 from mfbench.results.crowding import Crowding, worst
 from mfbench.results.records import Record
-from mfbench.stats import intervals
+from mfbench.stats import intervals, sample_size
 from mfbench.stats.margin import checked_margin
 
 ENVIRONMENT = ("cpu", "cpus", "gpu", "driver", "system", "threads")  # must match, and so must installed versions
@@ -50,6 +51,7 @@ class Measurement(NamedTuple):
     env: Mapping[str, Any]
     crowding: Crowding | None = None  # other programs that disturbed at least half of the rounds
     tool: str = SUBJECT
+    took_s: float | None = None  # seconds that its rounds took, of all providers together
 
     @property
     def key(self) -> tuple[Case | str, str, str]:
@@ -88,6 +90,7 @@ class Pair(NamedTuple):
     ratio: intervals.Interval | None  # base / new: the speed-up of the new side
     outcome: Outcome
     reason: str | None = None  # why the outcome is inconclusive, if not for noise
+    needs_s: float | None = None  # seconds of rounds that would probably decide an inconclusive verdict on a paired run
 
 
 class Difference(NamedTuple):
@@ -136,8 +139,9 @@ def measurement(record: Record) -> Measurement:
     samples = None if timing is None else np.array(timing.samples_s)
     crowding = record.crowding if timing else None
     return Measurement(
-        record.case, record.provider, record.device, record.status, record.reason, samples, record.env, crowding
-    )
+        record.case, record.provider, record.device, record.status, record.reason, samples, record.env, crowding,
+        took_s=timing.took_s if timing else None,
+    )  # fmt: skip
 
 
 def compare(
@@ -191,8 +195,27 @@ def _judge(base: Measurement, new: Measurement, margin: float, confidence: float
         return Pair(base, new, intervals.Interval(1.0, 1.0, 1.0), "same")  # one measurement compared with itself
     ratio = _ratio(base.samples, new.samples, confidence, paired)
     crowding = worst(base.crowding, new.crowding)
-    verdict = intervals.verdict(ratio, margin, crowding.slowdown if crowding else 1.0)
-    return Pair(base, new, ratio, verdict, str(crowding) if crowding and verdict == "inconclusive" else None)
+    outcome = intervals.verdict(ratio, margin, crowding.slowdown if crowding else 1.0)
+    if outcome != "inconclusive":
+        return Pair(base, new, ratio, outcome)
+    if crowding:
+        return Pair(base, new, ratio, outcome, reason=str(crowding))
+    needs_s = _seconds_to_decide(base, new, margin, confidence) if paired else None
+    return Pair(base, new, ratio, outcome, needs_s=needs_s)
+
+
+def _seconds_to_decide(base: Measurement, new: Measurement, margin: float, confidence: float) -> float | None:
+    """Return how many seconds of rounds would probably decide a verdict; None if no number would, or it is unknown."""
+    if isinstance(base.samples, Quartiles) or isinstance(new.samples, Quartiles) or not new.took_s:
+        return None
+    assert base.samples is not None
+    assert new.samples is not None
+    centre = intervals.ratio_location(base.samples, new.samples)
+    half_width = sample_size.decisive_half_width(centre.mean, margin)
+    if half_width <= 0:
+        return None
+    needed = new.took_s * max(1.0, sample_size.growth(centre, half_width, confidence))
+    return needed if math.isfinite(needed) else None
 
 
 def _ratio(

@@ -64,6 +64,7 @@ class Timing(_Part):
     foreign_cores: float | None = None  # cores of the run that other programs kept busy, averaged over the rounds
     planned_s: float | None = None  # seconds that the rounds of all providers were expected to take
     took_s: float | None = None  # seconds that they took
+    resolve: float | None = None  # relative difference that the rounds were to tell; absent: as many as were affordable
 
 
 class Speedup(_Part):

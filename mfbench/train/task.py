@@ -51,6 +51,7 @@ def make_task(options: TrainOptions) -> Task:
     """
     if options.data == "seed":
         return notebook_task(options.size or NOTEBOOK_SIZE, options.rank, options.density, options.seed, options.reg)
+    datasets.forget()
     ratings = _ratings(options)
     spec = _spec(options, ratings.shape, ratings.observed / max(1, math.prod(ratings.shape)))
     layout = resolve(spec, options.device).layout

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import pickle
 import subprocess
 import sys
 import textwrap
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import torch
@@ -271,6 +275,42 @@ def test_saved_ratings_are_loaded_by_weights_alone(tmp_path, encoding):
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert printed.split() == [encoding, *[str(int(mask.sum()))] * 2]
     assert_equal_parts(EncodedRatings.load(tmp_path / "ratings.pt"), encoded)
+
+
+def through_a_file(encoded):
+    sink = io.BytesIO()
+    torch.save([encoded], sink)
+    sink.seek(0)
+    return torch.load(sink, weights_only=True)[0]
+
+
+WAYS = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    **{
+        f"pickle {protocol}": lambda encoded, protocol=protocol: pickle.loads(pickle.dumps(encoded, protocol))
+        for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)
+    },
+    "multiprocessing": lambda encoded: pickle.loads(bytes(ForkingPickler.dumps(encoded))),
+    "torch.save": through_a_file,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("items", [50, 70000])
+@pytest.mark.parametrize("layout", ["dense", "sparse"])
+def test_copies_are_whole(way, items, layout):
+    """Sparse ratings of up to 65,536 items have uint16 columns, which PyTorch cannot pickle."""
+    rows, columns = torch.tensor([0, 0, 1, 2]), torch.tensor([3, 49, 7, items - 1])
+    ratings = torch.sparse_coo_tensor(torch.stack([rows, columns]), torch.tensor([4.0, 0.0, 1.5, 3.0]), (3, items))
+    encoded = encode_ratings(ratings, layout=layout)
+    if layout == "sparse":
+        assert encoded.columns.dtype == (torch.uint16 if items == 50 else torch.int32)
+    copied = WAYS[way](encoded)
+    assert type(copied) is EncodedRatings
+    assert_equal_parts(copied, encoded)
+    parameters = torch.randn(3, 2), torch.randn(items, 2), torch.randn(3), torch.randn(items), torch.randn(())
+    assert mf_sse(*parameters, copied) == mf_sse(*parameters, encoded)
 
 
 def assert_equal_parts(loaded, encoded):

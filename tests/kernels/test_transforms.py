@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.autograd.forward_ad as fwd
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.autograd.functional import jacobian
-from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
+from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, linearize, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from kernels import backends, mf_loss, mf_loss_and_grads, mf_sse
+from kernels import backends, encode_ratings, mf_loss, mf_loss_and_grads, mf_sse
 from reference import oracle_loss_and_grads
 from tests.problems import draw_inputs
 
@@ -42,6 +44,27 @@ def test_jvp(loss):
     value, tangent = jvp(loss, PARAMETERS, TANGENTS)
     close(value, LOSS)
     close(tangent, ALONG)
+
+
+@pytest.mark.parametrize("kind", ["dense", "encoded", "sparse", "sparse encoded"])
+def test_forward_mode_of_every_kind_of_ratings(kind):
+    """Also of the loss without regulariser, whose derivative lacks that of the norms."""
+    ratings, mask = RATINGS, MASK
+    if kind == "sparse":
+        ratings, mask = RATINGS.masked_fill(MASK == 0, 0).to_sparse_csr(), None
+        assert ratings.values().numel() == (MASK != 0).sum()
+    elif kind != "dense":
+        ratings, mask = encode_ratings(RATINGS, MASK, layout="sparse" if "sparse" in kind else "dense"), None
+    close(jvp(lambda *p: mf_loss(*p, ratings, mask, REG), PARAMETERS, TANGENTS)[1], ALONG)
+    squares = sum(2 * REG * (p * t).sum() for p, t in zip(PARAMETERS[:4], TANGENTS[:4], strict=True))
+    close(jvp(lambda *p: mf_sse(*p, ratings, mask), PARAMETERS, TANGENTS)[1], ALONG - squares)
+
+
+def test_linearize(loss):
+    value, along = linearize(loss, *PARAMETERS)
+    close(value, LOSS)
+    close(along(*TANGENTS), ALONG)
+    close(along(*(2 * tangent for tangent in TANGENTS)), 2 * ALONG)
 
 
 @pytest.mark.parametrize("place", range(5))
@@ -133,6 +156,20 @@ def test_tracing_records_the_operator(loss):
         close(graph(other), function(other))
 
 
+@pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
+@pytest.mark.parametrize(
+    "function", [mf_loss, mf_sse, lambda *a: mf_loss_and_grads(*a)[0], lambda *a: mf_loss_and_grads(*a)[1].item_bias]
+)
+def test_every_function_is_recorded_in_every_mode(function, mode):
+    def of_factors(p):
+        return function(p, *PARAMETERS[1:], RATINGS, MASK)
+
+    graph = make_fx(of_factors, tracing_mode=mode, _allow_non_fake_inputs=True)(PARAMETERS[0])
+    assert any(str(node.target).startswith("mfbench.") for node in graph.graph.nodes)
+    other = PARAMETERS[0] * 2
+    close(graph(other), of_factors(other))
+
+
 def test_export_records_the_operator():
     class Model(torch.nn.Module):
         def forward(self, *parameters):
@@ -205,3 +242,45 @@ def test_transforms_inside_a_compiled_function_run_eagerly(transform):
     torch.compiler.reset()
     with pytest.raises(torch._dynamo.exc.Unsupported, match="transformed_loss"):
         torch.compile(gradient, backend="aot_eager", fullgraph=True)(PARAMETERS[0])
+
+
+class Model(torch.nn.Module):
+    """Parameters and encoded ratings, as a user's module holds them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = torch.nn.ParameterList(PARAMETERS)
+        self.ratings = encode_ratings(RATINGS, MASK, layout="sparse")
+
+    def forward(self):
+        return mf_loss(*self.parts, self.ratings, reg=REG)
+
+
+def test_a_module_is_copied_called_with_other_parameters_and_compiled():
+    model = Model()
+    close(copy.deepcopy(model)().detach(), LOSS)
+    named = {f"parts.{place}": p for place, p in enumerate(PARAMETERS)}
+    for name, expected in zip(named, GRADS, strict=True):
+        close(grad(lambda p, name=name: functional_call(model, named | {name: p}))(named[name]), expected)
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend="aot_eager")()
+    compiled.backward()
+    close(compiled.detach(), LOSS)
+    close(model.parts[0].grad, GRADS[0])
+
+
+def test_gradients_of_each_user_alone():
+    p, q, bu, bi, mu = PARAMETERS
+    of_user = grad(lambda p, b, ratings, mask: mf_loss(p[None], q, b[None], bi, mu, ratings[None], mask[None], 0.0))
+    got = vmap(of_user)(p, bu.reshape(-1), RATINGS, MASK)
+    close(got, GRADS[0] - 2 * REG * p)
+
+
+def test_sizes_that_change_compile_at_most_twice():
+    torch.compiler.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(mf_loss, backend=counter, fullgraph=True)
+    for size in range(2, 12):
+        inputs = draw_inputs(size + 3, 2 * size + 1, RANK, torch.float64)
+        close(compiled(*inputs), mf_loss(*inputs))
+    assert counter.frame_count <= 2

@@ -40,6 +40,7 @@ from mfbench.problems.inputs import (
 from mfbench.problems.shared import Location
 from mfbench.providers import registry
 from mfbench.providers.exceptions import reason
+from mfbench.providers.graphs import NeedsGpu
 from mfbench.providers.outputs import WrongOutputs, changed_inputs, flaws, tensors
 from mfbench.results.codes import Code, Finding
 from mfbench.results.environment import product_precisions
@@ -86,6 +87,7 @@ class Worker:
         self.provider = registry.load(provider)
         self.location: Location | None = None  # of the inputs, for all processes
         self.inputs: Inputs | None = None
+        self.seen: Inputs | None = None  # by the provider: `inputs`, perhaps with a matrix in place of sparse ratings
         self.copies: list[Inputs] = []  # the first is `inputs`
         self.steps: list[registry.Step] = []  # one for each copy
         self.outputs: list[torch.Tensor] = []  # of the last sample, until `rest`
@@ -95,8 +97,9 @@ class Worker:
         self.release()
         memory.limit_to_free_memory(location.size)
         self.location, self.inputs = location, on_device(shared.mapped(location), self.device_name)
-        before = fingerprints(self.inputs)
-        step = self.provider.prepare(self.inputs)
+        self.seen = self.provider.seen(self.inputs)
+        before = fingerprints(self.seen)
+        step = self.provider.prepare(self.seen)
         self.copies, self.steps = [self.inputs], [step]
         (first, first_s), first_peak = memory.peak_of(lambda: self._timed(step), self.device_name)
         probe.poison(tensors(first))
@@ -117,7 +120,7 @@ class Worker:
 
         Pages, alignment and pointers are new. Where memory has no room for two copies, the inputs stay in place.
         """
-        self.copies, self.steps = [], []
+        self.copies, self.steps, self.seen = [], [], None
         with contextlib.suppress(MemoryError, OSError, torch.OutOfMemoryError):
             self.inputs = self._moved()
         self._write(redraw_parameters(case, draw_number))
@@ -127,7 +130,9 @@ class Worker:
             sum(matrices.size_in_bytes(value) for value in inputs if isinstance(value, torch.Tensor))
         )
         self.copies = [inputs, *(moved(inputs) for _ in range(copies - 1))]
-        self.steps = [self.provider.prepare(inputs) for inputs in self.copies]
+        seen = [self.provider.seen(inputs) for inputs in self.copies]
+        self.seen = seen[0]
+        self.steps = [self.provider.prepare(inputs) for inputs in seen]
         for step in self.steps[:-1]:  # a sample evaluates the last one before its clock starts
             step()
 
@@ -177,7 +182,8 @@ class Worker:
     def evaluate_redrawn(self, case: Case, draw_number: int) -> Evaluated:
         """Write the parameters of that draw into the same tensors, and evaluate once."""
         self._write(redraw_parameters(case, draw_number))
-        before = fingerprints(self._prepared())
+        assert self.seen is not None  # `place` comes first
+        before = fingerprints(self.seen)
         outputs, seconds = self._timed(self.steps[0])
         return self._evaluated(outputs, seconds, before)
 
@@ -191,7 +197,8 @@ class Worker:
 
     def release(self) -> None:
         """Free the memory of the case."""
-        self.copies, self.steps, self.outputs, self.inputs, self.location = [], [], [], None, None
+        self.copies, self.steps, self.outputs = [], [], []
+        self.inputs, self.seen, self.location = None, None, None
         gc.collect()
         if "torch._dynamo" in sys.modules:  # importing it takes seconds, and only `compile` needs it
             torch.compiler.reset()
@@ -221,11 +228,11 @@ class Worker:
         return outputs, clock() - start
 
     def _evaluated(self, outputs: registry.Outputs, seconds: float, before: Fingerprints) -> Evaluated:
-        inputs = self._prepared()
-        changed = changed_inputs(inputs, before)
+        assert self.seen is not None  # `prepare` comes first
+        changed = changed_inputs(self.seen, before)
         values = tensors(outputs)
         numbers = [value.detach().cpu().to(torch.float64).numpy().copy() for value in values]
-        found = flaws(values, inputs) + changed
+        found = flaws(values, self.seen) + changed
         probe.poison(values)
         return Evaluated(numbers, seconds, found)
 
@@ -293,6 +300,8 @@ def _failure(error: BaseException) -> tuple[Code, tuple[str, ...]]:
         return Code.BAD_OUTPUTS, (str(error),)
     if isinstance(error, UsageError) and not memory.exhausted(error):
         return Code.PROVIDER_LOAD_FAILED, (error.message, error.code)
+    if isinstance(error, NeedsGpu):
+        return Code.NEEDS_GPU, (str(error),)
     if isinstance(error, MatrixTooLarge):
         return Code.TOO_LARGE_FOR_MEMORY, (str(error),)
     return Code.OOM if memory.exhausted(error) else Code.EXCEPTION, (reason(error),)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mfbench.errors import UsageError
+from mfbench.problems.pipes import shown
 from mfbench.problems.ratings import arrays, jester, netflix, parquet, text
 from mfbench.problems.ratings.columns import parse as parse_columns
 from mfbench.problems.ratings.errors import BadData
@@ -37,23 +38,23 @@ def load_ratings(
         UsageError: the file cannot be read, has no rating, or can be read in more than one way; the message lists them.
         DataUnavailable: the format needs a package that is not installed.
     """
-    path = Path(file)
+    path, name = Path(file), shown(str(file))
     chosen = parse_columns(columns)
     missing = _missing(format)
     try:
         with opened(path) as source:
             return _read(source, chosen, None if missing else format, missing)
     except BadData as error:
-        raise UsageError(f"{path}: {error}", code=error.code, argument=error.argument) from None
+        raise UsageError(f"{name}: {error}", code=error.code, argument=error.argument) from None
     except OSError as error:
         reason = error.strerror or error
-        raise UsageError(f"cannot read {path}: {reason}", code="unreadable-file", argument="data") from None
+        raise UsageError(f"cannot read {name}: {reason}", code="unreadable-file", argument="data") from None
     except MemoryError:
-        message = f"{path}: its ratings do not fit into memory"
+        message = f"{name}: its ratings do not fit into memory"
         raise UsageError(message, code="data-too-large", argument="data") from None
     except DAMAGED as error:
         reason = str(error) or type(error).__name__
-        raise UsageError(f"cannot read {path}: {reason}", code="unreadable-file", argument="data") from None
+        raise UsageError(f"cannot read {name}: {reason}", code="unreadable-file", argument="data") from None
 
 
 def _missing(format: str | None) -> Missing | None:

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
+from mfbench.problems.pipes import shown
 from mfbench.problems.ratings.errors import BadData
 from mfbench.problems.ratings.packages import arrow
 
@@ -113,7 +114,7 @@ def opened(path: Path) -> Iterator[Source]:
     with ExitStack() as stack:
         raw: BinaryIO = stack.enter_context(path.open("rb"))
         file = raw if raw.seekable() else None
-        yield _identified(str(path), raw.read, file, member, stack)
+        yield _identified(shown(str(path)), raw.read, file, member, stack)
 
 
 def exists(path: Path) -> bool:

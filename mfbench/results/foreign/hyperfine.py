@@ -36,7 +36,7 @@ def read(path: Path, document: dict[str, Any]) -> ToolResults:
     repeated = {command for command, count in Counter(result.command for result in found).items() if count > 1}
     for result in found:
         name = result.command
-        if name in repeated:
+        if name in repeated and result.parameters:
             name += f" ({', '.join(f'{key}={value}' for key, value in result.parameters.items())})"
         failed = [code for code in result.exit_codes if code != 0]
         if failed:

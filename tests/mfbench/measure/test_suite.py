@@ -85,3 +85,24 @@ def test_names_that_do_not_fit_are_refused_before_anything_runs(
     assert (raised.value.code, raised.value.argument) == (code, argument)
     assert sessions == []
     assert not (tmp_path / "r.jsonl").exists() or not (tmp_path / "r.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("suite", "layout", "baseline", "expected"),
+    [
+        (None, ["sparse"], None, "gather"),
+        (None, ["sparse"], "closed-form", "closed-form"),
+        (None, ["sparse"], "autograd", "autograd"),
+        (None, ["dense"], None, "autograd"),
+        (None, ["sparse", "dense"], None, "autograd"),
+        (None, ["auto"], None, "autograd"),
+        ("square", ["sparse"], None, "autograd"),
+        ("sparse", ["sparse"], None, "gather"),
+    ],
+)
+def test_sparse_ratings_alone_are_held_against_what_users_write_for_them(
+    tmp_path: Path, sessions: list[Session], suite: str | None, layout: list[str], baseline: str | None, expected: str
+) -> None:
+    run_suite(options(tmp_path, suite=suite, baseline=baseline, provider="fused", axes=AXES | {"layout": layout}))
+    assert [session.baseline for session in sessions] == [expected]
+    assert sessions[0].providers == ["fused", expected]

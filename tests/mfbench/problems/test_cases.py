@@ -100,6 +100,7 @@ def test_a_case_leads_back_to_its_specification() -> None:
     ({"sise": "3x4"}, "no-such-axis", "sise"), ({"size": (64, 64)}, "bad-axis", "size"),
     ({"size": "3by4"}, "bad-size", "size"), ({"size": "3x4", "density": 2}, "bad-axis", "density"),
     ({"data": "synthetic"}, "bad-axis", None), ({"size": "3x4", "rank": [-1]}, "bad-axis", "rank"),
+    ({"size": "3x4", "layout": "sparse", "mask": "bool"}, "bad-axis", None),
 ])  # fmt: skip
 def test_axes_that_do_not_fit(axes: dict, code: str, argument: str | None) -> None:
     with pytest.raises(UsageError) as raised:
@@ -119,6 +120,11 @@ def test_axes_that_do_not_fit(axes: dict, code: str, argument: str | None) -> No
         ("description = 'x'\n[[case]]\nsize = []", "bad-suite", "case.0.size: "),
         ("description = 'x'\n[[case]]\nsize = '3x3'\nrank = -1", "bad-suite", "case.0.rank.0: "),
         ("description = 'x'\n[[case]]\nsize = '3x3'\ndensity = 2", "bad-suite", "case.0.density.0: "),
+        (
+            "description = 'x'\n[[case]]\nsize = '3x3'\nlayout = 'sparse'\nmask = ['bool', 'uint8']",
+            "bad-suite",
+            "case.0: mask: sparse ratings have no mask, since all that are stored are observed, got bool, uint8",
+        ),
     ],
 )
 def test_bad_suite_files_are_named(tmp_path, content: str, code: str, place: str) -> None:
@@ -143,3 +149,37 @@ def test_own_suite_file(tmp_path) -> None:
     suite = load_suite(str(path))
     assert suite.name == "mine"
     assert [(*case.size, case.rank) for case in suite.specs({})] == [(3, 4, 1), (3, 4, 2), (5, 6, 1), (5, 6, 2)]
+
+
+@pytest.mark.parametrize(
+    ("layout", "mask", "noted"),
+    [
+        ("['sparse', 'dense']", "'bool'", True),
+        ("['auto', 'sparse']", "['int32', 'bool']", True),
+        ("['sparse', 'dense']", "['uint8', 'none']", False),
+        ("'auto'", "'bool'", False),
+        ("'dense'", "'bool'", False),
+    ],
+)
+def test_a_mask_that_sparse_ratings_lack_is_not_dropped_in_silence(
+    tmp_path, capsys, layout: str, mask: str, noted: bool
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f"description = 'x'\n[[case]]\nsize = '3x4'\nlayout = {layout}\nmask = {mask}\n")
+    specs = load_suite(str(path)).specs({})
+    assert {spec.mask for spec in specs if spec.layout == "sparse"} <= {"none"}
+    assert ("suite mine: sparse ratings have no mask" in capsys.readouterr().err) == noted
+
+
+def test_a_mask_for_a_sparse_suite_is_refused() -> None:
+    with pytest.raises(UsageError, match="sparse ratings have no mask") as raised:
+        load_suite("sparse").specs(parse_overrides({"mask": "bool"}))
+    assert raised.value.argument == "mask"
+    assert load_suite("sparse").specs(parse_overrides({"mask": "none"}))
+    assert {spec.mask for spec in load_suite("seed").specs(parse_overrides({"layout": "sparse"}))} == {"none"}
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_shipped_suites_need_no_note(name: str, capsys) -> None:
+    load_suite(name).specs({})
+    assert capsys.readouterr().err == ""

@@ -33,7 +33,7 @@ class Dense(NamedTuple):
 
 @pytest.fixture(autouse=True)
 def _forget():
-    datasets.load.cache_clear()
+    datasets.forget()
 
 
 def load(path):
@@ -60,7 +60,7 @@ def test_a_file_becomes_a_matrix_and_its_mask(path):
     assert torch.equal(ratings.mask, OBSERVED)
     assert (ratings.name, said) == (str(path), [])
     path.write_text(TRIPLES + "oops\n")
-    datasets.load.cache_clear()
+    datasets.forget()
     ratings, said = load(path)
     assert torch.equal(ratings.values, EXPECTED)
     assert len(said) == 1

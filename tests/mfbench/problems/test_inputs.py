@@ -133,3 +133,16 @@ def test_the_layout_of_a_case(changes, device: str, layout: str) -> None:
     assert spec(**changes | {"layout": layout}).leads_to(found)
     other = "dense" if layout == "sparse" else "sparse"
     assert not spec(**changes | {"layout": other}).leads_to(found)
+
+
+@pytest.mark.parametrize("data", ["synthetic", "blocks", "power-law"])
+@pytest.mark.parametrize("layout", ["dense", "sparse"])
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_some_observed_ratings_are_0(data: str, layout: str, dtype: str) -> None:
+    """What takes 0 for missing, or drops stored zeros, is wrong on every drawn case."""
+    drawn = draw(case(data, layout=layout, ratings_dtype=dtype, mask="none" if layout == "sparse" else "uint8"))
+    observed = drawn.ratings.values() if drawn.sparse else drawn.ratings[drawn.mask != 0]
+    share = float((observed == 0).double().mean())
+    assert 0.02 < share < 0.05
+    star = 0.5 if dtype == "float32" else 1
+    assert observed.unique().tolist() == [star * number for number in range(11)]

@@ -53,5 +53,5 @@ def test_a_step_that_reads_a_value_on_the_host_cannot_be_captured(monkeypatch: p
 
 @pytest.mark.parametrize("name", registry.GRAPHS)
 def test_providers_with_a_graph_say_that_they_need_a_gpu(name: str) -> None:
-    with pytest.raises(RuntimeError, match="a CUDA graph needs tensors on a GPU, got cpu"):
+    with pytest.raises(graphs.NeedsGpu, match="a CUDA graph needs tensors on a GPU, got cpu"):
         registry.load(name).prepare(draw_inputs(4, 5, 2))

@@ -76,7 +76,7 @@ def test_brackets_are_text(width: int) -> None:
     few = ok(case(), "[red]fused[/red]", rounds=2)
     text = " ".join(" ".join(printed(terminal.table([few]), width)).split())
     assert "[red]fused[/red]" in "".join(text.split())
-    assert "[too noisy]" in text
+    assert "[too few rounds]" in text
 
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -129,3 +129,68 @@ def test_80_columns_are_enough(shown: str) -> None:
     lines = COLOUR.sub("", shown).replace("\r", "").splitlines()
     assert max(map(len, lines)) <= 80
     assert not any("…" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("ends", "words"), [((None, None), "[too few rounds]"), ((1e-4, 1e4), "[too noisy]"), ((3.9, 4.1), "[3.9, 4.1]")]
+)
+def test_intervals_are_the_same_in_the_terminal_and_in_markdown(
+    ends: tuple[float | None, float | None], words: str, made, tmp_path: Path
+) -> None:
+    record = ok(case(), "fused")
+    assert record.speedup is not None
+    record = record.model_copy(update={"speedup": record.speedup.model_copy(update={"ci95": ends})})
+    assert words in " ".join(printed(terminal.table([record]), 120))
+    page = made(write(tmp_path / "r.jsonl", [record]), name="report.md")
+    assert words in page.replace("\\", "")
+
+
+@pytest.mark.parametrize("rounds", [2, 12])
+def test_intervals_of_comparisons_are_the_same_in_the_terminal_and_in_markdown(rounds: int, made, tmp_path) -> None:
+    sides = [[ok(case(), "fused", 1e-3, run=run, rounds=rounds, noise=3.0)] for run in (0, 1)]
+    shown = Fitted(blocks(compare(*([measurement(record) for record in side] for side in sides), margin=0.02)))
+    words = "[too few rounds]" if rounds == 2 else "[too noisy]"
+    assert words in " ".join(printed(shown, 120))
+    files = [write(tmp_path / f"{name}.jsonl", side) for name, side in zip("ab", sides, strict=True)]
+    assert words in made(*files, name="report.md").replace("\\", "")
+
+
+NOISY = {"verdict": "inconclusive", "needs_s": 12.0}
+WOULD_DECIDE = "undecided; 3 times as many rounds would probably decide it: --budget 16"
+
+
+def test_what_would_decide_is_said_in_the_terminal_and_on_the_page(made, tmp_path: Path) -> None:
+    record = ok(case(), "fused")
+    assert record.speedup is not None
+    assert record.timing is not None
+    noisy = record.model_copy(
+        update={
+            "speedup": record.speedup.model_copy(update=NOISY),
+            "timing": record.timing.model_copy(update={"took_s": 4.0}),
+        }
+    )
+    assert f"fused: {WOULD_DECIDE}" in " ".join(printed(terminal.table([noisy]), 120))
+    path = write(tmp_path / "r.jsonl", [noisy, ok(case(), "autograd", 4e-3)])
+    for name in ("report.html", "report.md"):
+        page = made(path, name=name).replace("\\", "")
+        assert page.count(WOULD_DECIDE) == 1
+        assert re.search(f"fused on 64×64.*: {WOULD_DECIDE}", page)
+    assert WOULD_DECIDE not in made(write(tmp_path / "decided.jsonl", [record]))
+
+
+def test_what_would_decide_is_said_of_paired_comparisons(tmp_path: Path) -> None:
+    """As of `run --against`: both sides took turns in the rounds that a budget is for."""
+    sides = []
+    for run in (0, 1):
+        record = ok(case(), "fused", run=run, noise=0.05)
+        assert record.timing is not None
+        sides.append(
+            [measurement(record.model_copy(update={"timing": record.timing.model_copy(update={"took_s": 4.0})}))]
+        )
+    paired = compare(*sides, margin=0.02, paired=True)
+    assert [pair.outcome for pair in paired.pairs] == ["inconclusive"]
+    text = " ".join(printed(Fitted(blocks(paired)), 120))
+    found = re.search(r"fused: undecided; (\S+) times as many rounds would probably decide it: --budget (\d+)", text)
+    assert found
+    assert float(found[2]) == pytest.approx(1.3 * 4.0 * float(found[1]), rel=0.1)
+    assert "undecided" not in " ".join(printed(Fitted(blocks(compare(*sides, margin=0.02))), 120))

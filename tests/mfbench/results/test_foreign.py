@@ -67,6 +67,12 @@ def test_pytest_benchmark_is_read_by_full_name() -> None:
         ({"fullname": "t.py::TestA::test_step"}, {"fullname": "t.py::TestB::test_step"}),
         ({"fullname": "a.py::test_step", "group": "g"}, {"fullname": "b.py::test_step", "group": "g"}),
         ({"fullname": "t.py::test_step[1]"}, {"fullname": "t.py::test_step[2]"}),
+        (
+            {"fullname": "t.py::test_step[a]", "name": "test_step"},
+            {"fullname": "t.py::test_step[b]", "name": "test_step"},
+        ),
+        ({"fullname": "a/t.py::test_step"}, {"fullname": "b/t.py::test_step"}),
+        ({"fullname": "t.py::test_step"}, {"fullname": "t.py::test_step"}),  # two runs in one file
     ],
 )
 def test_benchmarks_of_one_name_are_judged_apart(tmp_path: Path, first: dict, second: dict, kept: str) -> None:
@@ -177,6 +183,16 @@ def test_commands_of_hyperfine_that_differ_in_a_parameter_are_kept_apart() -> No
         result["command"] = "mine"
     named = by_name(foreign.parse(Path("x"), json.dumps(document).encode()))
     assert list(named) == ["mine (k=1)", "mine (k=2)"]
+
+
+def test_the_same_command_twice_is_two_commands() -> None:
+    document = raw("hyperfine-parameters")
+    for result in document["results"]:
+        result["command"] = "mine"
+        del result["parameters"]
+    named = by_name(foreign.parse(Path("x"), json.dumps(document).encode()))
+    assert list(named) == ["mine", "mine (no. 2)"]
+    assert [m.samples.tolist() for m in named.values()] == [result["times"] for result in document["results"]]
 
 
 def test_asv_combinations_are_times_failures_or_skipped() -> None:

@@ -14,6 +14,8 @@ from mfbench.measure.worker.main import Worker
 from mfbench.problems.cases import Case
 from mfbench.problems.inputs import Inputs, draw, moved, redraw_parameters
 from mfbench.problems.shared import Location, SharedInputs
+from mfbench.providers import registry
+from mfbench.providers.graphs import NeedsGpu
 
 
 def case(**changes) -> Case:
@@ -91,3 +93,55 @@ def test_where_memory_has_no_room_for_a_copy_the_inputs_stay(monkeypatch) -> Non
     one.place(case(), 5)
     assert pointers(one._prepared()) == before
     assert one.sample(1)[0].seconds > 0
+
+
+WRITERS = """
+from reference import autograd_loss_and_grads
+
+def writes_a_rating(*arguments):
+    arguments[5][0, 0] += 1
+    return autograd_loss_and_grads(*arguments)
+
+def writes_an_unobserved_rating(*arguments):
+    arguments[5][arguments[6] == 0] = 9
+    return autograd_loss_and_grads(*arguments)
+
+def writes_the_mask(*arguments):
+    outputs = autograd_loss_and_grads(*arguments)
+    arguments[6][arguments[6] != 0] = 2
+    return outputs
+
+def honest(*arguments):
+    return autograd_loss_and_grads(*arguments)
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "found"),
+    [
+        ("writes_a_rating", "changed its input ratings"),
+        ("writes_an_unobserved_rating", "changed its input ratings"),
+        ("writes_the_mask", "changed its input mask"),
+        ("honest", None),
+    ],
+)
+def test_the_matrix_made_of_sparse_ratings_is_watched(tmp_path, function: str, found: str | None) -> None:
+    """A user's function that does not take sparse ratings is given a copy of them."""
+    (tmp_path / "own.py").write_text(WRITERS)
+    sparse = case(layout="sparse", mask="none")
+    location = (shared := SharedInputs(draw(sparse))).location
+    one = Worker(f"{tmp_path}/own.py:{function}", "cpu", 1)
+    expected = [] if found is None else [found]
+    assert [flaw.message for flaw in one.prepare(location).evaluated.flaws] == expected
+    one.place(sparse, 7)
+    after = one.evaluate_redrawn(sparse, 8)  # on another copy
+    assert [flaw.message for flaw in after.flaws] == expected
+    assert shared.inputs.sparse
+
+
+@pytest.mark.parametrize("name", registry.GRAPHS)
+def test_a_provider_that_needs_a_gpu_is_skipped(name: str) -> None:
+    with pytest.raises(NeedsGpu) as raised:
+        Worker(name, "cpu", 1).prepare(SHARED.location)
+    code, (reason,) = main._failure(raised.value)
+    assert (code.status, code, reason) == ("skipped", "needs-gpu", "a CUDA graph needs tensors on a GPU, got cpu")
