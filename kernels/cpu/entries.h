@@ -24,11 +24,17 @@ template <class Visit> auto with_items(const Entries &entries, Visit visit) {
     }
 }
 
-// Returns the first entry from `begin` to `end`, of one row, whose item is not below `item`.
+// Returns the first entry from `begin` to `end`, of one row, whose item is not below `item`. Bisects without branches,
+// which would be mispredicted.
 inline int64_t first_not_below(const Entries &entries, int64_t begin, int64_t end, int64_t item) {
     return with_items(entries, [&](const auto *items) {
-        const auto below = [](auto here, int64_t bound) { return int64_t(here) < bound; };
-        return std::lower_bound(items + begin, items + end, item, below) - items;
+        int64_t first = begin;
+        for (int64_t length = end - begin; length > 0;) {
+            const int64_t half = ceil_div(length, 2);
+            first += int64_t(items[first + half - 1]) < item ? half : 0;
+            length -= half;
+        }
+        return first;
     });
 }
 
