@@ -24,11 +24,17 @@ template <class Visit> auto with_items(const Entries &entries, Visit visit) {
     }
 }
 
-// Returns the first entry from `begin` to `end`, of one row, whose item is not below `item`.
+// Returns the first entry from `begin` to `end`, of one row, whose item is not below `item`. Bisects without branches,
+// which would be mispredicted.
 inline int64_t first_not_below(const Entries &entries, int64_t begin, int64_t end, int64_t item) {
     return with_items(entries, [&](const auto *items) {
-        const auto below = [](auto here, int64_t bound) { return int64_t(here) < bound; };
-        return std::lower_bound(items + begin, items + end, item, below) - items;
+        int64_t first = begin;
+        for (int64_t length = end - begin; length > 0;) {
+            const int64_t half = ceil_div(length, 2);
+            first += int64_t(items[first + half - 1]) < item ? half : 0;
+            length -= half;
+        }
+        return first;
     });
 }
 
@@ -42,10 +48,13 @@ template <class T, int N> class EntryReader {
             decode_ratings<T, double>,       decode_ratings<T, float>,        decode_ratings<T, BFloat16Bits>,
             decode_ratings<T, Float16Bits>,  decode_ratings<T, std::uint8_t>, decode_ratings<T, std::int8_t>,
             decode_ratings<T, std::uint8_t>};
+        static constexpr int64_t sizes[] = {8, 4, 2, 2, 1, 1, 1};
         decode_ = decoders[entries.ratings.kind];
+        rating_bytes_ = sizes[entries.ratings.kind];
     }
 
     void read_items(int64_t begin, std::int32_t *to) const {
+        prefetch(entries_.items, (begin + AHEAD) * entries_.item_bytes, N * entries_.item_bytes);
         with_items(entries_, [&](const auto *items) {
             if (begin + N <= count_) {
                 for (int i = 0; i < N; ++i) to[i] = std::int32_t(items[begin + i]);
@@ -57,16 +66,26 @@ template <class T, int N> class EntryReader {
     }
 
     void read_ratings(int64_t begin, T *to) const {
+        prefetch(entries_.ratings.data, (begin + AHEAD) * rating_bytes_, N * rating_bytes_);
         decode_(entries_.ratings, {0, begin, 1, std::min<int64_t>(N, count_ - begin)}, to, N);
         if (entries_.ratings.kind == CODES)
             for (int i = 0; i < N; ++i) to[i] = to[i] * scale_ + offset_;
     }
 
   private:
+    static constexpr int64_t AHEAD = 512;  // entries
+
+    // Prefetches bytes that are read once. Prefetching past the end of the entries is harmless.
+    ALWAYS_INLINE static void prefetch(const void *from, int64_t begin, int64_t bytes) {
+        const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(from) + std::uintptr_t(begin);
+        for (int64_t byte = 0; byte < bytes; byte += 64)
+            __builtin_prefetch(reinterpret_cast<const char *>(address + std::uintptr_t(byte)), 0, 0);
+    }
+
     using Decode = void (*)(const Matrix &, const Region &, void *, int64_t);
 
     Entries entries_;
-    int64_t count_;
+    int64_t count_, rating_bytes_;
     T scale_, offset_;
     Decode decode_;
 };

@@ -14,6 +14,7 @@ constexpr int RANK_BLOCK = 4;  // vectors of a row of factors that are kept in r
 template <class T> struct Chunk {
     int64_t count = 0;                           // entries
     alignas(64) std::int32_t items[CHUNK] = {};  // after the last entry, any items
+    alignas(64) int64_t rows[CHUNK] = {};        // where the rows of the items begin, in elements
     alignas(64) T errors[CHUNK];                 // first the ratings; after the last entry, zeros
 };
 
@@ -21,7 +22,7 @@ template <class T> struct Rows {  // of packed factors of items, and of their gr
     const T *factors, *bias;  // [items, ld], [items]
     T *d_factors;             // [items, ld]
     double *d_bias;           // [items]
-    int64_t ld, vectors;      // vectors: of a row
+    int64_t vectors;          // of a row
 };
 
 // Adds up LANES vectors: lane l of the result is the sum of the lanes of v[l].
@@ -38,16 +39,20 @@ ALWAYS_INLINE typename Simd<T>::Vector sum_each(typename Simd<T>::Vector *v) {
     }
 }
 
-// Calls visit(vectors, first) for blocks of 1 to RANK_BLOCK vectors of a row; `vectors` is a compile-time constant.
+// Calls visit(vectors, first, at) for blocks of 1 to RANK_BLOCK vectors of a row, which begin at element `at`. `vectors`
+// and `first`, whether it is the first block, are compile-time constants.
 template <class T, class Visit> ALWAYS_INLINE void for_rank_blocks(int64_t vectors, Visit visit) {
-    for (int64_t blocks = ceil_div(vectors, RANK_BLOCK), first = 0, width; blocks; --blocks, first += width) {
-        width = (vectors - first) / blocks;
-        const int64_t at = first * Simd<T>::LANES;
-        if (width == 4) visit(std::integral_constant<int, 4>(), at);
-        else if (width == 3) visit(std::integral_constant<int, 3>(), at);
-        else if (width == 2) visit(std::integral_constant<int, 2>(), at);
-        else visit(std::integral_constant<int, 1>(), at);
-    }
+    int64_t blocks = ceil_div(vectors, RANK_BLOCK), at = 0;
+    const auto visit_next = [&](auto first) {
+        const int64_t width = (vectors - at / Simd<T>::LANES) / blocks--;
+        if (width == 4) visit(std::integral_constant<int, 4>(), first, at);
+        else if (width == 3) visit(std::integral_constant<int, 3>(), first, at);
+        else if (width == 2) visit(std::integral_constant<int, 2>(), first, at);
+        else visit(std::integral_constant<int, 1>(), first, at);
+        at += width * Simd<T>::LANES;
+    };
+    visit_next(std::true_type());
+    while (blocks) visit_next(std::false_type());
 }
 
 // Prefetches W vectors from `row` on. Always inlined, because GCC drops calls of a function that only prefetches.
@@ -56,37 +61,38 @@ template <class T, int W, int write> ALWAYS_INLINE void prefetch_row(const T *ro
         __builtin_prefetch(reinterpret_cast<const char *>(row) + byte, write, 3);
 }
 
-// Sets dots[c], or adds to it, the product of p and the factors of the chunk's item c over W vectors from column k on.
-// Meanwhile the rows that add_gradients will add to are prefetched.
-template <class T, int W, bool GRADIENTS>
+// Sets dots[c], or adds to it, the product of p and the factors of the chunk's item c over W vectors from column k on;
+// the first block also adds the item's bias. Meanwhile the rows that add_gradients will add to are prefetched.
+template <class T, int W, bool FIRST, bool GRADIENTS>
 ALWAYS_INLINE void dot_products(const Chunk<T> &chunk, const Rows<T> &rows, const T *p, int64_t k, T *dots) {
     using V = typename Simd<T>::Vector;
     constexpr int LANES = Simd<T>::LANES;
     V user[W];
 #pragma GCC unroll 4
     for (int w = 0; w < W; ++w) user[w] = load<V>(p + k + w * LANES);
-    const int64_t ld = rows.ld, count = chunk.count;
-    const T *const factors = rows.factors + k;
+    const int64_t count = chunk.count;
+    const T *const factors = rows.factors + k, *const bias = rows.bias;
     T *const d_factors = GRADIENTS ? rows.d_factors + k : nullptr;
     for (int64_t c = 0; c < count; c += LANES) {
         V sums[LANES];
 #pragma GCC unroll 16
         for (int i = 0; i < LANES; ++i) {
-            const int64_t row = chunk.items[c + i] * ld;
+            const int64_t row = chunk.rows[c + i];
             const T *q = factors + row;
             if constexpr (GRADIENTS) prefetch_row<T, W, 1>(d_factors + row);
-            sums[i] = user[0] * load<V>(q);
+            if constexpr (FIRST) sums[i] = V{bias[chunk.items[c + i]]} + user[0] * load<V>(q);
+            else sums[i] = user[0] * load<V>(q);
 #pragma GCC unroll 4
             for (int w = 1; w < W; ++w) sums[i] += user[w] * load<V>(q + w * LANES);
         }
         const V sum = sum_each<T>(sums);
-        store(dots + c, k ? sum + load<V>(dots + c) : sum);
+        store(dots + c, FIRST ? sum : sum + load<V>(dots + c));
     }
 }
 
 // Adds the products of the chunk's errors with the factors of its items to d_p, and with p to the gradients of these,
 // over W vectors from column k on. Meanwhile the factors of the next chunk's items are prefetched.
-template <class T, int W>
+template <class T, int W, bool FIRST>
 ALWAYS_INLINE void add_gradients(const Chunk<T> &chunk, const Chunk<T> &next, const Rows<T> &rows, const T *p,
                                  int64_t k, T *d_p) {
     using V = typename Simd<T>::Vector;
@@ -94,22 +100,22 @@ ALWAYS_INLINE void add_gradients(const Chunk<T> &chunk, const Chunk<T> &next, co
     V user[W], d_user[W] = {};
 #pragma GCC unroll 4
     for (int w = 0; w < W; ++w) user[w] = load<V>(p + k + w * LANES);
-    const int64_t ld = rows.ld, count = chunk.count;  // local, since stores may alias all else
+    const int64_t count = chunk.count;  // local, since stores may alias all else
     const T *const factors = rows.factors + k;
     T *const d_factors = rows.d_factors + k;
     double *const d_bias = rows.d_bias;
     for (int64_t c = 0; c < count; ++c) {
-        const int64_t row = chunk.items[c] * ld;
+        const int64_t row = chunk.rows[c];
         const T *q = factors + row;
         T *d_q = d_factors + row;
-        prefetch_row<T, W, 0>(factors + next.items[c] * ld);
-        const V error = V{} + chunk.errors[c];
+        prefetch_row<T, W, 0>(factors + next.rows[c]);
+        const V error = chunk.errors[c] - V{};  // + V{} would take an addition, which turns -0 into 0
 #pragma GCC unroll 4
         for (int w = 0; w < W; ++w) {
             d_user[w] += error * load<V>(q + w * LANES);
             store(d_q + w * LANES, load<V>(d_q + w * LANES) + error * user[w]);
         }
-        if (k == 0) d_bias[chunk.items[c]] += double(chunk.errors[c]);
+        if constexpr (FIRST) d_bias[chunk.items[c]] += double(chunk.errors[c]);
     }
 #pragma GCC unroll 4
     for (int w = 0; w < W; ++w) store(d_p + k + w * LANES, load<V>(d_p + k + w * LANES) + d_user[w]);
@@ -126,19 +132,15 @@ ALWAYS_INLINE void chunk_errors(Chunk<T> &chunk, const Rows<T> &rows, const T *p
     constexpr int LANES = Simd<T>::LANES;
     using Lanes = typename Simd<T>::Lanes;
     alignas(64) T dots[CHUNK];
-    for_rank_blocks<T>(rows.vectors, [&](auto width, int64_t k) {
-        dot_products<T, width, GRADIENTS>(chunk, rows, p, k, dots);
+    for_rank_blocks<T>(rows.vectors, [&](auto width, auto first, int64_t k) {
+        dot_products<T, width, first, GRADIENTS>(chunk, rows, p, k, dots);
     });
     Lanes lane = {};
     for (int i = 0; i < LANES; ++i) lane[i] = i;
     V errors = {}, squares = {};
-    const T *const item_biases = rows.bias;
     const int64_t count = chunk.count;
     for (int64_t c = 0; c < count; c += LANES) {
-        T item_bias[LANES];
-#pragma GCC unroll 16
-        for (int i = 0; i < LANES; ++i) item_bias[i] = item_biases[chunk.items[c + i]];
-        const V difference = load<V>(dots + c) + bias + load<V>(item_bias) - load<V>(chunk.errors + c);
+        const V difference = load<V>(dots + c) + bias - load<V>(chunk.errors + c);
         const V error = (V)((Lanes)difference & (lane < Lanes{} + typename IntegerLike<T>::type(count - c)));
         store(chunk.errors + c, error);
         errors += error;
@@ -152,8 +154,8 @@ ALWAYS_INLINE void chunk_errors(Chunk<T> &chunk, const Rows<T> &rows, const T *p
 template <class T>
 ALWAYS_INLINE void chunk_gradients(const Chunk<T> &chunk, const Chunk<T> &next, const Rows<T> &rows, const T *p,
                                    T *d_p) {
-    for_rank_blocks<T>(rows.vectors, [&](auto width, int64_t k) {
-        add_gradients<T, width>(chunk, next, rows, p, k, d_p);
+    for_rank_blocks<T>(rows.vectors, [&](auto width, auto first, int64_t k) {
+        add_gradients<T, width, first>(chunk, next, rows, p, k, d_p);
     });
 }
 

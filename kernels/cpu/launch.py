@@ -114,7 +114,8 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     P, Q, bu, bi, mu = problem.parameters
     entries = None
     if problem.observations.rows is not None:
-        if min(indices.data_ptr() for indices in indices_of(problem.observations)) < LOWEST_ADDRESS:
+        rows, columns = indices_of(problem.observations)
+        if min(rows.data_ptr(), columns.data_ptr()) < LOWEST_ADDRESS:
             check_memory(problem)
         entries = _sorted_entries(problem.observations)
     ratings, mask, levels, packed, *_ = problem.observations if entries is None else entries
@@ -169,7 +170,7 @@ def _columns_rise(observations: Observations) -> bool:
     """Return whether the indices of sparse ratings are valid and rise in every row."""
     rows, columns = indices_of(observations)
     entries = observations._replace(rows=rows.to(torch.int64).contiguous(), columns=columns.contiguous())
-    sizes = (*observations.shape, len(columns))
+    sizes = (*observations.shape, columns.shape[0])
     return bool(load_kernel().mf_rows_are_sorted(_pack(entries), *sizes, _threads()))
 
 

@@ -11,9 +11,14 @@
 
 #include "integers.h"
 
+#if defined(__unix__) || defined(__APPLE__)
+#include <sys/mman.h>
+#endif
+
 namespace mf {
 
-// A bump allocator. Once it has grown to what a step needs, all of a step's memory is one chunk.
+// A bump allocator. Once it has grown to what a step needs, all of a step's memory is one chunk. Large chunks are on huge
+// pages where the system has them: sparse ratings reach rows of factors in random order, each on another page.
 class Scratch {
   public:
     // Takes back everything allocated so far, and merges the chunks into one as large as what was in use.
@@ -46,7 +51,7 @@ class Scratch {
     }
 
   private:
-    static constexpr int64_t ALIGNMENT = 64, PAGE = 4096;  // bytes
+    static constexpr int64_t ALIGNMENT = 64, PAGE = 4096, HUGE_PAGE = 1 << 21;  // bytes
 
     struct Free {
         void operator()(char *data) const { std::free(data); }
@@ -62,9 +67,12 @@ class Scratch {
     int64_t used_ = 0;  // bytes allocated since the last reset
 
     void add_chunk(int64_t bytes) {
-        const int64_t size = std::max(PAGE, round_up(bytes, PAGE));
-        std::unique_ptr<char[], Free> data(static_cast<char *>(std::aligned_alloc(PAGE, std::size_t(size))));
+        const int64_t page = bytes >= HUGE_PAGE ? HUGE_PAGE : PAGE, size = std::max(page, round_up(bytes, page));
+        std::unique_ptr<char[], Free> data(static_cast<char *>(std::aligned_alloc(page, std::size_t(size))));
         if (!data) throw std::bad_alloc();
+#ifdef MADV_HUGEPAGE
+        if (page == HUGE_PAGE) madvise(data.get(), std::size_t(size), MADV_HUGEPAGE);  // a hint, which may be refused
+#endif
         chunks_.push_back({std::move(data), size});
         free_ = size;
     }

@@ -2,9 +2,9 @@
 //
 // The users are divided into shares of equal work, the tasks of the threads; a user with many entries may be split. The
 // gradients of items are added in memory, where two threads must not meet. Either every task has a private copy, or,
-// where copies would exceed the entries, tasks that share one take turns with the items: these are divided into as many
-// shares as tasks have one copy, and in stage s task t works on share (t + s) of the items. What a task adds and in
-// which order depends on the number of threads requested, never on their timing.
+// where copies would exceed the entries, tasks share one: the items are divided into as many shares as tasks have one
+// copy, and in stage s task t works on share t of the items, which its cache may still hold, and share t - s of the
+// users. What is added and in which order depends on the number of threads requested, never on their timing.
 
 #pragma once
 
@@ -22,13 +22,14 @@ namespace mf {
 template <class T> class SparseStep {
     static constexpr int LANES = Simd<T>::LANES;
     static constexpr int64_t CELL = 16;  // items: sums of squares take whole cells
+    static constexpr int64_t FREE_COPIES = 1 << 18;     // elements of the copies that may exceed the entries
     static constexpr int64_t REDUCTION_SIZE = 1 << 13;  // factor gradients of items per reduction
 
     struct Span {  // of the entries of one user
         int64_t begin = 0, end = 0;
     };
 
-    struct alignas(64) Task {  // a share of the users
+    struct alignas(64) Task {  // a share of the users, and what came of it so far
         Place begin, end;
         T *p, *d_p;          // [padded]: factors of the user at work, and their gradient
         T *carry;            // [padded]: gradient of a first user whose first entries belong to an earlier share
@@ -61,7 +62,8 @@ template <class T> class SparseStep {
         const double worthwhile = double(count + ROW_WORK * users.count) * double(rank) / SHARE_WORK;
         tasks = std::max<int64_t>(1, std::min(call.threads, int64_t(std::min(worthwhile, 1e9))));
         copies = tasks;
-        while (call.gradients && copies > 1 && (tasks % copies || copies * items.padded * ld > count)) --copies;
+        const int64_t affordable = std::max(count, FREE_COPIES) / (items.padded * ld);  // copies
+        while (call.gradients && copies > 1 && (tasks % copies || copies > affordable)) --copies;
         turns = tasks / copies;
         item_begins = item_shares(entries, users.count, items.count, turns);
         items.ranges = std::min(tasks, items.padded / CELL);
@@ -121,11 +123,11 @@ template <class T> class SparseStep {
         if (call.gradients) for (int64_t copy = 0; copy < copies; ++copy) items.clear(copy, range);
     }
 
-    // Works through the entries of a task's users whose items are in the stage's share.
+    // Works through the entries of the stage's share of the users whose items are in share `number` of these.
     void run_task(int64_t number, int64_t stage) {
-        Task &task = of[number];
-        const int64_t copy = number / turns, share = (number + stage) % turns;
-        Rows<T> rows = {factors, bias, nullptr, nullptr, ld, ld / LANES};
+        const int64_t copy = number / turns, share = number % turns;
+        Task &task = of[copy * turns + (share + turns - stage) % turns];
+        Rows<T> rows = {factors, bias, nullptr, nullptr, ld / LANES};
         if (call.gradients) {
             rows.d_factors = items.d_factors + copy * items.padded * ld;
             rows.d_bias = items.d_bias + copy * items.padded;
@@ -158,6 +160,7 @@ template <class T> class SparseStep {
     void read_items(const Span &span, Chunk<T> &chunk) const {
         chunk.count = std::min<int64_t>(CHUNK, span.end - span.begin);
         reader.read_items(span.begin, chunk.items);
+        for (int i = 0; i < CHUNK; ++i) chunk.rows[i] = int64_t(std::uint64_t(std::uint32_t(chunk.items[i])) * std::uint32_t(ld));
     }
 
     // Works through a user's span. The task's chunk has its first items, and afterwards those of the next span.

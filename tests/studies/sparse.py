@@ -1,13 +1,15 @@
-"""Compare the sparse step with the dense one: by density, on shapes of real data, by size, and in memory.
+"""Compare the sparse step with the dense one and with a plain pass: its targets, by density and size, and in memory.
 
-python -m tests.studies.sparse [--part density|shapes|growth|memory] [--cpu-time]
+python -m tests.studies.sparse [--part targets|density|yardstick|growth|memory] [--cpu-time]
 
-Alternatives are timed in turn within each round, and ratios are those of medians. On a machine that others load,
-`--cpu-time` compares the CPU time of one thread, which they disturb less than the time that passes.
+Alternatives are timed in turn within each round, and ratios are those of medians. The targets are timed by the time
+that passes on all threads, and by the CPU time of one thread, which other jobs disturb less; `--cpu-time` times
+everything by the latter. All of it takes about four minutes on two quiet cores.
 """
 
 from __future__ import annotations
 
+import ctypes
 import math
 import statistics
 import subprocess
@@ -22,14 +24,18 @@ import torch
 from torch import Tensor
 
 from kernels import EncodedRatings, encode_ratings, mf_loss_and_grads
+from kernels.cpu import launch
+from kernels.cpu.build import find_compiler
+from kernels.csr import observations_of_csr
 
 SECONDS = 2.0  # for the timing of one comparison
 SHORTEST = 0.003  # seconds: faster steps are timed several at a time
 DENSITIES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4)
-SHAPES = {  # users, items, ratings, rank; whether the dense layout is timed too
-    "MovieLens latest-small": (610, 9_724, 100_836, 30, True),
-    "MovieLens 10M": (69_878, 10_677, 10_000_054, 32, False),
-}
+SMALL = (610, 9_724, 100_836)  # users, items, ratings: MovieLens latest-small
+MEDIUM = (69_878, 10_677, 10_000_054)  # MovieLens 10M
+TARGETS = {0.01: 12.0, 0.05: 5.0, 0.2: 1.5}  # 2048 x 2048 at rank 32 with AVX2: dense / sparse by density
+SMALL_TARGET, YARDSTICK_TARGET = 8.0, 1.3
+WORST_CHOICE = 1.1  # of layout="auto", by the better layout's time
 LARGE = (162_541, 59_047, 25_000_095)  # MovieLens 25M
 GROWTH = (10**5, 10**6, 10**7, 3 * 10**7)  # ratings
 RATINGS_PER_USER, RATINGS_PER_ITEM = 128, 1_000  # of the problems that grow
@@ -70,6 +76,7 @@ class Timer:
     """Times alternatives in turn."""
 
     def __init__(self, cpu_time: bool) -> None:
+        self.cpu_time = cpu_time
         self._clock = time.thread_time if cpu_time else time.perf_counter
 
     def seconds(self, steps: dict[str, Callable[[], object]]) -> dict[str, float]:
@@ -91,41 +98,97 @@ class Timer:
         return (self._clock() - start) / loops
 
 
+def parameters_of(m: int, n: int, rank: int) -> list[Tensor]:
+    """Draw parameters."""
+    return [torch.randn(shape) / 10 for shape in ((m, rank), (n, rank), (m,), (n,), ())]
+
+
 def steps_of(ratings: Tensor, rank: int, dense: bool) -> dict[str, Callable[[], object]]:
-    """Return the step on encoded and on raw sparse ratings, and on the dense ones."""
+    """Return the step on encoded and on raw sparse ratings, the check of the latter, and the step on the dense ones."""
     m, n = ratings.shape
-    parameters = [torch.randn(shape) / 10 for shape in ((m, rank), (n, rank), (m,), (n,), ())]
+    parameters = parameters_of(m, n, rank)
 
     def on(ratings: Tensor | EncodedRatings) -> Callable[[], object]:
         return lambda: mf_loss_and_grads(*parameters, ratings, backend="native")
 
     steps = {"encoded": on(encode_ratings(ratings, layout="sparse")), "raw": on(ratings)}
+    steps["check"] = lambda: launch._columns_rise(observations_of_csr(ratings))
     return steps | ({"dense": on(encode_ratings(ratings, layout="dense"))} if dense else {})
 
 
-def show(name: str, ratings: Tensor, rank: int, dense: bool, timer: Timer) -> None:
+def show(name: str, ratings: Tensor, rank: int, dense: bool, timer: Timer, target: float | None = None) -> None:
     """Time the steps and print a line."""
     count = ratings.values().numel()
     seconds = timer.seconds(steps_of(ratings, rank, dense))
     encoded = seconds["encoded"]
-    line = (
-        f"{name:30} rank {rank:3} {count:>10,} ratings {encoded * 1e3:8.2f} ms {count / encoded / 1e6:5.0f} M ratings/s"
-    )
-    ratios = "".join(f"  {other} {seconds[other] / encoded:5.2f} x" for other in ("dense", "raw") if other in seconds)
-    click.echo(line + ratios)
+    line = f"{name:23} rank {rank:3} {encoded * 1e3:7.3f} ms {count / encoded / 1e6:4.0f} M ratings/s"
+    line += f"  raw {seconds['raw'] / encoded:4.2f} x, of which its check {seconds['check'] / encoded:5.1%}"
+    if dense:
+        auto = "dense" if encode_ratings(ratings, layout="auto").layout == "dense" else "encoded"
+        worse = seconds[auto] / min(encoded, seconds["dense"])
+        line += f"  dense {seconds['dense'] / encoded:5.2f} x"
+        line += f" (target {target:g})" if target else f"  auto {worse:4.2f} x the better (at most {WORST_CHOICE})"
+    click.echo(line)
+
+
+def targets(timer: Timer) -> None:
+    """Print by how much the sparse layout is faster where that was set as a target, also by one thread's CPU time."""
+    threads = torch.get_num_threads()
+    problems = [("MovieLens latest-small", power_law(*SMALL), 30, SMALL_TARGET)]
+    problems += [(f"2048 x 2048 at {at:.0%}", uniform(2048, 2048, at), 32, target) for at, target in TARGETS.items()]
+    for each in (timer, Timer(cpu_time=True)):
+        torch.set_num_threads(1 if each.cpu_time else threads)
+        click.echo(f"{torch.get_num_threads()} threads, {'CPU' if each.cpu_time else 'wall-clock'} time:")
+        for name, ratings, rank, target in problems:
+            show(name, ratings, rank, True, each, target)
+        if timer.cpu_time:
+            break
+    torch.set_num_threads(threads)
 
 
 def by_density(timer: Timer) -> None:
-    """Print how much faster the sparse layout is at each density."""
+    """Print how much faster the sparse layout is at each density, and what `layout="auto"` costs."""
     for rank in (8, 32, 128):
         for density in DENSITIES:
             show(f"2048 x 2048 at {density:.0%}", uniform(2048, 2048, density), rank, True, timer)
 
 
-def by_shape(timer: Timer) -> None:
-    """Print the times on shapes of real data."""
-    for name, (m, n, observed, rank, dense) in SHAPES.items():
-        show(name, power_law(m, n, observed), rank, dense, timer)
+class Pass(ctypes.Structure):
+    """The pointers of `Pass` in csr_pass.cpp."""
+
+    _fields_ = tuple((f"pointer_{place}", ctypes.c_void_p) for place in range(11))
+
+
+def yardstick(timer: Timer) -> None:
+    """Print the time of a plain pass over MovieLens 10M's shape, divided by that of the step."""
+    m, n, observed = MEDIUM
+    ratings = power_law(m, n, observed)
+    show("MovieLens 10M", ratings, 32, False, timer)
+    P, Q, bu, bi, mu = parameters_of(m, n, 32)
+    gradients = [torch.zeros_like(parameter) for parameter in (P, Q, bu, bi)]
+    inputs = [ratings.crow_indices(), ratings.col_indices().int(), ratings.values(), P, Q, bu, bi]
+    pointers = Pass(*(tensor.data_ptr() for tensor in inputs + gradients))
+    scratch = torch.zeros(n * 33)
+    with tempfile.TemporaryDirectory() as folder:
+        library = f"{folder}/pass.so"
+        source = str(Path(__file__).with_name("csr_pass.cpp"))
+        options = ["-std=c++17", "-O3", "-march=native", "-shared", "-fPIC", "-pthread"]
+        subprocess.run([*find_compiler(), *options, source, "-o", library], check=True)
+        csr_pass = ctypes.CDLL(library).csr_pass
+    csr_pass.restype = ctypes.c_double
+    arguments = (ctypes.byref(pointers), *map(ctypes.c_int64, (m, n, min(2, torch.get_num_threads()))))
+    encoded = encode_ratings(ratings, layout="sparse")
+    steps: dict[str, Callable[[], object]] = {
+        "step": lambda: mf_loss_and_grads(P, Q, bu, bi, mu, encoded, reg=0.0, backend="native"),
+        "pass": lambda: csr_pass(*arguments, ctypes.c_void_p(scratch.data_ptr())),
+    }
+    mu.zero_()  # the pass knows no global bias
+    loss, grads = mf_loss_and_grads(P, Q, bu, bi, mu, encoded, reg=0.0, backend="native")
+    assert math.isclose(float(loss), float(csr_pass(*arguments, ctypes.c_void_p(scratch.data_ptr()))), rel_tol=1e-4)
+    torch.testing.assert_close(grads.item_factors, 2 * gradients[1], rtol=1e-2, atol=1e-1)
+    seconds = timer.seconds(steps)
+    ratio = seconds["pass"] / seconds["step"]
+    click.echo(f"a plain pass takes {ratio:.2f} times as long as the step (target {YARDSTICK_TARGET})")
 
 
 def by_size(timer: Timer) -> None:
@@ -137,7 +200,7 @@ def by_size(timer: Timer) -> None:
         points.append((math.log(count), math.log(seconds)))
         click.echo(f"{count:>12,} ratings {seconds * 1e3:9.2f} ms")
     slope = statistics.linear_regression(*zip(*points, strict=True)).slope
-    click.echo(f"time grows with the ratings to the power of {slope:.3f}")
+    click.echo(f"time grows with the ratings to the power of {slope:.3f} (target 0.95 to 1.05)")
 
 
 STEP = """
@@ -167,7 +230,7 @@ def memory(_: Timer) -> None:
             click.echo(subprocess.check_output([sys.executable, "-c", STEP, file], text=True).strip())
 
 
-PARTS = {"density": by_density, "shapes": by_shape, "growth": by_size, "memory": memory}
+PARTS = {"targets": targets, "density": by_density, "yardstick": yardstick, "growth": by_size, "memory": memory}
 
 
 @click.command()
