@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kernels.csr import entries_for_a_kernel
 from kernels.decoding import check_exact
 from kernels.encoding import observations_of
 from kernels.gpu import config
@@ -87,11 +88,7 @@ def plan_step(*args: Any, **kwargs: Any) -> StepPlan:
     problem = check_problem(parameters, observations_of(ratings, mask), reg)
     if problem.device.type != "cpu" or 0 in problem.shape:
         raise ValueError(f"ratings: expected a CPU tensor with rows and columns, got {problem.device}, "
-                         f"shape {tuple(problem.observations.ratings.shape)}, rank {problem.shape[2]}")  # fmt: skip
-    if problem.observations.sparse:
-        raise ValueError(
-            "ratings: expected a dense layout, since no kernel for a GPU takes sparse ones; got torch.sparse_csr"
-        )
+                         f"shape {tuple(problem.observations.shape)}, rank {problem.shape[2]}")  # fmt: skip
     check_exact(problem.observations, problem.dtype)
     try:
         from kernels.gpu import plan
@@ -100,6 +97,8 @@ def plan_step(*args: Any, **kwargs: Any) -> StepPlan:
 
     device, precision = config.TARGETS[target], resolve_precision(precision)
     try:
+        if problem.observations.sparse:
+            problem = problem._replace(observations=entries_for_a_kernel(problem.observations))
         step = plan.plan_launches(problem, device, precision, deterministic, gradients=True)
     except config.NotShipped as reason:
         raise ValueError(f"not shipped for {target}: {reason}") from reason
