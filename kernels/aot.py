@@ -77,10 +77,22 @@ def plan_step(*args: Any, **kwargs: Any) -> StepPlan:
             "not shipped for TARGET: reason" where there is no clean build.
         RuntimeError: triton cannot be imported.
     """
+    return _plan("plan_step", args, kwargs, gradients=True)
+
+
+def plan_loss(*args: Any, **kwargs: Any) -> StepPlan:
+    """Return the loss alone, as `mf_loss` without gradients. Arguments and errors are those of `plan_step`."""
+    return _plan("plan_loss", args, kwargs, gradients=False)
+
+
+vars(plan_step)["__signature__"] = vars(plan_loss)["__signature__"] = SIGNATURE
+
+
+def _plan(function: str, args: tuple[Any, ...], kwargs: dict[str, Any], gradients: bool) -> StepPlan:
     try:
         bound = SIGNATURE.bind(*args, **kwargs)
     except TypeError as error:
-        raise TypeError(f"plan_step() {error}") from None
+        raise TypeError(f"{function}() {error}") from None
     bound.apply_defaults()
     parameters, (ratings, mask, reg, precision, deterministic, target) = bound.args[:5], bound.args[5:]
     if target not in config.TARGETS:
@@ -99,13 +111,10 @@ def plan_step(*args: Any, **kwargs: Any) -> StepPlan:
     try:
         if problem.observations.sparse:
             problem = problem._replace(observations=entries_for_a_kernel(problem.observations))
-        step = plan.plan_launches(problem, device, precision, deterministic, gradients=True)
+        step = plan.plan_launches(problem, device, precision, deterministic, gradients)
     except config.NotShipped as reason:
         raise ValueError(f"not shipped for {target}: {reason}") from reason
     return StepPlan([_launch(call, device) for call in step.calls], step.result)
-
-
-vars(plan_step)["__signature__"] = SIGNATURE
 
 
 def _launch(call: Any, target: config.Target) -> Launch:
