@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kernels.csr import entries_for_a_kernel
 from kernels.decoding import check_exact
 from kernels.encoding import observations_of
 from kernels.gpu import config
@@ -76,10 +77,22 @@ def plan_step(*args: Any, **kwargs: Any) -> StepPlan:
             "not shipped for TARGET: reason" where there is no clean build.
         RuntimeError: triton cannot be imported.
     """
+    return _plan("plan_step", args, kwargs, gradients=True)
+
+
+def plan_loss(*args: Any, **kwargs: Any) -> StepPlan:
+    """Return the loss alone, as `mf_loss` without gradients. Arguments and errors are those of `plan_step`."""
+    return _plan("plan_loss", args, kwargs, gradients=False)
+
+
+vars(plan_step)["__signature__"] = vars(plan_loss)["__signature__"] = SIGNATURE
+
+
+def _plan(function: str, args: tuple[Any, ...], kwargs: dict[str, Any], gradients: bool) -> StepPlan:
     try:
         bound = SIGNATURE.bind(*args, **kwargs)
     except TypeError as error:
-        raise TypeError(f"plan_step() {error}") from None
+        raise TypeError(f"{function}() {error}") from None
     bound.apply_defaults()
     parameters, (ratings, mask, reg, precision, deterministic, target) = bound.args[:5], bound.args[5:]
     if target not in config.TARGETS:
@@ -87,11 +100,7 @@ def plan_step(*args: Any, **kwargs: Any) -> StepPlan:
     problem = check_problem(parameters, observations_of(ratings, mask), reg)
     if problem.device.type != "cpu" or 0 in problem.shape:
         raise ValueError(f"ratings: expected a CPU tensor with rows and columns, got {problem.device}, "
-                         f"shape {tuple(problem.observations.ratings.shape)}, rank {problem.shape[2]}")  # fmt: skip
-    if problem.observations.sparse:
-        raise ValueError(
-            "ratings: expected a dense layout, since no kernel for a GPU takes sparse ones; got torch.sparse_csr"
-        )
+                         f"shape {tuple(problem.observations.shape)}, rank {problem.shape[2]}")  # fmt: skip
     check_exact(problem.observations, problem.dtype)
     try:
         from kernels.gpu import plan
@@ -100,13 +109,12 @@ def plan_step(*args: Any, **kwargs: Any) -> StepPlan:
 
     device, precision = config.TARGETS[target], resolve_precision(precision)
     try:
-        step = plan.plan_launches(problem, device, precision, deterministic, gradients=True)
+        if problem.observations.sparse:
+            problem = problem._replace(observations=entries_for_a_kernel(problem.observations))
+        step = plan.plan_launches(problem, device, precision, deterministic, gradients)
     except config.NotShipped as reason:
         raise ValueError(f"not shipped for {target}: {reason}") from reason
     return StepPlan([_launch(call, device) for call in step.calls], step.result)
-
-
-vars(plan_step)["__signature__"] = SIGNATURE
 
 
 def _launch(call: Any, target: config.Target) -> Launch:

@@ -17,8 +17,6 @@ MODULES = {
     "interpret": "kernels.gpu.interpret",
 }
 
-TAKE_SPARSE = ("native", "torch")  # the backends that take ratings in compressed rows
-
 
 class Backend(NamedTuple):
     """Availability of a backend on this machine, and the reason if it is not available."""
@@ -74,8 +72,5 @@ def choose(name: str, problem: Problem, precision: str = "ieee", deterministic: 
 
 def _refusal(name: str, problem: Problem, precision: str, deterministic: bool) -> str:
     """Return why a backend cannot run `problem`, empty if it can."""
-    module = implementation(name)
-    if problem.observations.sparse and name not in TAKE_SPARSE:
-        return f"it has no kernel for sparse ratings; {' and '.join(TAKE_SPARSE)} have, or encode with layout='dense'"
-    reason: str = module.unavailable(problem, precision, deterministic)
+    reason: str = implementation(name).unavailable(problem, precision, deterministic)
     return reason

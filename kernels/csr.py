@@ -97,6 +97,17 @@ def with_rising_columns(observations: Observations, rise: Callable[[Observations
     return _sort_rows(observations)
 
 
+def entries_for_a_kernel(observations: Observations) -> Observations:
+    """Return sparse ratings checked, with rising columns in every row, in contiguous tensors.
+
+    Raises:
+        ValueError: the indices are not valid; the message names the row.
+    """
+    entries = with_rising_columns(observations)
+    rows, columns = indices_of(entries)
+    return entries._replace(ratings=entries.ratings.contiguous(), rows=rows.contiguous(), columns=columns.contiguous())
+
+
 def columns_rise(observations: Observations) -> bool:
     """Return whether the columns of every row rise.
 

@@ -17,6 +17,9 @@ MODULES = [
 
 # Modules without a test file of their name: where they are tested, and why there.
 ELSEWHERE = {
+    "kernels/gpu/calls.py": ("kernels/test_aot.py", "what a plan consists of"),
+    "kernels/gpu/sparse_config.py": ("kernels/gpu/test_sparse.py", "builds and shares of one kernel"),
+    "kernels/gpu/sparse_plan.py": ("kernels/gpu/test_sparse.py", "the launches of one kernel"),
     "kernels/gpu/plan.py": ("kernels/test_aot.py", "a plan is what `plan_step` returns"),
     "kernels/gpu/tile_table.py": ("kernels/gpu/test_config.py", "a table"),
     "kernels/gpu/tiles.py": ("kernels/gpu/test_config.py", "rows of the table"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kernels.gpu.plan import OPERANDS, Plan, allocate
+from kernels.gpu.calls import NO_GRADIENTS, OPERANDS, Plan, allocate, ratings_of
 from kernels.gpu.workspace import Region
 from kernels.problem import Grads, Problem
 
@@ -59,9 +59,8 @@ class CompiledStep:
 
     def __call__(self, problem: Problem, gradients: bool) -> tuple[Tensor, Grads | None]:
         """Enqueue the launches for a problem of the plan's layout, and return loss and gradients."""
-        ratings, mask, levels, _, occupied, *_ = problem.observations
         workspace, loss, grads = allocate(self.plan, problem, gradients)
-        tensors = (*problem.parameters, ratings, mask, levels, occupied, loss, *(grads or NO_GRADIENTS))
+        tensors = (*problem.parameters, *ratings_of(self.plan, problem), loss, *(grads or NO_GRADIENTS))
         start = workspace.data_ptr()
         values = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
         values.append(float(problem.reg))
@@ -70,6 +69,3 @@ class CompiledStep:
         for launch, pick in self.launches:
             launch(*pick(values))
         return loss, grads
-
-
-NO_GRADIENTS = (None,) * len(Grads._fields)

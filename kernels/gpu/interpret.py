@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from kernels.csr import entries_for_a_kernel
 from kernels.gpu import config
 from kernels.gpu.version import is_old
 from kernels.problem import Grads, Problem, check_memory
@@ -38,6 +39,8 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     from kernels.gpu.plan import plan_launches
 
     check_memory(problem)
+    if problem.observations.sparse:
+        problem = problem._replace(observations=entries_for_a_kernel(problem.observations))
     precision = "tf32x3" if precision in ("tf32x3", "bf16x3") else "ieee"
     plan = plan_launches(problem, TARGET, precision, deterministic, gradients)
     for call in plan.calls:
@@ -46,7 +49,7 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
 
 
 def run(call: Any) -> None:
-    """Run one `plan.KernelCall` in the interpreter."""
+    """Run one `calls.KernelCall` in the interpreter."""
     with _patching:
         interpreted(call.kernel)[call.grid](**call.arguments, **call.constants)
 
@@ -96,7 +99,10 @@ def _rebound(kernel: Any) -> types.FunctionType:
     def cumsum_of(values: Any, axis: int) -> Any:
         return tl.associative_scan(values, axis, tl.standard._sum_combine)  # likewise numpy.cumsum
 
-    replacements = {tl.sum: sum_of, tl.cumsum: cumsum_of}
+    def max_of(values: Any, axis: int) -> Any:
+        return tl.reduce(values, axis, tl.standard._elementwise_max)  # likewise numpy.max
+
+    replacements = {tl.sum: sum_of, tl.cumsum: cumsum_of, tl.max: max_of}
     plain = kernel.fn
     names = dict(plain.__globals__)
     for name in plain.__code__.co_names:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from kernels.csr import entries_for_a_kernel
 from kernels.gpu import config, tune
+from kernels.gpu.sparse_config import pick_sparse
 from kernels.problem import Grads, Problem, check_memory
 
 if TYPE_CHECKING:
@@ -33,7 +35,10 @@ def unavailable(problem: Problem | None = None, precision: str = "ieee", determi
         return f"the kernel takes CUDA, ROCm or XPU tensors, got {device}"
     target = target_of(device)
     try:
-        config.pick(target, problem.shape[2], precision, deterministic, problem.dtype.itemsize)
+        if problem.observations.sparse:
+            pick_sparse(target, problem.shape[2], deterministic, problem.dtype.itemsize)
+        else:
+            config.pick(target, problem.shape[2], precision, deterministic, problem.dtype.itemsize)
     except config.NotShipped as reason:
         return f"not shipped for {target.name}: {reason}"
     return config.undecodable(problem.observations.mask)
@@ -52,12 +57,22 @@ def target_of(device: torch.device) -> config.Target:
 
 
 def step(problem: Problem, precision: str, deterministic: bool, gradients: bool) -> tuple[Tensor, Grads | None]:
-    """Return the loss (0-d float64) and, if requested, the gradients. Only a first tuning waits for the device."""
+    """Return the loss (0-d float64) and, if requested, the gradients.
+
+    Only a first tuning and the check of sparse indices wait for the device: on every call of a raw tensor, once of
+    encoded ratings.
+
+    Raises:
+        ValueError: an index of sparse ratings is out of range or repeated.
+    """
     from kernels.gpu.compiled import layout_of
 
     check_memory(problem)
-    device = problem.device
-    target, tuned = target_of(device), tune.enabled() and not deterministic and not _capturing(device)
+    device, sparse = problem.device, problem.observations.sparse
+    if sparse:
+        problem = problem._replace(observations=entries_for_a_kernel(problem.observations))
+    tuned = tune.enabled() and not (deterministic or sparse or _capturing(device))
+    target = target_of(device)
     key = (device, target, precision, deterministic, gradients, tuned, layout_of(problem))
     with getattr(torch, device.type).device(device):
         if compiled := _compiled.get(key):
@@ -72,8 +87,9 @@ _storing = threading.Lock()
 
 def _first_step(problem: Problem, key: Any, select: dict[str, Any]) -> tuple[Tensor, Grads | None]:
     """Evaluate a step, and keep its compiled kernels for others of the same layout."""
+    from kernels.gpu.calls import bind
     from kernels.gpu.compiled import CompiledStep
-    from kernels.gpu.plan import bind, plan_step
+    from kernels.gpu.plan import plan_step
 
     _, target, precision, deterministic, gradients, *_ = key
     plan = plan_step(problem, target, precision, deterministic, gradients, **select)

@@ -1,7 +1,8 @@
 """One step as three launches: their kernels, grids and arguments, from the layout of a problem alone.
 
 `prepare` packs the factors and zeroes what is added to, the pass (`fused_step` or `chunked_step`) reads the ratings,
-`finish` sums slices and regularises. Without gradients the pass itself finishes, so there are two.
+`finish` sums slices and regularises. Without gradients the pass itself finishes, so there are two. Launches for sparse
+ratings are planned in sparse_plan.py.
 """
 
 from __future__ import annotations
@@ -10,49 +11,30 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
+from kernels.gpu.calls import (
+    BESIDE,
+    ELEMENTS,
+    GRADIENTS,
+    OPTIONS,
+    KernelCall,
+    LaunchPlan,
+    Plan,
+    bind,
+    parameter_arguments,
+)
 from kernels.gpu.chunked import chunked_step
 from kernels.gpu.config import Config, Grid, NotShipped, Target, deal, pick, undecodable
 from kernels.gpu.finish import finish
 from kernels.gpu.fused import fused_step
 from kernels.gpu.prepare import prepare
+from kernels.gpu.sparse_plan import plan_sparse_step
 from kernels.gpu.workspace import Layout, Region
-from kernels.problem import OCCUPIED_BLOCK, Grads, Observations, Problem
+from kernels.problem import OCCUPIED_BLOCK, Observations, Problem
 
-ELEMENTS = 1024  # of a factor that a program of `prepare` or `finish` holds at a time
-OPTIONS = {"enable_fp_fusion": True}  # of every kernel, set explicitly: the default depends on Triton's version
-BESIDE = {"num_warps": 8, "num_stages": 1}  # options of `prepare` and `finish`
-PARAMETERS = Grads._fields
-GRADIENTS = tuple(f"d_{name}" for name in PARAMETERS)
-OPERANDS = (*PARAMETERS, "ratings", "mask", "levels", "occupied", "loss", *GRADIENTS, "reg")
 OPPOSITE = {"user_factors": "item_factors", "item_factors": "user_factors", "user_bias": "item_bias",
             "item_bias": "user_bias", "d_user_factors": "d_item_factors", "d_item_factors": "d_user_factors",
             "d_user_bias": "d_item_bias", "d_item_bias": "d_user_bias"}  # fmt: skip
-
-
-class KernelCall(NamedTuple):
-    """One launch: the kernel, its grid, and its arguments by name."""
-
-    kernel: Any
-    grid: tuple[int, int]
-    arguments: dict[str, Any]  # numbers; tensors, or in a `Plan` names of operands and regions; None is compiled away
-    constants: dict[str, Any]
-    options: dict[str, Any]  # of the compiler
-
-
-class Plan(NamedTuple):
-    """The launches of every problem with one layout: their tensors are named, not given."""
-
-    calls: tuple[KernelCall, ...]
-    workspace_bytes: int
-
-
-class LaunchPlan(NamedTuple):
-    """The launches of one step, in order, and the function that returns its result once they have run."""
-
-    calls: list[KernelCall]
-    result: Callable[[], tuple[Tensor, Grads | None]]
 
 
 class Buffers(NamedTuple):
@@ -93,6 +75,8 @@ def plan_step(
     Raises:
         NotShipped: the kernel has no clean build for this problem.
     """
+    if problem.observations.sparse:
+        return plan_sparse_step(problem, target, deterministic, gradients)
     transposed = _columns_are_contiguous(problem.observations)
     if transposed:
         problem = problem.transposed
@@ -167,7 +151,7 @@ def prepare_call(problem: Problem, config: Config, grid: Grid, buffers: Buffers,
     rows, columns = rows_and_columns(config)
     programs = grid.groups * grid.splits
     with_rows = buffers.terms.shape[0] - programs
-    arguments = _parameters(problem) | {
+    arguments = parameter_arguments(problem) | {
         "mu_ptr": "global_bias", "levels_ptr": None if levels is None else "levels",
         "occupied_ptr": None if occupied is None else "occupied",
         "a_ptr": buffers.A, "b_ptr": buffers.B, "bu_mu_ptr": buffers.bu, "bi_padded_ptr": buffers.bi,
@@ -227,57 +211,17 @@ def finish_call(problem: Problem, config: Config, buffers: Buffers) -> KernelCal
     assert buffers.dB
     m, n, _ = problem.shape
     rows, columns = rows_and_columns(config)
-    arguments = _parameters(problem) | {
+    arguments = parameter_arguments(problem) | {
         "da_ptr": buffers.dA, "db_ptr": buffers.dB, "dbu_ptr": buffers.dbu, "dbi_ptr": buffers.dbi,
         "terms_ptr": buffers.terms, "bias_sums_ptr": buffers.bias_sums, "ticket_ptr": buffers.ticket,
         "loss_ptr": "loss",
         **dict(zip(("d_p_ptr", "d_q_ptr", "d_bu_ptr", "d_bi_ptr", "d_mu_ptr"), GRADIENTS, strict=True)),
         "users": buffers.bu.shape[0], "items": buffers.bi.shape[0],
         "splits": buffers.dA.shape[0], "db_slices": buffers.dB.shape[0], "terms": buffers.terms.shape[0],
+        "user_pointers_ptr": None, "item_pointers_ptr": None, "user_share": 0, "item_share": 0,
     }  # fmt: skip
     constants = {"ROWS": rows, "COLUMNS": columns, "BK": config.BK}
     return KernelCall(finish, (-(-m // rows) + -(-n // rows), 1), arguments, constants, BESIDE | OPTIONS)
-
-
-def bind(plan: Plan, problem: Problem, gradients: bool) -> LaunchPlan:
-    """Return the launches of a plan with the problem's tensors and with new ones for workspace and results."""
-    ratings, mask, levels, _, occupied, *_ = problem.observations
-    mask, occupied = (t.view(torch.uint8) if t is not None and t.dtype == torch.bool else t for t in (mask, occupied))
-    workspace, loss, grads = allocate(plan, problem, gradients)
-    values = (*problem.parameters, ratings, mask, levels, occupied, loss, *(grads or [None] * 5), float(problem.reg))
-    operands = dict(zip(OPERANDS, values, strict=True))
-
-    def bound(value: Any) -> Any:
-        if isinstance(value, Region):
-            return value.of(workspace)
-        value = operands[value] if isinstance(value, str) else value
-        return value.detach() if isinstance(value, Tensor) else value
-
-    calls = [call._replace(arguments={name: bound(v) for name, v in call.arguments.items()}) for call in plan.calls]
-    return LaunchPlan(calls, lambda: (loss, grads))
-
-
-def allocate(plan: Plan, problem: Problem, gradients: bool) -> tuple[Tensor, Tensor, Grads | None]:
-    """Return new memory for the workspace, the loss and, if requested, the gradients."""
-    P = problem.parameters[0]
-    dtype, device = P.dtype, P.device
-    workspace = torch.empty(plan.workspace_bytes // dtype.itemsize, dtype=dtype, device=device)
-    loss = torch.empty((), dtype=torch.float64, device=device)
-    if not gradients:
-        return workspace, loss, None
-    return workspace, loss, Grads(*[torch.empty(p.shape, dtype=dtype, device=device) for p in problem.parameters])
-
-
-def _parameters(problem: Problem) -> dict[str, Any]:
-    """Return the arguments that `prepare` and `finish` share."""
-    P, Q, bu, bi, _ = problem.parameters
-    m, n, rank = problem.shape
-    return {
-        "p_ptr": "user_factors", "q_ptr": "item_factors", "bu_ptr": "user_bias", "bi_ptr": "item_bias",
-        "reg": "reg", "M": m, "N": n, "rank": rank,
-        "stride_pm": P.stride(0), "stride_pk": P.stride(1), "stride_qn": Q.stride(0), "stride_qk": Q.stride(1),
-        "stride_bu": bu.stride(0), "stride_bi": bi.stride(0),
-    }  # fmt: skip
 
 
 def _columns_are_contiguous(observations: Observations) -> bool:

@@ -20,10 +20,13 @@ from mfbench.inspect import difference
 from mfbench.inspect.builds import ENCODINGS, MODES, PRECISIONS, RANKS, distinct, examine_all, specs
 from mfbench.inspect.devices import DEVICE_RATES
 from mfbench.inspect.document import Build, Inspection, Spec
+from mfbench.inspect.sparse import SPARSE_ENCODINGS, bound
 from mfbench.report.terminal import Block, Fitted, Output
 
-NAMES = {"target": tuple(TARGETS), "precision": PRECISIONS, "encoding": tuple(ENCODINGS), "mode": MODES}
+ENCODING_NAMES = (*ENCODINGS, *SPARSE_ENCODINGS)
+NAMES = {"target": tuple(TARGETS), "precision": PRECISIONS, "encoding": ENCODING_NAMES, "mode": MODES}
 DEFAULTS = {**NAMES, "encoding": ("float32+uint8",), "mode": ("fast",)}
+DEFAULT_SPARSE = {"precision": ("ieee",), "encoding": ("sparse-code",), "mode": MODES}
 LARGEST_RANK = 1 << 20
 DEFAULT_RANKS = (30,)
 
@@ -94,7 +97,11 @@ def chosen_specs(chosen: dict[str, list[str] | None], everything: bool) -> list[
         raise UsageError(message, code="bad-build", argument="rank")
     ranks = list(dict.fromkeys(map(int, given))) if given else RANKS if everything else DEFAULT_RANKS
     wanted = specs(axes["target"], ranks, axes["precision"], axes["encoding"], axes["mode"])
-    return distinct(wanted) if everything and not (chosen["encoding"] or chosen["mode"]) else wanted
+    if everything and not (chosen["encoding"] or chosen["mode"]):
+        return distinct(wanted)
+    if not (everything or chosen["precision"] or chosen["encoding"] or chosen["mode"]):
+        wanted += specs(axes["target"], ranks, *DEFAULT_SPARSE.values())
+    return wanted
 
 
 def _read(path: Path) -> Inspection:
@@ -114,6 +121,7 @@ def _parts(inspection: Inspection) -> Iterable[RenderableType]:
         yield table(inspection.builds)
         yield Text(LEGEND, style="dim")
         yield from (Text(line, style="dim") for line in executed(inspection.builds))
+        yield from (Text(bound(build)) for build in inspection.builds if build.encoding in SPARSE_ENCODINGS)
     missing = Counter(build.reason for build in inspection.not_built if not build.shipped)
     for reason, count in missing.items():
         yield Text(reason + (f" ({count} configurations)" if count > 1 else ""), style="dim")
@@ -146,7 +154,8 @@ LEGEND = (
     "instr: instructions of the main loop per warp, mma: those for the matrix units. Modelled from the main loop and "
     "published rates: issue, clocks to issue a tile's instructions / clocks to read it from DRAM; binds, the resource "
     "that takes longest; DRAM, the fraction of the memory bandwidth that this leaves; moved, bytes that a step of "
-    "16384 x 16384 moves / bytes of its ratings and mask.\n"
+    "16384 x 16384 (of sparse ratings, MovieLens 25M's shape) moves / bytes of its ratings and mask. A tile of sparse "
+    "ratings is entries x columns of the factors x warps.\n"
 )
 
 
@@ -169,7 +178,7 @@ def _title(target: str, encoding: str, mode: str) -> str:
 
 
 def _block_order(build: Build) -> tuple[int, int, int]:
-    return list(TARGETS).index(build.target), list(ENCODINGS).index(build.encoding), MODES.index(build.mode)
+    return list(TARGETS).index(build.target), ENCODING_NAMES.index(build.encoding), MODES.index(build.mode)
 
 
 def _row(build: Build) -> Sequence[Text]:

@@ -17,10 +17,11 @@ from kernels.encoding import observations_of
 from kernels.gpu.config import ARITHMETIC, TARGETS, factor_columns
 from kernels.problem import check_problem, packed_words
 from mfbench.inspect.devices import DEVICE_RATES
-from mfbench.inspect.document import Build, NotBuilt, Spec
+from mfbench.inspect.document import Build, NotBuilt, Spec, not_built
 from mfbench.inspect.executed import unexecuted
 from mfbench.inspect.machine_code import Mix, compare_and_swap, main_loop
 from mfbench.inspect.model import Tile, modelled, resident_blocks
+from mfbench.inspect.sparse import SPARSE_ENCODINGS, SPARSE_PRECISIONS, examine_sparse
 from mfbench.inspect.traffic import traffic
 
 RANKS = (8, 16, 30, 32, 64, 100, 128, 256)  # every width of the padded factors, some with padding
@@ -57,7 +58,7 @@ ENCODINGS = {
     "odd-float32+float32": Encoding(torch.float32, "float32", 8, odd=True),
     "odd-uint8-code": Encoding(torch.uint8, "code", 1, odd=True),
 }
-MODES = ("fast", "deterministic")
+MODES = ("fast", "deterministic", "sse")  # sse: the loss without gradients, inspected of sparse ratings alone
 TRAFFIC_SIZE = 16384  # users and items of the modelled traffic
 SIZE = 4096  # users and items of the compiled problem: aligned rows, several blocks of users per program
 
@@ -68,13 +69,23 @@ Ratings = Tensor | EncodedRatings
 
 def specs(targets: Iterable[str], ranks: Iterable[int], precisions: Iterable[str], encodings: Iterable[str],
           modes: Iterable[str]) -> list[Spec]:  # fmt: skip
-    """Return every combination."""
-    return [Spec(*choice) for choice in itertools.product(targets, ranks, precisions, encodings, modes)]
+    """Return every combination that has a build of its own: sparse ratings have one for all precisions of float32."""
+    every = [Spec(*choice) for choice in itertools.product(targets, ranks, precisions, encodings, modes)]
+    return [spec for spec in every if _has_own_build(spec)]
+
+
+def _has_own_build(spec: Spec) -> bool:
+    sparse = spec.encoding in SPARSE_ENCODINGS
+    return spec.precision in SPARSE_PRECISIONS if sparse else spec.mode != "sse"
 
 
 def distinct(wanted: list[Spec]) -> list[Spec]:
     """Drop the fast mode of odd rows and weights, whose tile is the deterministic mode's and needs fewer registers."""
-    return [spec for spec in wanted if spec.mode == "deterministic" or not ENCODINGS[spec.encoding].demanding]
+    return [
+        spec
+        for spec in wanted
+        if spec.mode != "fast" or spec.encoding in SPARSE_ENCODINGS or not ENCODINGS[spec.encoding].demanding
+    ]
 
 
 def examine_all(wanted: list[Spec], jobs: int, done: Callable[[], object]) -> Iterator[Build | NotBuilt]:
@@ -117,15 +128,15 @@ def _examine_each(group: list[Spec]) -> list[Build | NotBuilt]:
 
 def examine(spec: Spec) -> Build | NotBuilt:
     """Compile and examine one configuration."""
+    if spec.encoding in SPARSE_ENCODINGS:
+        return examine_sparse(spec)
     try:
         parameters, ratings, mask = _arguments(spec, SIZE)
         precision = None if spec.precision == "float64" else spec.precision
         deterministic = spec.mode == "deterministic"
         launches = plan_step(*parameters, ratings, mask, 0.1, precision, deterministic, spec.target).launches
     except Exception as error:  # a compiler may raise anything
-        shipped = not str(error).startswith("not shipped")
-        reason = f"{type(error).__name__}: {error}" if shipped else str(error)
-        return NotBuilt(**spec._asdict(), shipped=shipped, reason=reason)
+        return not_built(spec, error)
     _, step, _ = launches  # between what prepares and what finishes
     device, constants = DEVICE_RATES[spec.target], step.constants
     assembly = step.sass or step.amdgcn or ""

@@ -27,7 +27,7 @@ class _Configuration(BaseModel):
     rank: int
     precision: str
     encoding: str
-    mode: Literal["fast", "deterministic"]
+    mode: Literal["fast", "deterministic", "sse"]  # sse: the loss of sparse ratings without gradients
     reason: str = ""  # what is wrong with it
 
     @property
@@ -38,15 +38,16 @@ class _Configuration(BaseModel):
 class Build(_Configuration):
     """A compiled configuration; registers (32-bit) and stack (bytes) are per thread."""
 
-    tile: str  # users x items x warps
+    tile: str  # users x items x warps; of sparse ratings, entries x columns of the factors x warps
     registers: int
     stack_bytes: int
     shared_bytes: int
     shared_limit: int
     blocks: int  # resident per multiprocessor
     mix: Mix
-    bytes_per_rating: float
-    traffic: float  # modelled DRAM bytes of a 16384 x 16384 step / bytes of ratings and mask
+    bytes_per_rating: float  # ratings and mask; of sparse ratings all bytes that a step moves, through the cache
+    # Modelled DRAM bytes of a step / bytes of ratings and mask: 16384 x 16384; sparse ratings, MovieLens 25M's shape
+    traffic: float
     modelled: Modelled
     unexecuted: list[str] | None = None  # instructions of the pass that no test executes; None: its code is not PTX
     ok: bool
@@ -56,6 +57,13 @@ class NotBuilt(_Configuration):
     """A configuration that is not shipped, or is shipped but does not compile."""
 
     shipped: bool
+
+
+def not_built(spec: Spec, error: Exception) -> NotBuilt:
+    """Return a configuration that raised an error when it was planned or compiled."""
+    shipped = not str(error).startswith("not shipped")
+    reason = f"{type(error).__name__}: {error}" if shipped else str(error)
+    return NotBuilt(**spec._asdict(), shipped=shipped, reason=reason)
 
 
 class Inspection(BaseModel):

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from kernels import backends, encode_ratings, mf_loss_and_grads
-from kernels.backends import TAKE_SPARSE
 from kernels.loss import PRECISIONS
 from mfbench.correctness import gate
 from mfbench.problems import matrices
@@ -78,10 +77,9 @@ def _modes(backend: str) -> Iterator[Candidate]:
     yield candidate("")
     yield candidate("deterministic", deterministic=True)
     yield candidate("encoded", given=_encoded)
-    if backend in TAKE_SPARSE:
-        yield candidate("sparse", given=_sparse)
-        yield candidate("sparse deterministic", given=_sparse, deterministic=True)
-        yield candidate("sparse encoded", given=_sparse_encoded)
+    yield candidate("sparse", given=_sparse)
+    yield candidate("sparse deterministic", given=_sparse, deterministic=True)
+    yield candidate("sparse encoded", given=_sparse_encoded)
     if backend in ("triton", "interpret"):
         for precision in PRECISIONS[1:]:
             eps = gate.PRECISION_EPS.get(precision, 0.0) if backend == "triton" else 0.0  # the interpreter is exact

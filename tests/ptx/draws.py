@@ -34,7 +34,27 @@ def _weighted(ratings: torch.Tensor, observed: torch.Tensor):
     return ratings.float(), (observed * (torch.arange(observed.numel()).reshape(observed.shape) % 7 - 3.5)).bfloat16()
 
 
+def _sparse(dtype: torch.dtype, index_dtype: torch.dtype = torch.int64):
+    """A raw tensor in compressed rows."""
+
+    def convert(ratings: torch.Tensor, observed: torch.Tensor):
+        rows = torch.zeros(len(ratings) + 1, dtype=index_dtype)
+        rows[1:] = observed.sum(1).cumsum(0)
+        columns = observed.nonzero()[:, 1].to(index_dtype)
+        return torch.sparse_csr_tensor(rows, columns, ratings[observed].to(dtype), ratings.shape), None
+
+    return convert
+
+
+def _sparse_encoded(name: str):
+    return lambda ratings, observed: (encode_ratings(ratings, observed, name, layout="sparse"), None)
+
+
 ENCODINGS = {
+    "sparse float32, int32 indices": _sparse(torch.float32, torch.int32),
+    "sparse float64, int64 indices": _sparse(torch.float64),
+    "sparse uint8-code, uint16 indices": _sparse_encoded("uint8-code"),
+    "sparse bfloat16, uint16 indices": _sparse_encoded("bfloat16"),
     "float32, uint8 mask": _with_mask(torch.float32, torch.uint8),
     "float32, bool mask, transposed": _transposed,
     "float32 with gaps between rows": _padded,

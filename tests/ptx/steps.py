@@ -16,6 +16,7 @@ from reference import oracle_loss_and_grads
 from .machine import run
 from .races import Race
 
+PASSES = ("fused_step", "chunked_step", "sparse_step")
 OUTPUTS = ("loss", "user_factors", "item_factors", "user_bias", "item_bias", "global_bias")
 
 # Relative error of one product of two float32 operands. tf32: the tensor core drops 13 bits of each, less than 2**-10
@@ -89,7 +90,7 @@ def poisoned_buffers() -> Iterator[None]:
 
 def the_pass(plan: StepPlan) -> Launch:
     """Return the launch that reads the ratings."""
-    return next(launch for launch in plan.launches if launch.name in ("fused_step", "chunked_step"))
+    return next(launch for launch in plan.launches if launch.name in PASSES)
 
 
 Order = Callable[[int], Iterable[int]]  # number of blocks -> their order

@@ -18,8 +18,7 @@ from tests.problems import checked, draw_inputs
 pytest.importorskip("triton", reason="Triton is not installed")
 from triton.runtime.jit import JITFunction
 
-from kernels.gpu import compiled, interpret
-from kernels.gpu import plan as plans
+from kernels.gpu import calls, compiled, interpret
 
 PRECISIONS = ("ieee", "tf32x3", "bf16x3", "tf32", *([] if is_old() else ["float64"]))  # float64 on sm_90
 
@@ -95,9 +94,35 @@ FORMS = {
 }
 
 
+def sparse(encoded):
+    """Return 40 ratings of 7 users and 9 items, whose steps are quick to interpret."""
+    ratings = torch.zeros(7, 9)
+    ratings.view(-1)[::3] = torch.arange(21).remainder(5) + 1.0
+    return (encode_ratings(ratings.to_sparse(), layout="sparse") if encoded else ratings.to_sparse_csr()), None
+
+
+SPARSE_FORMS = {"sparse": lambda: sparse(False), "sparse codes": lambda: sparse(True)}
+
+
 def problem_of(form="bool mask", rank=30, dtype=torch.float32, reg=0.1):
-    parameters = [torch.zeros(shape, dtype=dtype) for shape in ((200, rank), (300, rank), (200, 1), (300,), ())]
-    return check_problem(tuple(parameters), observations_of(*FORMS[form]()), reg)
+    observations = observations_of(*(FORMS | SPARSE_FORMS)[form]())
+    m, n = observations.shape
+    parameters = [torch.zeros(shape, dtype=dtype) for shape in ((m, rank), (n, rank), (m, 1), (n,), ())]
+    return check_problem(tuple(parameters), observations, reg)
+
+
+@pytest.mark.parametrize("rank", [30, 200])
+def test_a_step_on_encoded_sparse_ratings_is_three_launches_and_a_loss_two(rank, monkeypatch):
+    """Once they are checked and, for the deterministic mode, in the order of items."""
+    launches = Launches(monkeypatch)
+    problem = problem_of("sparse codes", rank)
+    for deterministic, gradients in itertools.product((False, True), (True, False)):
+        launch.step(problem, "ieee", deterministic, gradients)
+        launches.direct.clear()
+        with Operations() as operations:
+            launch.step(problem, "ieee", deterministic, gradients)
+        assert launches.direct == ["prepare", "sparse_step", *["finish"] * gradients]
+        assert operations.counts == {"aten::empty.memory_format": 7 if gradients else 2}
 
 
 @pytest.mark.parametrize("rank", [30, 64, 200], ids=["columns", "sums", "chunked"])
@@ -121,9 +146,15 @@ def test_a_step_is_three_launches_and_a_loss_two(form, rank, monkeypatch):
 
 @pytest.mark.interpret
 @pytest.mark.parametrize("gradients", [True, False], ids=["step", "loss"])
-@pytest.mark.parametrize("form", ["weights", "codes", "packed mask", "transposed"])
+@pytest.mark.parametrize(
+    ("form", "deterministic"),
+    [
+        *((form, False) for form in ("weights", "codes", "packed mask", "transposed", "sparse codes")),
+        ("sparse codes", True),
+    ],
+)
 @pytest.mark.usefixtures("poisoned")
-def test_compiled_kernels_get_the_addresses_of_the_bound_tensors(form, gradients, monkeypatch):
+def test_compiled_kernels_get_the_addresses_of_the_bound_tensors(form, deterministic, gradients, monkeypatch):
     """The same memory serves both ways of filling in a plan; what the addresses belong to is then interpreted."""
     bound = iter(())
 
@@ -136,20 +167,20 @@ def test_compiled_kernels_get_the_addresses_of_the_bound_tensors(form, gradients
 
     Launches(monkeypatch, run)
     problem = problem_of(form)
-    launch.step(problem, "ieee", False, gradients)
+    launch.step(problem, "ieee", deterministic, gradients)
     [step] = launch._compiled.values()
-    memory = plans.allocate(step.plan, problem, gradients)
-    for module in (plans, compiled):
+    memory = calls.allocate(step.plan, problem, gradients)
+    for module in (calls, compiled):
         monkeypatch.setattr(module, "allocate", lambda *_: memory)
     generator = torch.Generator().manual_seed(0)
     for parameter in problem.parameters:
         parameter.normal_(generator=generator)
     for reg in (0.1, 3):
         changed = problem._replace(reg=reg)
-        bound = iter(plans.bind(step.plan, changed, gradients).calls)
-        loss, grads = launch.step(changed, "ieee", False, gradients)
+        bound = iter(calls.bind(step.plan, changed, gradients).calls)
+        loss, grads = launch.step(changed, "ieee", deterministic, gradients)
         assert len(launch._compiled) == 1
-        expected_loss, expected = tiled.step(changed, "ieee", False, gradients)
+        expected_loss, expected = tiled.step(changed, "ieee", deterministic, gradients)
         torch.testing.assert_close(loss, expected_loss, rtol=1e-5, atol=0)
         for grad, other in zip(grads or (), expected or (), strict=True):
             torch.testing.assert_close(grad, other, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,74 @@
+"""Launch choices for sparse ratings in pure Python: which build and how many programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kernels.gpu.config import MAX_RANK, TARGETS, WITHOUT_ATOMICS, NotShipped, Target
+
+ROW_COST = 16  # work of a row beside its entries, in entries: sparse.ROW_COST
+LEAST_WORK = 64  # of a program
+PROGRAMS_PER_MULTIPROCESSOR = 64  # in the fast mode: two for each that fits
+DETERMINISTIC_PROGRAMS = 8192  # a side; fixed, so that the result does not depend on the number of multiprocessors
+GATHERED = 64  # bytes of the other side's factors that a thread gathers at a time, if a warp holds a row of them
+WIDEST = 2048  # bytes of a row that a warp holds
+FEWEST_COLUMNS = 4  # 16 bytes of float32
+GROUPED = 64  # columns from which three quarters of a power of two are held as three groups
+WITHOUT_FLOAT64_ATOMICS = ("gfx1100", "gfx1201")  # float64 atomics compile to compare-and-swap loops
+
+
+@dataclass(frozen=True)
+class SparseConfig:
+    """One build of the sparse pass. Products are those of vector units, whatever the precision: gathers bound it."""
+
+    BK: int  # columns of the packed factors
+    columns: int  # of a group
+    entries: int  # of a row at a time
+    atomics: bool  # gradients of the items are added atomically; False: a second walk in the order of items
+    num_warps: int = 1
+
+    @property
+    def options(self) -> dict[str, int | str]:
+        """The compiler's options."""
+        return {"num_warps": self.num_warps, "num_stages": 1}
+
+
+def pick_sparse(target: Target, rank: int, deterministic: bool, parameter_bytes: int = 4) -> SparseConfig:
+    """Return the build for a target.
+
+    Raises:
+        NotShipped: there is no clean build; the message says why.
+    """
+    _check(target, rank)
+    BK = max(FEWEST_COLUMNS, 1 << (rank - 1).bit_length())
+    columns = BK
+    if BK >= GROUPED and rank <= BK // 4 * 3:
+        BK, columns = BK // 4 * 3, BK // 4
+    width = (BK if columns == BK else 4 * columns) * parameter_bytes
+    threads = 64 if target.name.startswith("gfx9") else 32
+    entries = max(2, min(32, threads * GATHERED // width))
+    missing = WITHOUT_ATOMICS + WITHOUT_FLOAT64_ATOMICS * (parameter_bytes == 8)
+    atomics = not deterministic and target.name not in missing
+    return SparseConfig(BK, columns, entries, atomics, num_warps=max(1, width // WIDEST))
+
+
+def _check(target: Target, rank: int) -> None:
+    """Raise NotShipped where no build was checked."""
+    if rank > MAX_RANK and target.backend != "interpreter":
+        raise NotShipped(f"rank {rank}: the largest is {MAX_RANK}")
+    if target.backend == "hip" and target.name not in TARGETS:
+        raise NotShipped(f"{target.name}: no build was checked for it")
+    if target.backend == "cuda" and int(target.name.removeprefix("sm_")) < 80:
+        raise NotShipped(f"{target.name}: the oldest is sm_80")
+
+
+def share_of(target: Target, config: SparseConfig, entries: int, rows: int) -> int:
+    """Return a program's share of the work, where a row counts as much as `ROW_COST` entries."""
+    work = entries + ROW_COST * rows
+    most = PROGRAMS_PER_MULTIPROCESSOR * target.multiprocessors if config.atomics else DETERMINISTIC_PROGRAMS
+    return -(-work // max(1, min(most, work // LEAST_WORK)))
+
+
+def programs_of(share: int, entries: int, rows: int) -> int:
+    """Return how many programs take a share each."""
+    return -(-(entries + ROW_COST * rows) // share)
