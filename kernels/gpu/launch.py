@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from kernels.gpu.compiled import CompiledStep  # imports triton
 
 DEVICES = ("cuda", "xpu")  # PyTorch calls ROCm devices cuda
+UNCHANGED = nullcontext()
 KEPT = 64  # compiled steps: one for each layout of a problem and choice of options
 
 
@@ -31,12 +33,19 @@ def unavailable(problem: Problem | None = None, precision: str = "ieee", determi
     device = problem.device
     if device.type not in DEVICES:
         return f"the kernel takes CUDA, ROCm or XPU tensors, got {device}"
-    target = target_of(device)
+    _, rank = problem.parameters[0].shape
+    reason = _not_shipped(target_of(device), rank, precision, deterministic, problem.dtype.itemsize)
+    return reason or config.undecodable(problem.observations.mask)
+
+
+@functools.lru_cache
+def _not_shipped(target: config.Target, *options: Any) -> str:
+    """Return why there is no clean build for a target, a rank and options as of `config.pick`; empty if there is."""
     try:
-        config.pick(target, problem.shape[2], precision, deterministic, problem.dtype.itemsize)
+        config.pick(target, *options)
     except config.NotShipped as reason:
         return f"not shipped for {target.name}: {reason}"
-    return config.undecodable(problem.observations.mask)
+    return ""
 
 
 @functools.cache
@@ -53,17 +62,29 @@ def target_of(device: torch.device) -> config.Target:
 
 def step(problem: Problem, precision: str, deterministic: bool, gradients: bool) -> tuple[Tensor, Grads | None]:
     """Return the loss (0-d float64) and, if requested, the gradients. Only a first tuning waits for the device."""
-    from kernels.gpu.compiled import layout_of
-
     check_memory(problem)
     device = problem.device
     target, tuned = target_of(device), tune.enabled() and not deterministic and not _capturing(device)
-    key = (device, target, precision, deterministic, gradients, tuned, layout_of(problem))
-    with getattr(torch, device.type).device(device):
+    key = (device, target, precision, deterministic, gradients, tuned, *layout_of(problem))
+    with _current(device):
         if compiled := _compiled.get(key):
             return compiled(problem, gradients)
         select = {"select": tune.selector(target, precision, functools.partial(_seconds, target, precision))}
         return _first_step(problem, key, select if tuned else {})
+
+
+def layout_of(problem: Problem) -> list[Any]:
+    """Return what a plan and its compiled kernels depend on: shapes, strides, dtypes and alignment of all tensors."""
+    return [
+        (value.shape, value.stride(), value.dtype, value.data_ptr() % 16) if isinstance(value, Tensor) else value
+        for value in (*problem.parameters, *problem.observations)
+    ]
+
+
+def _current(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context in which a device is the current one: PyTorch's, which takes microseconds, only if it is not."""
+    module = getattr(torch, device.type)
+    return UNCHANGED if module.current_device() == device.index else module.device(device)
 
 
 _compiled: dict[Any, CompiledStep] = {}  # by device, options and layout

@@ -18,7 +18,7 @@ from kernels.gpu.finish import finish
 from kernels.gpu.fused import fused_step
 from kernels.gpu.prepare import prepare
 from kernels.gpu.workspace import Layout, Region
-from kernels.problem import OCCUPIED_BLOCK, Grads, Observations, Problem
+from kernels.problem import OCCUPIED_BLOCK, Grads, Observations, Problem, empty_gradient
 
 ELEMENTS = 1024  # of a factor that a program of `prepare` or `finish` holds at a time
 OPTIONS = {"enable_fp_fusion": True}  # of every kernel, set explicitly: the default depends on Triton's version
@@ -265,7 +265,7 @@ def allocate(plan: Plan, problem: Problem, gradients: bool) -> tuple[Tensor, Ten
     loss = torch.empty((), dtype=torch.float64, device=device)
     if not gradients:
         return workspace, loss, None
-    return workspace, loss, Grads(*[torch.empty(p.shape, dtype=dtype, device=device) for p in problem.parameters])
+    return workspace, loss, Grads._make(map(empty_gradient, problem.parameters))
 
 
 def _parameters(problem: Problem) -> dict[str, Any]:
