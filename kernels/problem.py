@@ -212,10 +212,18 @@ def _rows_and_columns(name: str, factors: Tensor) -> tuple[int, int]:
 
 def check_memory(problem: Problem) -> None:
     """Raise ValueError where a tensor has elements but no memory, such as a parameter whose storage was freed."""
-    names = (*Grads._fields, *Observations._fields)
-    for name, value in zip(names, (*problem.parameters, *problem.observations), strict=True):
-        if isinstance(value, Tensor) and value.numel() and not (value.data_ptr() and value.untyped_storage().nbytes()):
+    for place, value in enumerate((*problem.parameters, *problem.observations)):
+        # A view of a freed storage still points to its offset.
+        if isinstance(value, Tensor) and not (value.data_ptr() and value.untyped_storage().nbytes()) and value.numel():
+            name = (*Grads._fields, *Observations._fields)[place]
             raise ValueError(f"{name}: expected a tensor with memory, got one with an empty storage")
+
+
+def empty_gradient(parameter: Tensor) -> Tensor:
+    """Allocate a contiguous gradient. Naming shape, dtype and device, or the format, would take twice as long."""
+    if parameter.is_contiguous():
+        return torch.empty_like(parameter)
+    return torch.empty_like(parameter, memory_format=torch.contiguous_format)
 
 
 def squared_norms(problem: Problem) -> Tensor:

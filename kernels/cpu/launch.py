@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kernels.cpu.build import BuildError, load_kernel
 from kernels.csr import LARGEST_INT32, indices_of, with_rising_columns
-from kernels.problem import Grads, Observations, Problem, check_memory
+from kernels.problem import Grads, Observations, Problem, check_memory, empty_gradient
 
 # Values of `RatingKind` and `MaskKind` in dtypes.h. An integer mask's kind is the bytes of an element.
 CODES, BITS = 6, 16
@@ -44,8 +44,6 @@ MASK_KINDS = {
 CALL = struct.Struct("=16q 8q 4q 3q 3d")
 # Layout of `Entries` in entries.h: row pointers, items, bytes of an item's index, and a `Matrix` of ratings.
 ENTRIES = struct.Struct("=3q 4q")
-
-LOWEST_ADDRESS = 1 << 16  # Linux maps nothing below; a view of a freed storage points to its offset
 
 
 @cache
@@ -95,13 +93,6 @@ def _threads() -> int:
     return min(torch.get_num_threads(), _cpu_quota())
 
 
-def _output(parameter: Tensor) -> Tensor:
-    """Allocate a contiguous gradient. Naming the format takes longer than asking whether it is needed."""
-    if parameter.is_contiguous():
-        return torch.empty_like(parameter)
-    return torch.empty_like(parameter, memory_format=torch.contiguous_format)
-
-
 def step(problem: Problem, precision: str, deterministic: bool, gradients: bool) -> tuple[Tensor, Grads | None]:
     """Return the loss (0-d float64) and, if requested, the gradients of one step.
 
@@ -111,31 +102,26 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     Raises:
         MemoryError: the kernel's buffers could not be allocated.
     """
+    check_memory(problem)
     P, Q, bu, bi, mu = problem.parameters
     entries = None
     if problem.observations.rows is not None:
-        rows, columns = indices_of(problem.observations)
-        if min(rows.data_ptr(), columns.data_ptr()) < LOWEST_ADDRESS:
-            check_memory(problem)
         entries = _sorted_entries(problem.observations)
     ratings, mask, levels, packed, *_ = problem.observations if entries is None else entries
     m, rank = P.shape
     n = Q.shape[0]
     pointers = (P.data_ptr(), Q.data_ptr(), bu.data_ptr(), bi.data_ptr(), mu.data_ptr(), ratings.data_ptr())
-    mask_pointer = pointers[0] if mask is None else mask.data_ptr()
-    if min(*pointers, mask_pointer) < LOWEST_ADDRESS:
-        check_memory(problem)
     loss = torch.empty_like(_template())
     grads = None
     d_pointers: tuple[int, ...] = (0, 0, 0, 0, 0)
     if gradients:
-        grads = Grads(_output(P), _output(Q), _output(bu), _output(bi), _output(mu))
+        grads = Grads._make(map(empty_gradient, problem.parameters))
         d_pointers = tuple([d.data_ptr() for d in grads])
     dP, dQ, dbu, dbi, dmu = d_pointers
     rating_kind = RATING_KINDS[ratings.dtype] if levels is None else CODES
     mask_part: tuple[int, ...] = (0, 0, 0, 0)
     if mask is not None:
-        mask_part = (mask_pointer, *mask.stride(), BITS if packed else MASK_KINDS[mask.dtype])
+        mask_part = (mask.data_ptr(), *mask.stride(), BITS if packed else MASK_KINDS[mask.dtype])
     scale, offset = (0.0, 0.0) if levels is None else levels.tolist()
     arguments = CALL.pack(
         *(m, pointers[0], *P.stride(), pointers[2], bu.stride(0), dP, dbu),

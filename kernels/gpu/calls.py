@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kernels.gpu.workspace import Region
 from kernels.item_order import by_item
-from kernels.problem import Grads, Problem
+from kernels.problem import Grads, Problem, empty_gradient
 
 ELEMENTS = 1024  # of a factor that a program of `prepare` or `finish` holds at a time
 OPTIONS = {"enable_fp_fusion": True}  # of every kernel, set explicitly: the default depends on Triton's version
@@ -82,7 +82,7 @@ def allocate(plan: Plan, problem: Problem, gradients: bool) -> tuple[Tensor, Ten
     loss = torch.empty((), dtype=torch.float64, device=device)
     if not gradients:
         return workspace, loss, None
-    return workspace, loss, Grads(*[torch.empty(p.shape, dtype=dtype, device=device) for p in problem.parameters])
+    return workspace, loss, Grads._make(map(empty_gradient, problem.parameters))
 
 
 def parameter_arguments(problem: Problem) -> dict[str, Any]:

@@ -13,17 +13,6 @@ from kernels.gpu.workspace import Region
 from kernels.problem import Grads, Problem
 
 
-def layout_of(problem: Problem) -> tuple[Any, ...]:
-    """Return what a plan and its compiled kernels depend on: shapes, strides, dtypes and alignment of all tensors."""
-    return *map(_layout, problem.parameters), *map(_layout, problem.observations)
-
-
-def _layout(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.shape, value.stride(), value.dtype, value.data_ptr() % 16
-    return value
-
-
 class CompiledStep:
     """The launches of a plan with everything filled in that does not change from call to call.
 

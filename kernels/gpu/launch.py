@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from kernels.gpu.compiled import CompiledStep  # imports triton
 
 DEVICES = ("cuda", "xpu")  # PyTorch calls ROCm devices cuda
+UNCHANGED = nullcontext()
 KEPT = 64  # compiled steps: one for each layout of a problem and choice of options
 
 
@@ -33,15 +35,25 @@ def unavailable(problem: Problem | None = None, precision: str = "ieee", determi
     device = problem.device
     if device.type not in DEVICES:
         return f"the kernel takes CUDA, ROCm or XPU tensors, got {device}"
-    target = target_of(device)
+    _, rank = problem.parameters[0].shape
+    sparse, itemsize = problem.observations.sparse, problem.dtype.itemsize
+    reason = _not_shipped(target_of(device), sparse, rank, precision, deterministic, itemsize)
+    return reason or config.undecodable(problem.observations.mask)
+
+
+@functools.lru_cache
+def _not_shipped(
+    target: config.Target, sparse: bool, rank: int, precision: str, deterministic: bool, itemsize: int
+) -> str:
+    """Return why there is no clean build for a target; empty if there is one."""
     try:
-        if problem.observations.sparse:
-            pick_sparse(target, problem.shape[2], deterministic, problem.dtype.itemsize)
+        if sparse:
+            pick_sparse(target, rank, deterministic, itemsize)
         else:
-            config.pick(target, problem.shape[2], precision, deterministic, problem.dtype.itemsize)
+            config.pick(target, rank, precision, deterministic, itemsize)
     except config.NotShipped as reason:
         return f"not shipped for {target.name}: {reason}"
-    return config.undecodable(problem.observations.mask)
+    return ""
 
 
 @functools.cache
@@ -65,20 +77,32 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
     Raises:
         ValueError: an index of sparse ratings is out of range or repeated.
     """
-    from kernels.gpu.compiled import layout_of
-
     check_memory(problem)
     device, sparse = problem.device, problem.observations.sparse
     if sparse:
         problem = problem._replace(observations=entries_for_a_kernel(problem.observations))
     tuned = tune.enabled() and not (deterministic or sparse or _capturing(device))
     target = target_of(device)
-    key = (device, target, precision, deterministic, gradients, tuned, layout_of(problem))
-    with getattr(torch, device.type).device(device):
+    key = (device, target, precision, deterministic, gradients, tuned, *layout_of(problem))
+    with _current(device):
         if compiled := _compiled.get(key):
             return compiled(problem, gradients)
         select = {"select": tune.selector(target, precision, functools.partial(_seconds, target, precision))}
         return _first_step(problem, key, select if tuned else {})
+
+
+def layout_of(problem: Problem) -> list[Any]:
+    """Return what a plan and its compiled kernels depend on: shapes, strides, dtypes and alignment of all tensors."""
+    return [
+        (value.shape, value.stride(), value.dtype, value.data_ptr() % 16) if isinstance(value, Tensor) else value
+        for value in (*problem.parameters, *problem.observations)
+    ]
+
+
+def _current(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context in which a device is the current one: PyTorch's, which takes microseconds, only if it is not."""
+    module = getattr(torch, device.type)
+    return UNCHANGED if module.current_device() == device.index else module.device(device)
 
 
 _compiled: dict[Any, CompiledStep] = {}  # by device, options and layout
