@@ -135,20 +135,24 @@ def report(records: tuple[Path, ...], out: Path, form: str | None, plots: Path |
     "--every",
     metavar="N",
     type=Number(BOUNDS["every"]),
-    help="Epochs between log lines; default: 1000 on seed, else 50.",
+    help="Epochs between log lines; default: 1000 on seed, else 10.",
 )
-@click.option("--optimizer", type=Choice(["sgd", "momentum", "adam"]), default=TrainOptions.optimizer,
-              show_default=True)  # fmt: skip
+@click.option("--optimizer", type=Choice(["sgd", "momentum", "adam", "preconditioned"]),
+              help="Default: sgd on seed, else preconditioned: momentum, scaled by the ratings of each user and item.",
+              )  # fmt: skip
 @click.option(
     "--lr", metavar="F", type=Number(BOUNDS["lr"]), help="Learning rate; default: one that converges, 1e-5 on seed."
 )
-@click.option("--reg", metavar="F", type=Number(BOUNDS["reg"]), default=TrainOptions.reg, show_default=True,
-              help="Weight of the squared norms.")  # fmt: skip
+@click.option("--reg", metavar="F", type=Number(BOUNDS["reg"]),
+              help="Weight of the squared norms; default: 0.1 on seed, else what removes noise.")  # fmt: skip
 @click.option("--holdout", metavar="F", type=Number(BOUNDS["holdout"]), default=TrainOptions.holdout, show_default=True,
               help="Fraction of real ratings to hold out.")  # fmt: skip
 @click.option(
     "--target-rmse", metavar="F", type=Number(BOUNDS["target_rmse"]), help="Stop when the held-out RMSE is this low."
 )
+@click.option("--patience", metavar="N", type=Number(BOUNDS["patience"]),
+              help="Stop after N log lines without a lower held-out error; default: never on seed, else 5.",
+              )  # fmt: skip
 @click.option("--save", metavar="FILE", type=click.Path(path_type=Path),
               help="Write the parameters with the least held-out error; `torch.load` reads them.")  # fmt: skip
 def train(**given: Any) -> int:

@@ -86,9 +86,12 @@ def summary(run: TrainingRun) -> Iterator[str]:
         yield f"target RMSE {run.target_rmse:g} " + (
             f"reached at epoch {reached.epoch}, after {reached.seconds:.2f} s" if reached else "not reached"
         )
+    if run.stalled:
+        yield f"stopped, since {run.patience} lines in a row brought no lower held-out error"
     yield (
         f"{last.epoch} epochs in {last.seconds:.2f} s, {1000 * last.seconds / (last.epoch + 1):.3f} ms each: "
-        f"{run.provider}, {run.optimizer}, learning rate {run.learning_rate:.3g}, {run.trained_on:,} ratings"
+        f"{run.provider}, {run.optimizer}, learning rate {run.learning_rate:.3g}, "
+        f"regulariser {run.reg:.3g}, {run.trained_on:,} ratings"
     )
 
 

@@ -23,6 +23,7 @@ from mfbench.train.task import Task, make_task
 CHECK_EVERY = 100  # epochs between checks of the loss, each of which waits for the device
 EXPLODED = 10  # ratio of the loss to the first at which training has diverged
 HALVINGS = 64  # rates tried, each half the last; if training diverges at all of them, the gradients are wrong
+GAIN = 1e-4  # least relative fall of the held-out error that counts as one
 TRIAL_EPOCHS = 1000  # most epochs for which a rate is tried before a message suggests it
 
 
@@ -49,15 +50,25 @@ class TrainingRun(NamedTuple):
     provider: str
     optimizer: str
     learning_rate: float
+    reg: float
     trained_on: int  # ratings
     held_out: int  # ratings
     entries: list[LogEntry]
     target_rmse: float | None
+    patience: int | None  # entries
 
     @property
     def best(self) -> LogEntry:
         """The first entry with the least held-out error; the last if nothing is held out."""
         return min(self.entries, key=lambda entry: entry.held_out_rmse) if self.held_out else self.entries[-1]
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the last `patience` entries brought no lower held-out error, which ends training."""
+        if self.patience is None or len(self.entries) <= self.patience:
+            return False
+        errors = [entry.held_out_rmse for entry in self.entries]  # NaN if nothing is held out
+        return min(errors[-self.patience :]) > (1 - GAIN) * min(errors[: -self.patience])
 
     @property
     def reached(self) -> LogEntry | None:
@@ -115,6 +126,7 @@ def train(
     optimizer: Optimizer = "sgd",
     lr: float | None = None,
     target_rmse: float | None = None,
+    patience: int | None = None,
     on_entry: Callable[[LogEntry], Any] = lambda entry: None,
 ) -> TrainingRun:
     """Train a task's parameters in place.
@@ -128,9 +140,10 @@ def train(
         provider: computes loss and gradients.
         epochs: updates, one full pass each.
         every: epochs between two entries of the log.
-        optimizer: plain gradient descent as in the notebook, with momentum 0.9, or Adam.
+        optimizer: as in `TrainOptions`.
         lr: learning rate; None: `default_rate`.
         target_rmse: stop at the first entry whose held-out RMSE is at most this.
+        patience: stop when that many entries in a row bring no lower held-out error; None: never.
         on_entry: called with each entry at once, also in attempts at a default rate that proves too large.
 
     Raises:
@@ -159,19 +172,19 @@ def train(
             parameter.copy_(initial)
 
     def attempt(rate: float, epochs: int) -> Iterator[LogEntry]:
-        return descend(task, step, Update(parameters, optimizer, rate), epochs, every)
+        return descend(task, step, Update(inputs, optimizer, rate), epochs, every)
 
     rate = default_rate(task, optimizer, step) if lr is None else lr
     for _ in range(HALVINGS):
         run = TrainingRun(
-            task.name, provider.name, optimizer, rate,
-            inputs.observed, task.held_out_count, [], target_rmse,
+            task.name, provider.name, optimizer, rate, inputs.reg,
+            inputs.observed, task.held_out_count, [], target_rmse, patience,
         )  # fmt: skip
         try:
             for entry in attempt(rate, epochs):
                 run.entries.append(entry)
                 on_entry(entry)
-                if run.reached:
+                if run.reached or run.stalled:
                     break
         except Diverged as error:
             restore()
@@ -235,8 +248,9 @@ def run_training(options: TrainOptions, on_entry: Callable[[LogEntry], Any] = la
         on_entry(entry)
 
     run = train(
-        task, provider, options.updates, options.log_every, options.optimizer, options.lr, options.target_rmse, report
-    )
+        task, provider, options.updates, options.log_every, options.update_rule, options.lr, options.target_rmse,
+        options.lines_of_patience, report,
+    )  # fmt: skip
     if options.save:
         best.write(options.save)
     return run

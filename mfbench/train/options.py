@@ -10,20 +10,20 @@ from mfbench.errors import UsageError
 from mfbench.problems.bounds import DENSITY, RANK, SEED, Bounds
 from mfbench.wording import one_of
 
-Optimizer = Literal["sgd", "momentum", "adam"]
+Optimizer = Literal["sgd", "momentum", "adam", "preconditioned"]
 Layout = Literal["dense", "sparse", "auto"]
 
 NOTEBOOK_SIZE = (200, 300)
 NOTEBOOK_EPOCHS, NOTEBOOK_EVERY = 28001, 1000
-EPOCHS, EVERY = 500, 50  # on all other data
+EPOCHS, EVERY, PATIENCE = 500, 10, 5  # on all other data
 
 COUNT = Bounds(1, whole=True)
 POSITIVE = Bounds(0, above_low=True)
 BOUNDS = {
     "epochs": COUNT, "every": COUNT, "rank": RANK, "density": DENSITY, "seed": SEED, "reg": Bounds(0), "lr": POSITIVE,
-    "holdout": Bounds(0, 1, below_high=True), "target_rmse": POSITIVE,
+    "holdout": Bounds(0, 1, below_high=True), "target_rmse": POSITIVE, "patience": COUNT,
 }  # fmt: skip
-OPTIONAL = ("epochs", "every", "lr", "target_rmse")
+OPTIONAL = ("epochs", "every", "reg", "lr", "target_rmse", "patience")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,18 +34,22 @@ class TrainOptions:
         data: `seed` (the notebook's problem), another data set, or a file of ratings.
         provider: computes loss and gradients.
         epochs: updates, one full pass each; None: 28001 on `seed`, else 500.
-        every: epochs between two lines of the log; None: 1000 on `seed`, else 50.
+        every: epochs between two lines of the log; None: 1000 on `seed`, else 10.
         size: users and items of drawn data.
         rank: columns of the factors.
         density: fraction observed of drawn data.
         layout: of the ratings, dense, sparse, or auto: what is faster, and sparse where a matrix takes too much
             memory. `seed` is dense.
         seed: of drawn data, the start and the held-out part.
-        reg: weight of the squared norms.
-        optimizer: plain gradient descent as in the notebook, with momentum 0.9, or Adam.
-        lr: learning rate; None: 1e-5 on `seed`, else from the curvature; halved, with a note, if training diverges.
+        reg: weight of the squared norms; None: 0.1 on `seed`, else `task.noise_level` of the ratings.
+        optimizer: plain gradient descent as in the notebook ("sgd"), with momentum 0.9, Adam, or momentum on gradients
+            scaled by the ratings of each user and item ("preconditioned"); None: "sgd" on `seed`, else
+            "preconditioned".
+        lr: learning rate; None: 1e-5 on `seed`, else what suits the optimizer; halved, with a note, if training
+            diverges.
         holdout: fraction of the ratings to hold out; `seed` holds out its unobserved entries.
         target_rmse: stop at the first logged epoch whose held-out RMSE is at most this.
+        patience: stop when that many log lines in a row show no lower held-out error; None: never on `seed`, else 5.
         device: "cpu" or "cuda".
         save: the file for the parameters with the least held-out error.
 
@@ -62,16 +66,17 @@ class TrainOptions:
     density: float = 0.8
     layout: Layout = "auto"
     seed: int = 1
-    reg: float = 0.1
-    optimizer: Optimizer = "sgd"
+    reg: float | None = None
+    optimizer: Optimizer | None = None
     lr: float | None = None
     holdout: float = 0.1
     target_rmse: float | None = None
+    patience: int | None = None
     device: str = "cpu"
     save: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.optimizer not in get_args(Optimizer):
+        if self.optimizer not in (None, *get_args(Optimizer)):
             message = one_of(get_args(Optimizer), self.optimizer)
             raise UsageError(message, code="bad-optimizer", argument="optimizer")
         if self.layout not in get_args(Layout):
@@ -87,6 +92,16 @@ class TrainOptions:
     def updates(self) -> int:
         """Epochs, by default as the data asks for."""
         return self.epochs or (NOTEBOOK_EPOCHS if self.data == "seed" else EPOCHS)
+
+    @property
+    def update_rule(self) -> Optimizer:
+        """The optimizer, by default as the data asks for."""
+        return self.optimizer or ("sgd" if self.data == "seed" else "preconditioned")
+
+    @property
+    def lines_of_patience(self) -> int | None:
+        """Log lines without a lower held-out error that end training, by default as the data asks for."""
+        return self.patience or (None if self.data == "seed" else PATIENCE)
 
     @property
     def log_every(self) -> int:

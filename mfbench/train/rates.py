@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kernels import mf_sse
 from mfbench.providers.registry import Step
+from mfbench.train import preconditioner
 from mfbench.train.options import Optimizer
 from mfbench.train.task import Task
 
@@ -58,8 +59,11 @@ def default_rate(task: Task, optimizer: Optimizer, step: Step) -> float:
     """Return a rate that suits the task at the start; `train` halves it if training diverges later.
 
     For plain descent and momentum: half the stability limit of plain descent, or the notebook's rate on its own task.
-    For Adam: proportional to what the parameters have to move, as `adam_rate` says.
+    For Adam: proportional to what the parameters have to move, as `adam_rate` says. Preconditioned gradients have the
+    scale of the parameters, and one rate for all data.
     """
+    if optimizer == "preconditioned":
+        return preconditioner.RATE
     if optimizer == "adam":
         return adam_rate(task)
     along_global_bias = 2.0 * task.inputs.observed  # exact, where rounding of large ratings hides small differences

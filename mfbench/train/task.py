@@ -19,6 +19,8 @@ from mfbench.problems.inputs import Inputs, draw, resolve
 from mfbench.train.options import NOTEBOOK_SIZE, TrainOptions
 
 START_SCALE = 0.1  # standard deviation of the initial factors on real ratings
+NOTEBOOK_REG = 0.1
+NOISE = 0.75  # of the standard deviation of people's ratings, what a model leaves unexplained
 
 
 class Task(NamedTuple):
@@ -50,7 +52,8 @@ def make_task(options: TrainOptions) -> Task:
         DataUnavailable: the data set is not installed.
     """
     if options.data == "seed":
-        return notebook_task(options.size or NOTEBOOK_SIZE, options.rank, options.density, options.seed, options.reg)
+        reg = NOTEBOOK_REG if options.reg is None else options.reg
+        return notebook_task(options.size or NOTEBOOK_SIZE, options.rank, options.density, options.seed, reg)
     datasets.forget()
     ratings = _ratings(options)
     spec = _spec(options, ratings.shape, ratings.observed / max(1, math.prod(ratings.shape)))
@@ -59,7 +62,11 @@ def make_task(options: TrainOptions) -> Task:
 
 
 def notebook_task(
-    size: tuple[int, int] = NOTEBOOK_SIZE, rank: int = 30, density: float = 0.8, seed: int = 1, reg: float = 0.1
+    size: tuple[int, int] = NOTEBOOK_SIZE,
+    rank: int = 30,
+    density: float = 0.8,
+    seed: int = 1,
+    reg: float = NOTEBOOK_REG,
 ) -> Task:
     """Make the notebook's task: uniform ratings, standard-normal start, judged by the unobserved entries."""
     case = Case(
@@ -72,13 +79,19 @@ def notebook_task(
 
 
 def rating_task(
-    ratings: Ratings, rank: int = 30, seed: int = 1, reg: float = 0.1, holdout: float = 0.1, layout: Layout = "dense"
-) -> Task:
-    """Hold out a random part of ratings; training starts at the mean, with small factors and no biases."""
+    ratings: Ratings, rank: int = 30, seed: int = 1, reg: float | None = None, holdout: float = 0.1,
+    layout: Layout = "dense",
+) -> Task:  # fmt: skip
+    """Hold out a random part of ratings; training starts at the mean, with small factors and no biases.
+
+    Without `reg`, it is the `noise_level` of the other part.
+    """
     generator = torch.Generator("cpu").manual_seed(seed)
     (m, n), count = ratings.shape, ratings.observed
     chosen, kept = torch.randperm(count, generator=generator, device="cpu").tensor_split([round(holdout * count)])
-    mean = ratings.matrix.values()[kept].sum(dtype=torch.float64) / max(1, len(kept))
+    values = ratings.matrix.values()[kept].double()
+    mean = values.sum() / max(1, len(kept))
+    reg = noise_level(values, m, n) if reg is None else reg
     p, q = (torch.randn((rows, rank), generator=generator, device="cpu") * START_SCALE for rows in (m, n))
     trained, held_out = matrices.split(ratings.matrix, chosen)
     inputs = Inputs(
@@ -93,10 +106,28 @@ def rating_task(
     )
     if layout == "sparse":
         return Task(ratings.name, inputs, held_out, ratings.users, ratings.items)
-    values, _ = matrices.to_dense(ratings.matrix)
+    matrix, _ = matrices.to_dense(ratings.matrix)
     mask, held_out_mask = (matrices.to_dense(part)[1] for part in (trained, held_out))
-    inputs = inputs._replace(ratings=values, mask=mask)
+    inputs = inputs._replace(ratings=matrix, mask=mask)
     return Task(ratings.name, inputs, held_out_mask, ratings.users, ratings.items)
+
+
+def noise_level(values: Tensor, m: int, n: int) -> float:
+    """Return the largest singular value that noise in ratings would have, the default weight of the squared norms.
+
+    With that weight W, the least loss has the singular values of the factors' product less by W, or 0 (Mazumder,
+    Hastie and Tibshirani, Spectral regularization algorithms for learning large incomplete matrices, 2010), so that
+    what noise alone would teach vanishes. Independent noise of deviation s at N places of an m × n matrix has singular
+    values up to about s (√(N / m) + √(N / n)). W is proportional to the ratings, as the optimum is.
+
+    Args:
+        values: (N,) float64, the ratings.
+        m: users.
+        n: items.
+    """
+    count = len(values)
+    deviation = float(values.std(correction=0)) if count else 0.0
+    return NOISE * deviation * (math.sqrt(count / max(1, m)) + math.sqrt(count / max(1, n)))
 
 
 def _ratings(options: TrainOptions) -> Ratings:

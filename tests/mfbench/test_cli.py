@@ -92,7 +92,7 @@ def test_help_tells_exit_codes_and_volume(name: str) -> None:
     (["run", "--suite", "quik"], "did you mean 'quick'"), (["run", "--provider", "fusd"], "did you mean 'fused'"),
     (["run", "--data", "movilens"], "did you mean 'movielens'"),
     (["train", "--data", "movilens"], "did you mean 'movielens'"),
-    (["train", "--optimizer", "adamw"], "expected one of sgd, momentum, adam, got 'adamw'; did you mean 'adam'?"),
+    (["train", "--optimizer", "adamw"], "adam, preconditioned, got 'adamw'; did you mean 'adam'?"),
     (["report", "r.jsonl", "--out", "o", "--format", "csvx"], "did you mean 'csv'?"),
     (["report", "r.jsonl", "--out", "o", "--plots-format", "SVGZ"], "did you mean 'svg'?"),
     (["run", "--ratings-dtype", "flaot32"], "did you mean 'float32'?"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mfbench.errors import UsageError
+from mfbench.problems import datasets
 from mfbench.problems.datasets import Ratings
 from mfbench.problems.matrices import to_sparse, with_values
 from mfbench.providers import registry
@@ -40,7 +41,7 @@ def stars(scale: float) -> Ratings:
 
 
 def trained(ratings: Ratings, rank: int, optimizer: Optimizer, lr: float | None = None) -> TrainingRun:
-    return train(rating_task(ratings, rank), FUSED, EPOCHS, 50, optimizer, lr)
+    return train(rating_task(ratings, rank, reg=0.1), FUSED, EPOCHS, 50, optimizer, lr)
 
 
 def converged(run: TrainingRun) -> bool:
@@ -56,7 +57,7 @@ def suggested_rate(error: Diverged) -> float:
     return float(message[1])
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "preconditioned"])
 @pytest.mark.parametrize("rank", [1, 8, 64])
 def test_heavy_tailed_counts_are_trained_at_the_default_rate(rank, optimizer):
     assert converged(trained(heavy_tailed_counts(), rank, optimizer))
@@ -83,6 +84,17 @@ def test_adams_default_rate_follows_the_scale_of_the_ratings(capsys, scale):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("scale", [100, 1, 0.01])
+def test_the_defaults_serve_ratings_of_any_magnitude(rating_file, scale, capsys):
+    one = datasets.load(rating_file)
+    ratings = one._replace(matrix=with_values(one.matrix, scale * one.matrix.values()))
+    task = rating_task(ratings, 8)
+    assert task.inputs.reg == pytest.approx(scale * rating_task(one, 8).inputs.reg, rel=1e-4)
+    run = train(task, FUSED, 200, 10, "preconditioned", patience=5)
+    assert run.best.held_out_rmse < 0.7 * float(ratings.matrix.values().std())
+    assert capsys.readouterr().err == ""
+
+
 def test_adams_default_rate_is_finite_where_there_is_nothing_to_explain():
     ratings = Ratings(to_sparse(torch.full((6, 5), 3.0), None), "constant")
     assert default_rate(rating_task(ratings, rank=0), "adam", FUSED.prepare) == 3e-3
@@ -90,7 +102,7 @@ def test_adams_default_rate_is_finite_where_there_is_nothing_to_explain():
 
 def test_each_halving_is_noted_and_the_run_has_one_rate(capsys):
     ratings = heavy_tailed_counts(m=300, n=200)
-    task = rating_task(ratings, 64)
+    task = rating_task(ratings, 64, reg=0.1)
     first = default_rate(task, "momentum", FUSED.prepare(task.inputs))
     run = trained(ratings, 64, "momentum")
     err = capsys.readouterr().err
@@ -108,7 +120,7 @@ def test_each_halving_is_noted_and_the_run_has_one_rate(capsys):
 
 
 def test_a_default_rate_that_works_is_not_changed(capsys):
-    task = rating_task(stars(1.0), 8)
+    task = rating_task(stars(1.0), 8, reg=0.1)
     expected = default_rate(task, "momentum", FUSED.prepare(task.inputs))
     assert trained(stars(1.0), 8, "momentum").learning_rate == expected
     assert capsys.readouterr().err == ""
@@ -122,7 +134,7 @@ def test_a_default_rate_that_works_is_not_changed(capsys):
 )
 def test_the_suggested_rate_works(ratings, optimizer):
     lr = 1e30 if optimizer == "adam" else 1e6
-    task = rating_task(ratings, 8)
+    task = rating_task(ratings, 8, reg=0.1)
     before = [parameter.clone() for parameter in task.inputs[:5]]
     with pytest.raises(Diverged) as raised:
         train(task, FUSED, EPOCHS, 50, optimizer, lr)
@@ -137,7 +149,7 @@ def test_the_suggested_rate_works(ratings, optimizer):
 def test_the_suggestion_is_below_a_default_rate_that_diverges():
     """The stability limit at the start is too large for what comes later."""
     ratings = heavy_tailed_counts(m=300, n=200)
-    task = rating_task(ratings, 64)
+    task = rating_task(ratings, 64, reg=0.1)
     default = default_rate(task, "momentum", FUSED.prepare(task.inputs))
     with pytest.raises(Diverged) as raised:
         trained(ratings, 64, "momentum", lr=100 * default)

@@ -26,7 +26,7 @@ def trained(provider: Provider, optimizer: str = "sgd", epochs: int = EPOCHS) ->
     return run, list(task.inputs[:5])
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "preconditioned"])
 @pytest.mark.parametrize("provider", [Provider("tiled", tiled), load("autograd")], ids=lambda it: it.name)
 def test_training_is_the_same_with_and_without_a_graph(
     provider: Provider, optimizer: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

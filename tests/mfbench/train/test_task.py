@@ -5,7 +5,7 @@ import torch
 
 from mfbench.problems.datasets import Ratings
 from mfbench.problems.matrices import to_dense, to_sparse
-from mfbench.train.task import notebook_task, rating_task
+from mfbench.train.task import NOISE, noise_level, notebook_task, rating_task
 
 
 @pytest.mark.parametrize(("holdout", "count"), [(0.1, 100), (0.25, 250), (0.0, 0)])
@@ -35,6 +35,27 @@ def test_the_split(holdout, count):
     assert sparse.held_out_sse() == pytest.approx(task.held_out_sse(), rel=1e-6)
     for one, other in zip(sparse.inputs[:5], task.inputs[:5], strict=True):
         assert torch.equal(one, other)
+
+
+def test_the_default_regulariser_is_the_largest_singular_value_of_noise():
+    """Of the share of the deviation that is taken to be noise."""
+    m, n, density = 300, 200, 0.3
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.randn(m, n, generator=generator, dtype=torch.float64) * 7 + 100
+    mask = torch.rand(m, n, generator=generator) < density
+    largest = torch.linalg.svdvals(torch.where(mask, noise - 100, 0))[0]
+    assert noise_level(noise[mask], m, n) / NOISE == pytest.approx(float(largest), rel=0.05)
+    assert noise_level(torch.zeros(0, dtype=torch.float64), 0, 0) == 0
+
+
+def test_the_regulariser_of_ratings_comes_from_those_that_are_trained_on():
+    values = torch.rand(50, 40, generator=torch.Generator().manual_seed(2))
+    ratings = Ratings(to_sparse(values, None), "x")
+    task = rating_task(ratings, 2, holdout=0.25)
+    trained_on = values[task.inputs.mask == 1].double()
+    assert task.inputs.reg == pytest.approx(noise_level(trained_on, 50, 40), rel=1e-6)
+    assert rating_task(ratings, 2, reg=0.0).inputs.reg == 0
+    assert notebook_task((4, 3), 2).inputs.reg == 0.1
 
 
 def test_the_notebook_is_judged_by_its_unobserved_entries():
