@@ -11,6 +11,7 @@ from torch import Tensor
 from kernels.admission import admit
 from kernels.call import Call
 from kernels.distributed.agreement import check_agreement
+from kernels.distributed.failure import naming_missing_processes
 from kernels.distributed.group import Group, resolve_group
 from kernels.distributed.reduction import sum_over_processes
 from kernels.interception import is_ordinary, is_transformed
@@ -43,7 +44,9 @@ def group_loss(of: GroupCall, differentiable: bool) -> Tensor:
         loss, *_ = GroupStep.apply(*call.parameters, call, group)
         return loss
     loss = loss_of(call._replace(reg=0.0), differentiable=False)
-    (loss,) = sum_over_processes((), loss + _penalty(call, group), group, _is_deterministic(call))
+    share = loss + _penalty(call, group)
+    with naming_missing_processes(group):
+        (loss,) = sum_over_processes((), share, group, _is_deterministic(call))
     return loss
 
 
@@ -76,7 +79,8 @@ def _prepare(of: GroupCall, gradients: bool) -> tuple[Call, Group]:
     if of.process is not None:
         group = group._replace(process=of.process)
     if group.size > 1:
-        check_agreement(problem, gradients, _is_deterministic(call), group, of.all_users)
+        with naming_missing_processes(group):
+            check_agreement(problem, gradients, _is_deterministic(call), group, of.all_users)
     return call, group
 
 
@@ -84,9 +88,9 @@ def _step(call: Call, group: Group) -> tuple[Tensor, Grads]:
     P, Q, bu, bi, _ = (parameter.detach() for parameter in call.parameters)
     reg = call.reg
     loss, (dP, dQ, dbu, dbi, dmu) = step_of(call._replace(reg=0.0))
-    dQ, dbi, dmu, loss = sum_over_processes(
-        (dQ, dbi, dmu), loss + _penalty(call, group), group, _is_deterministic(call)
-    )
+    share = loss + _penalty(call, group)
+    with naming_missing_processes(group):
+        dQ, dbi, dmu, loss = sum_over_processes((dQ, dbi, dmu), share, group, _is_deterministic(call))
     if reg:
         for gradient, parameter in ((dP, P), (dQ, Q), (dbu, bu), (dbi, bi)):
             gradient.add_(parameter, alpha=2 * reg)

@@ -37,11 +37,11 @@ class Processes:
     def call(self, function: Callable[..., Any], size: int, *arguments: Any) -> list[Any]:
         """Return `function(group, process, *arguments)` of each of the first `size` processes.
 
-        An exception counts as a result.
+        An exception counts as a result, and as that of a process that ended, EOFError.
         """
         for pipe in self._pipes[:size]:
             pipe.send_bytes(pickle.dumps((function, size, arguments)))
-        return [pickle.loads(pipe.recv_bytes()) for pipe in self._pipes[:size]]
+        return [_received(pipe) for pipe in self._pipes[:size]]
 
     def close(self) -> None:
         """End the processes."""
@@ -50,6 +50,13 @@ class Processes:
         for member in self.members:
             member.join()
         self._folder.cleanup()
+
+
+def _received(pipe: Connection) -> Any:
+    try:
+        return pickle.loads(pipe.recv_bytes())
+    except (EOFError, ConnectionError) as error:
+        return error
 
 
 def _serve(pipe: Connection, store: Path, process: int, count: int, start_groups: tuple[int, ...]) -> None:
