@@ -19,6 +19,7 @@ from mfbench.problems.ratings import DataWarning
 from mfbench.results import environment
 from mfbench.train.loop import LogEntry, TrainingRun, run_training
 from mfbench.train.options import TrainOptions
+from mfbench.train.processes import is_silent, run_training_over_processes, several_processes
 
 
 def command(size: str | None, device: str | None, threads: int | None, as_json: bool, **given: Any) -> int:
@@ -35,7 +36,10 @@ def command(size: str | None, device: str | None, threads: int | None, as_json: 
     environment.check_threads(threads)
     if threads is not None:
         torch.set_num_threads(threads)
-    write = functools.partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
+    write: Callable[[str], Any] = functools.partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
+    if is_silent():
+        write, as_json = _ignore, False
+        log.set_level(-1)
     with warnings.catch_warnings():
         warnings.simplefilter("always", DataWarning)
         warnings.showwarning = lambda message, *_, **__: log.note(str(message))
@@ -51,7 +55,8 @@ def train_and_log(options: TrainOptions, write: Callable[[str], Any]) -> Trainin
     Raises:
         UsageError, DataUnavailable: as `run_training`.
     """
-    run = run_training(options, lambda entry: [write(line) for line in _lines(entry, options)])
+    start = run_training_over_processes if several_processes() else run_training
+    run = start(options, lambda entry: [write(line) for line in _lines(entry, options)])
     for line in summary(run):
         write(line)
     return run
@@ -90,6 +95,10 @@ def summary(run: TrainingRun) -> Iterator[str]:
         f"{last.epoch} epochs in {last.seconds:.2f} s, {1000 * last.seconds / (last.epoch + 1):.3f} ms each: "
         f"{run.provider}, {run.optimizer}, learning rate {run.learning_rate:.3g}, {run.trained_on:,} ratings"
     )
+
+
+def _ignore(line: str) -> None:
+    """Write nothing, in a process whose lines another one writes."""
 
 
 def _without_nan(run: TrainingRun) -> dict[str, Any]:
