@@ -10,8 +10,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
-
 from mfbench import log
 from mfbench.measure.devices.selection import select
 from mfbench.problems.cases import parse_size
@@ -19,7 +17,7 @@ from mfbench.problems.ratings import DataWarning
 from mfbench.results import environment
 from mfbench.train.loop import LogEntry, TrainingRun, run_training
 from mfbench.train.options import TrainOptions
-from mfbench.train.processes import is_silent, run_training_over_processes, several_processes
+from mfbench.train.processes import is_silent, run_training_over_processes, set_threads, several_processes
 
 
 def command(size: str | None, device: str | None, threads: int | None, as_json: bool, **given: Any) -> int:
@@ -35,7 +33,7 @@ def command(size: str | None, device: str | None, threads: int | None, as_json: 
     options = TrainOptions(device=select(device)[0], **chosen)
     environment.check_threads(threads)
     if threads is not None:
-        torch.set_num_threads(threads)
+        set_threads(threads)
     write: Callable[[str], Any] = functools.partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
     if is_silent():
         write, as_json = _ignore, False

@@ -56,13 +56,14 @@ def own_task(task: Task, process: int, processes: int) -> OwnTask:
     start, stop = bounds(ratings_of_users(task.inputs), processes)[process : process + 2]
     users = slice(start, stop)
     inputs = task.inputs.of_users(users)
-    own = {
-        name: _copy(value)
-        for name, value in inputs._asdict().items()
-        if isinstance(value, Tensor) and name in ("user_factors", "user_bias", "ratings", "mask")
-    }
+    inputs = inputs._replace(
+        user_factors=inputs.user_factors.clone(),
+        user_bias=inputs.user_bias.clone(),
+        ratings=_copy(inputs.ratings),
+        mask=None if inputs.mask is None else inputs.mask.clone(),
+    )
     held_out = _copy(matrices.rows(task.held_out, users))
-    return OwnTask(task.name, inputs._replace(**own), held_out, task.users, task.items)
+    return OwnTask(task.name, inputs, held_out, task.users, task.items)
 
 
 def _copy(tensor: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from kernels.cpu.threads import VARIABLE
 from kernels.distributed import mf_loss_and_grads
 from kernels.precision import PRECISIONS
 from mfbench.errors import UsageError
@@ -28,12 +29,21 @@ OPTIONS: dict[str, dict[str, Any]] = {  # of the step, by the provider's name
     "tiled": {"backend": "torch"},
     **{f"fused-{precision}": {"precision": precision} for precision in PRECISIONS},
 }
+# Their updates of an item depend on its gradient alone, which is the same on every process.
+OPTIMIZERS = ("sgd", "momentum", "adam")
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 
 
 def several_processes() -> bool:
     """Return whether torchrun has started this process and others."""
     return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def set_threads(threads: int) -> None:
+    """Set the threads of this process, also where one is meant, which otherwise counts as torchrun's default."""
+    torch.set_num_threads(threads)
+    if several_processes():
+        os.environ[VARIABLE] = str(threads)
 
 
 def is_silent() -> bool:
@@ -50,6 +60,9 @@ def run_training_over_processes(
     its own users alone.
     """
     provider = provider_over_processes(options.provider)
+    if options.optimizer not in OPTIMIZERS:
+        message = f"over several processes expected one of {', '.join(OPTIMIZERS)}, got {options.optimizer!r}"
+        raise UsageError(message, code="bad-optimizer", argument="optimizer")
     with _process_group(options.device):
         process, processes = dist.get_rank(), dist.get_world_size()
         if options.save and process == 0:

@@ -20,7 +20,7 @@ class BestParameters:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._rmse = math.inf
-        self.kept: dict[str, torch.Tensor] = {}
+        self.kept: dict[str, torch.Tensor] = {}  # by name, on the CPU
 
     def see(self, epoch: int, held_out_rmse: float) -> None:
         """Keep the present parameters if their held-out error, NaN if nothing is held out, is the least so far.

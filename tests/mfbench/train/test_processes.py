@@ -15,6 +15,7 @@ import torch
 from mfbench.errors import UsageError
 from mfbench.installation import ROOT
 from mfbench.train import processes
+from mfbench.train.options import TrainOptions
 
 EACH_ALONE = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
@@ -79,6 +80,12 @@ def test_a_provider_that_computes_alone_is_refused() -> None:
         processes.provider_over_processes("autograd")
 
 
+def test_an_optimizer_that_would_need_sums_of_its_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "OPTIMIZERS", ("adam",))
+    with pytest.raises(UsageError, match="over several processes expected one of adam, got 'sgd'"):
+        processes.run_training_over_processes(TrainOptions())
+
+
 @pytest.mark.parametrize(
     ("environment", "several", "silent"),
     [
@@ -97,3 +104,18 @@ def test_processes_of_torchrun(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert (processes.several_processes(), processes.is_silent()) == (several, silent)
+
+
+def test_one_thread_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setenv("MFBENCH_THREADS", "7")
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    try:
+        processes.set_threads(1)
+        assert (torch.get_num_threads(), os.environ["MFBENCH_THREADS"]) == (1, "7")
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        processes.set_threads(1)
+        assert os.environ["MFBENCH_THREADS"] == "1"
+    finally:
+        torch.set_num_threads(before)
