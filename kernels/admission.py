@@ -62,7 +62,7 @@ def check_plain(call: Call) -> None:
 
 def _admitted(name: str, value: Tensor) -> Tensor:
     check_tensor(name, value)
-    if type(value) in PLAIN or isinstance(value, (*SYMBOLIC, *_collective_results())):
+    if type(value) in PLAIN or isinstance(value, (*SYMBOLIC, *_types_with_rules())):
         return value
     if type(value).__torch_dispatch__ is Tensor.__torch_dispatch__:
         return value.as_subclass(Tensor)
@@ -73,10 +73,17 @@ def _unknown(name: str, value: Tensor) -> TypeError:
     return TypeError(f"{name}: expected a plain torch.Tensor, got {type(value).__name__}, a subclass of unknown layout")
 
 
-def _collective_results() -> tuple[Any, ...]:
-    """Return the type of the results of functional collectives: their dispatch rule waits for the plain tensor."""
-    module = sys.modules.get("torch.distributed._functional_collectives")
-    return () if module is None else (module.AsyncCollectiveTensor,)
+def _types_with_rules() -> tuple[Any, ...]:
+    """Return the types of torch.distributed whose dispatch rule hands plain tensors on.
+
+    Those are the results of functional collectives, and the tensors of several simulated processes.
+    """
+    collectives = sys.modules.get("torch.distributed._functional_collectives")
+    simulation = sys.modules.get("torch.distributed._local_tensor")
+    return (
+        *(() if collectives is None else (collectives.AsyncCollectiveTensor,)),
+        *(() if simulation is None else (simulation.LocalTensor,)),
+    )
 
 
 def _cast(parameter: Any) -> Any:

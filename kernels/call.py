@@ -13,6 +13,7 @@ from kernels.encoding import EncodedRatings, observations_of
 from kernels.problem import Observations, Parameters
 
 Arguments = ParamSpec("Arguments")
+Bundle = TypeVar("Bundle")
 Result = TypeVar("Result")
 
 
@@ -63,11 +64,11 @@ def bundle(
 
 
 def with_arguments(
-    of: Callable[Arguments, Call],
-) -> Callable[[Callable[[Call], Result]], Callable[Arguments, Result]]:
-    """Return a decorator for functions of a `Call`, which then take the arguments of the function that bundles it."""
+    of: Callable[Arguments, Bundle],
+) -> Callable[[Callable[[Bundle], Result]], Callable[Arguments, Result]]:
+    """Return a decorator for functions of a bundle, which then take the arguments of the function that makes it."""
 
-    def decorate(function: Callable[[Call], Result]) -> Callable[Arguments, Result]:
+    def decorate(function: Callable[[Bundle], Result]) -> Callable[Arguments, Result]:
         @functools.wraps(function)
         def called_with_arguments(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
             try:

@@ -48,7 +48,7 @@ def mf_loss_and_grads(call: Call) -> tuple[Tensor, Grads]:
         TypeError, ValueError: an argument's type, dtype, shape, device or value is wrong; the message names it.
         RuntimeError: the requested backend cannot run here.
     """
-    return _step(call)
+    return step_of(call)
 
 
 @with_arguments(bundle)
@@ -63,7 +63,7 @@ def mf_loss(call: Call) -> Tensor:
     Raises:
         RuntimeError: also for a second derivative, in the backward pass.
     """
-    return _loss(call, differentiable=True)
+    return loss_of(call, differentiable=True)
 
 
 def mf_sse(
@@ -86,10 +86,11 @@ def mf_sse(
         user_factors, item_factors, user_bias, item_bias, global_bias, ratings, mask, 0.0,
         backend, precision, deterministic,
     )  # fmt: skip
-    return _loss(call, differentiable=False)
+    return loss_of(call, differentiable=False)
 
 
-def _step(call: Call) -> tuple[Tensor, Grads]:
+def step_of(call: Call) -> tuple[Tensor, Grads]:
+    """Return the loss and the gradients of one step, whatever PyTorch has switched on."""
     if is_dynamo_compiling():
         call = cast_for_autocast(call)
         return _bundled(untraced_step(call) if is_transformed() else _operator_step(call))
@@ -106,7 +107,8 @@ def _bundled(result: StepResult) -> tuple[Tensor, Grads]:
     return loss, Grads(*grads)
 
 
-def _loss(call: Call, differentiable: bool) -> Tensor:
+def loss_of(call: Call, differentiable: bool) -> Tensor:
+    """Return the loss, with derivatives in the parameters that require them if it shall be differentiable."""
     if is_dynamo_compiling():
         call = cast_for_autocast(call)
         return untraced_loss(call) if is_transformed() else _operator_loss(call, differentiable)
@@ -120,7 +122,7 @@ def _loss(call: Call, differentiable: bool) -> Tensor:
 
 def _eager_loss(call: Call, differentiable: bool) -> Tensor:
     loss: Tensor
-    if differentiable and _wants_gradient(call):
+    if differentiable and wants_gradient(call):
         loss, *_ = EagerStep.apply(*call.parameters, call)
     else:
         loss, _ = evaluate(call, gradients=False)
@@ -134,14 +136,14 @@ def _operator_step(call: Call) -> StepResult:
 
 def _operator_loss(call: Call, differentiable: bool) -> Tensor:
     loss: Tensor
-    if differentiable and _wants_gradient(call):
+    if differentiable and wants_gradient(call):
         loss, *_ = step_op(*arguments_of(call))
     else:
         loss = loss_op(*detached_arguments_of(call))
     return loss
 
 
-def _wants_gradient(call: Call) -> bool:
+def wants_gradient(call: Call) -> bool:
     """Return whether a gradient is required.
 
     Raises:

@@ -145,10 +145,15 @@ def check_problem(parameters: Parameters, observations: Observations, reg: float
     if occupied is not None:
         blocks = (-(-m // OCCUPIED_BLOCK), -(-n // OCCUPIED_BLOCK))
         _check_shape_and_device("ratings.occupied", occupied, (blocks,), device)
+    check_reg(reg)
+    return Problem(parameters, observations, reg)
+
+
+def check_reg(reg: float) -> None:
+    """Raise TypeError or ValueError where the weight of the regulariser is not a finite number."""
     check_number("reg", reg)
     if not -LARGEST <= reg <= LARGEST:  # NaN, infinite, or an integer beyond float64
         raise ValueError(f"reg: expected a finite number, got {reg!r}")
-    return Problem(parameters, observations, reg)
 
 
 def check_number(name: str, value: float) -> None:

@@ -21,7 +21,7 @@ from mfbench.results.environment import usable_cpus
 
 FOLDER = Path(__file__).parent
 MAX_PROCESSES = 4  # a test may start two threads
-TIERS = ("slow", "compilers", "cheats", "ptx", "browser", "studies")
+TIERS = ("slow", "processes", "compilers", "cheats", "ptx", "browser", "studies")
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a script's background jobs; subprocesses inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)

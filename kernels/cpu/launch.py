@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import struct
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from kernels.cpu.build import BuildError, load_kernel
+from kernels.cpu.threads import step_threads
 from kernels.csr import LARGEST_INT32, indices_of, with_rising_columns
 from kernels.problem import Grads, Observations, Problem, check_memory, empty_gradient
 
@@ -79,18 +79,6 @@ def unavailable(problem: Problem | None = None, precision: str = "ieee", determi
     return ""
 
 
-@cache
-def _cpu_quota() -> int:
-    """Return the number of CPUs that the control group grants this process, rounded up."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, -(-int(quota) // int(period)))
-    except (OSError, ValueError):
-        return 1 << 30
-
-
-def _threads() -> int:
-    return min(torch.get_num_threads(), _cpu_quota())
 
 
 def step(problem: Problem, precision: str, deterministic: bool, gradients: bool) -> tuple[Tensor, Grads | None]:
@@ -128,7 +116,7 @@ def step(problem: Problem, precision: str, deterministic: bool, gradients: bool)
         *(n, pointers[1], *Q.stride(), pointers[3], bi.stride(0), dQ, dbi),
         *(pointers[5], *(ratings.stride() if entries is None else (0, 1)), rating_kind),
         *mask_part,
-        *(rank, P.dtype is torch.float64, _threads(), gradients),
+        *(rank, P.dtype is torch.float64, step_threads(), gradients),
         *(pointers[4], dmu, loss.data_ptr()),
         *(problem.reg, scale, offset),
     )
@@ -157,7 +145,7 @@ def _columns_rise(observations: Observations) -> bool:
     rows, columns = indices_of(observations)
     entries = observations._replace(rows=rows.to(torch.int64).contiguous(), columns=columns.contiguous())
     sizes = (*observations.shape, columns.shape[0])
-    return bool(load_kernel().mf_rows_are_sorted(_pack(entries), *sizes, _threads()))
+    return bool(load_kernel().mf_rows_are_sorted(_pack(entries), *sizes, step_threads()))
 
 
 def _pack(entries: Observations) -> bytes:
@@ -176,7 +164,7 @@ def multiply_and_add(rounds: int) -> float:
     Raises:
         BuildError: the kernel cannot be compiled here.
     """
-    return float(load_kernel().mf_multiply_and_add(_threads(), rounds))
+    return float(load_kernel().mf_multiply_and_add(step_threads(), rounds))
 
 
 def release_memory() -> None:

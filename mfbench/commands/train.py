@@ -10,8 +10,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
-
 from mfbench import log
 from mfbench.measure.devices.selection import select
 from mfbench.problems.cases import parse_size
@@ -19,6 +17,7 @@ from mfbench.problems.ratings import DataWarning
 from mfbench.results import environment
 from mfbench.train.loop import LogEntry, TrainingRun, run_training
 from mfbench.train.options import TrainOptions
+from mfbench.train.processes import is_silent, run_training_over_processes, set_threads, several_processes
 
 
 def command(size: str | None, device: str | None, threads: int | None, as_json: bool, **given: Any) -> int:
@@ -34,8 +33,11 @@ def command(size: str | None, device: str | None, threads: int | None, as_json: 
     options = TrainOptions(device=select(device)[0], **chosen)
     environment.check_threads(threads)
     if threads is not None:
-        torch.set_num_threads(threads)
-    write = functools.partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
+        set_threads(threads)
+    write: Callable[[str], Any] = functools.partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
+    if is_silent():
+        write, as_json = _ignore, False
+        log.set_level(-1)
     with warnings.catch_warnings():
         warnings.simplefilter("always", DataWarning)
         warnings.showwarning = lambda message, *_, **__: log.note(str(message))
@@ -51,7 +53,8 @@ def train_and_log(options: TrainOptions, write: Callable[[str], Any]) -> Trainin
     Raises:
         UsageError, DataUnavailable: as `run_training`.
     """
-    run = run_training(options, lambda entry: [write(line) for line in _lines(entry, options)])
+    start = run_training_over_processes if several_processes() else run_training
+    run = start(options, lambda entry: [write(line) for line in _lines(entry, options)])
     for line in summary(run):
         write(line)
     return run
@@ -93,6 +96,10 @@ def summary(run: TrainingRun) -> Iterator[str]:
         f"{run.provider}, {run.optimizer}, learning rate {run.learning_rate:.3g}, "
         f"regulariser {run.reg:.3g}, {run.trained_on:,} ratings"
     )
+
+
+def _ignore(line: str) -> None:
+    """Write nothing, in a process whose lines another one writes."""
 
 
 def _without_nan(run: TrainingRun) -> dict[str, Any]:

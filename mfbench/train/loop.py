@@ -128,6 +128,7 @@ def train(
     target_rmse: float | None = None,
     patience: int | None = None,
     on_entry: Callable[[LogEntry], Any] = lambda entry: None,
+    default: Callable[[Task, Optimizer, registry.Step], float] = default_rate,
 ) -> TrainingRun:
     """Train a task's parameters in place.
 
@@ -141,10 +142,11 @@ def train(
         epochs: updates, one full pass each.
         every: epochs between two entries of the log.
         optimizer: as in `TrainOptions`.
-        lr: learning rate; None: `default_rate`.
+        lr: learning rate; None: what `default` returns.
         target_rmse: stop at the first entry whose held-out RMSE is at most this.
         patience: stop when that many entries in a row bring no lower held-out error; None: never.
         on_entry: called with each entry at once, also in attempts at a default rate that proves too large.
+        default: the learning rate at the start of a task.
 
     Raises:
         Diverged: `lr` is too large; the message names a smaller rate that was tried for up to 1000 epochs.
@@ -174,7 +176,7 @@ def train(
     def attempt(rate: float, epochs: int) -> Iterator[LogEntry]:
         return descend(task, step, Update(inputs, optimizer, rate), epochs, every)
 
-    rate = default_rate(task, optimizer, step) if lr is None else lr
+    rate = default(task, optimizer, step) if lr is None else lr
     for _ in range(HALVINGS):
         run = TrainingRun(
             task.name, provider.name, optimizer, rate, inputs.reg,
@@ -190,7 +192,7 @@ def train(
             restore()
             if lr is not None:
                 trial = min(epochs, TRIAL_EPOCHS)
-                works = _stable_rate(min(lr / 2, default_rate(task, optimizer, step)), attempt, trial, restore)
+                works = _stable_rate(min(lr / 2, default(task, optimizer, step)), attempt, trial, restore)
                 message = f"{error.message}, with {lr:g}; {works:g} would work (tried for {trial} epochs)"
                 raise Diverged(message, argument="lr") from None
             log.note(f"{error.message}, with the default rate {rate:g}; starting again with {rate / 2:g}")

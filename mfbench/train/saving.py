@@ -20,7 +20,7 @@ class BestParameters:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._rmse = math.inf
-        self._kept: dict[str, torch.Tensor] = {}
+        self.kept: dict[str, torch.Tensor] = {}  # by name, on the CPU
 
     def see(self, epoch: int, held_out_rmse: float) -> None:
         """Keep the present parameters if their held-out error, NaN if nothing is held out, is the least so far.
@@ -30,7 +30,7 @@ class BestParameters:
         if epoch == 0 or not held_out_rmse >= self._rmse:
             self._rmse = held_out_rmse
             inputs = self._task.inputs
-            self._kept = {name: getattr(inputs, name).detach().cpu().clone() for name in PARAMETERS}
+            self.kept = {name: getattr(inputs, name).detach().cpu().clone() for name in PARAMETERS}
 
     def write(self, path: Path) -> None:
         """Write a dictionary that `torch.load` reads with `weights_only=True`.
@@ -41,7 +41,7 @@ class BestParameters:
         Raises:
             UsageError: the file cannot be written.
         """
-        content = {**self._kept, "users": list(self._task.users), "items": list(self._task.items)}
+        content = {**self.kept, "users": list(self._task.users), "items": list(self._task.items)}
         try:
             torch.save(content, path)
         except (OSError, RuntimeError) as error:

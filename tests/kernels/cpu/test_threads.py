@@ -14,6 +14,7 @@ import torch
 
 from kernels import mf_loss_and_grads
 from kernels.cpu import build
+from kernels.cpu.threads import threads_from
 from tests.kernels.cpu.test_build import needs_kernel, run_python, runtime_library
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
@@ -213,3 +214,48 @@ def test_helpers_leave_the_core_of_their_caller():
         """
     )
     assert int(run.stdout) >= 4, run.stderr
+
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "threads"),
+    [
+        ({}, 0),
+        ({"OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": "2"}, 0),  # not started by torchrun
+        (TORCHRUN | {"LOCAL_WORLD_SIZE": "1"}, 0),
+        (TORCHRUN | {"LOCAL_WORLD_SIZE": "2"}, 8),
+        (TORCHRUN | {"LOCAL_WORLD_SIZE": "3"}, 5),
+        (TORCHRUN | {"LOCAL_WORLD_SIZE": "64"}, 1),
+        (TORCHRUN | {"LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "3"}, 0),
+        (TORCHRUN | {"LOCAL_WORLD_SIZE": "2", "MFBENCH_THREADS": "1"}, 1),
+        ({"MFBENCH_THREADS": "5"}, 5),
+    ],
+)
+def test_threads_that_an_environment_asks_for(environment, threads):
+    assert threads_from(environment, cores=16) == threads
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two"])
+def test_a_number_of_threads_that_is_none(value):
+    with pytest.raises(ValueError, match=rf"^MFBENCH_THREADS: expected a positive number, got '{value}'"):
+        threads_from({"MFBENCH_THREADS": value}, cores=16)
+
+
+@needs_kernel
+@pytest.mark.skipif(CORES < 2, reason="one core")
+def test_a_process_of_torchrun_starts_helpers_on_its_share_of_the_cores():
+    code = """
+        import os, torch
+        os.environ["LOCAL_WORLD_SIZE"] = "2"
+        os.sched_getaffinity = lambda pid: set(range(4))
+        from kernels import mf_loss_and_grads
+        assert torch.get_num_threads() == 1
+        arguments = [torch.randn(900, 8), torch.randn(800, 8), torch.randn(900), torch.randn(800), torch.randn(())]
+        before = len(os.listdir("/proc/self/task"))
+        mf_loss_and_grads(*arguments, torch.rand(900, 800), backend="native")
+        assert len(os.listdir("/proc/self/task")) == before + 1
+    """
+    run = run_python(code, **TORCHRUN)
+    assert run.returncode == 0, run.stderr

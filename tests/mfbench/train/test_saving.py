@@ -52,7 +52,7 @@ def test_a_new_attempt_forgets_the_last_one() -> None:
     def see(epoch: int, rmse: float, bias: float) -> float:
         task.inputs.global_bias.fill_(bias)
         best.see(epoch, rmse)
-        return float(best._kept["global_bias"])
+        return float(best.kept["global_bias"])
 
     assert see(0, 1.0, 1.0) == 1.0
     assert see(1, 0.5, 2.0) == 2.0

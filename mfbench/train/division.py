@@ -1,0 +1,84 @@
+"""Divide a task among processes by users, so that each has about the same number of ratings."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from kernels.distributed import mf_sse
+from mfbench.problems import matrices
+from mfbench.problems.inputs import Inputs
+from mfbench.train.task import Task
+
+
+class OwnTask(Task):
+    """One process's users of a task, judged by what is held out of all users."""
+
+    @property
+    def held_out_count(self) -> int:
+        """Number of ratings held out, of all processes."""
+        count = torch.tensor(super().held_out_count, device=self.inputs.user_factors.device)
+        dist.all_reduce(count)
+        return int(count)
+
+    def held_out_sse(self) -> float:
+        """Return the squared error of the present parameters over what is held out, of all processes."""
+        judged = (self.held_out, None) if self.inputs.sparse else (self.inputs.ratings, self.held_out)
+        return float(mf_sse(*self.inputs[:5], *judged))
+
+
+def ratings_of_users(inputs: Inputs) -> Tensor:
+    """Return the number of observed ratings of each user, (m,) int64."""
+    if inputs.sparse:
+        return inputs.ratings.crow_indices().diff().long()
+    observed = ~inputs.ratings.isnan() if inputs.mask is None else inputs.mask
+    return observed.count_nonzero(dim=1)
+
+
+def bounds(counts: Tensor, processes: int) -> list[int]:
+    """Return where the users of each process start, and last the number of users.
+
+    Args:
+        counts: (m,), ratings of each user.
+        processes: more than users leave some without any.
+    """
+    total, before = int(counts.sum()), torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    if not total:  # divide the users themselves
+        before = torch.arange(len(before), device=counts.device)
+        total = len(counts)
+    wanted = torch.arange(1, processes, device=counts.device) * total // processes
+    return [0, *torch.searchsorted(before, wanted).tolist(), len(counts)]
+
+
+def own_task(task: Task, process: int, processes: int) -> OwnTask:
+    """Return a process's users of a task, in memory of their own, so that the rest can be freed."""
+    start, stop = bounds(ratings_of_users(task.inputs), processes)[process : process + 2]
+    users = slice(start, stop)
+    inputs = task.inputs.of_users(users)
+    inputs = inputs._replace(
+        user_factors=inputs.user_factors.clone(),
+        user_bias=inputs.user_bias.clone(),
+        ratings=_copy(inputs.ratings),
+        mask=None if inputs.mask is None else inputs.mask.clone(),
+    )
+    held_out = _copy(matrices.rows(task.held_out, users))
+    return OwnTask(task.name, inputs, held_out, task.users, task.items)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return matrices.with_parts(tensor, [part.clone() for part in matrices.parts(tensor)])
+
+
+def whole_users(own: Tensor, process: int, processes: int) -> Tensor | None:
+    """Return the rows of all processes one below the other, on the first process alone."""
+    parts: list[Tensor] | None = [own] * processes if process == 0 else None
+    dist.gather_object(own, parts)
+    return None if parts is None else torch.cat(parts)
+
+
+def same_everywhere(value: float) -> float:
+    """Return the first process's value on every process."""
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]

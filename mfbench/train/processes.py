@@ -1,0 +1,122 @@
+"""Train over the processes that torchrun starts, each with its own users."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from kernels.cpu.threads import VARIABLE
+from kernels.distributed import mf_loss_and_grads
+from kernels.precision import PRECISIONS
+from mfbench.errors import UsageError
+from mfbench.problems.inputs import Inputs, on_device
+from mfbench.providers import registry
+from mfbench.train.division import own_task, same_everywhere, whole_users
+from mfbench.train.loop import LogEntry, TrainingRun, train
+from mfbench.train.options import TrainOptions
+from mfbench.train.rates import default_rate
+from mfbench.train.saving import BestParameters, check_writable
+from mfbench.train.task import make_task
+
+OPTIONS: dict[str, dict[str, Any]] = {  # of the step, by the provider's name
+    "fused": {},
+    "fused-deterministic": {"deterministic": True},
+    "tiled": {"backend": "torch"},
+    **{f"fused-{precision}": {"precision": precision} for precision in PRECISIONS},
+}
+# Their updates of an item depend on its gradient alone, which is the same on every process.
+OPTIMIZERS = ("sgd", "momentum", "adam")
+BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
+
+
+def several_processes() -> bool:
+    """Return whether torchrun has started this process and others."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def set_threads(threads: int) -> None:
+    """Set the threads of this process, also where one is meant, which otherwise counts as torchrun's default."""
+    torch.set_num_threads(threads)
+    if several_processes():
+        os.environ[VARIABLE] = str(threads)
+
+
+def is_silent() -> bool:
+    """Return whether another process writes the log."""
+    return several_processes() and int(os.environ.get("RANK", "0")) > 0
+
+
+def run_training_over_processes(
+    options: TrainOptions, on_entry: Callable[[LogEntry], Any] = lambda entry: None
+) -> TrainingRun:
+    """Train as `mfbench train` does under torchrun. Arguments, result and errors are those of `run_training`.
+
+    Every process makes the whole task, finds the learning rate that one process would find, and keeps the ratings of
+    its own users alone.
+    """
+    provider = provider_over_processes(options.provider)
+    if options.optimizer not in OPTIMIZERS:
+        message = f"over several processes expected one of {', '.join(OPTIMIZERS)}, got {options.optimizer!r}"
+        raise UsageError(message, code="bad-optimizer", argument="optimizer")
+    with _process_group(options.device):
+        process, processes = dist.get_rank(), dist.get_world_size()
+        if options.save and process == 0:
+            check_writable(options.save)
+        task = make_task(options)
+        task = task._replace(inputs=on_device(task.inputs, options.device), held_out=task.held_out.to(options.device))
+        observed = task.inputs.observed
+        alone = registry.load(options.provider).prepare(task.inputs)
+        rate = same_everywhere(default_rate(task, options.optimizer, alone))
+        own = own_task(task, process, processes)
+        del task, alone
+        best = BestParameters(own)
+
+        def report(entry: LogEntry) -> None:
+            if options.save:
+                best.see(entry.epoch, entry.held_out_rmse)
+            on_entry(entry)
+
+        run = train(
+            own, provider, options.updates, options.log_every, options.optimizer, options.lr, options.target_rmse,
+            report, default=lambda *_: rate,
+        )  # fmt: skip
+        if options.save:
+            for name in ("user_factors", "user_bias"):
+                whole = whole_users(best.kept[name], process, processes)
+                if whole is not None:
+                    best.kept[name] = whole
+            if process == 0:
+                best.write(options.save)
+        return run._replace(trained_on=observed)
+
+
+def provider_over_processes(name: str) -> registry.Provider:
+    """Return a provider whose step is one over the processes.
+
+    Raises:
+        UsageError: the provider computes alone.
+    """
+    if name not in OPTIONS:
+        message = f"over several processes expected one of {', '.join(OPTIONS)}, got {name!r}"
+        raise UsageError(message, code="no-such-provider", argument="provider")
+
+    def prepare(inputs: Inputs) -> registry.Step:
+        return lambda: mf_loss_and_grads(*inputs, **OPTIONS[name])
+
+    return registry.Provider(name, prepare)
+
+
+@contextmanager
+def _process_group(device: str) -> Iterator[None]:
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group(BACKENDS[device])
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,76 @@
+"""A task divided among processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.distributed as dist
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mfbench.problems.matrices import to_dense
+from mfbench.train.division import bounds, own_task, ratings_of_users, same_everywhere, whole_users
+from mfbench.train.options import TrainOptions
+from mfbench.train.task import Task, make_task
+
+
+@given(st.lists(st.integers(0, 50), max_size=40), st.integers(1, 9))
+def test_every_user_has_one_process_and_ratings_are_balanced(counts: list[int], processes: int) -> None:
+    edges = bounds(torch.tensor(counts, dtype=torch.int64), processes)
+    assert (edges[0], edges[-1], len(edges)) == (0, len(counts), processes + 1)
+    assert edges == sorted(edges)
+    for start, stop in pairwise(edges):
+        assert sum(counts[start:stop]) <= sum(counts) / processes + max(counts, default=0)
+
+
+def test_users_without_ratings_are_divided_themselves() -> None:
+    assert bounds(torch.zeros(9, dtype=torch.int64), 3) == [0, 3, 6, 9]
+
+
+def tasks() -> list[Task]:
+    options = {"data": "power-law", "size": (40, 30), "density": 0.3}
+    sparse, dense = (make_task(TrainOptions(**options, layout=layout)) for layout in ("sparse", "dense"))
+    return [sparse, dense, make_task(TrainOptions(size=(40, 30)))]
+
+
+@pytest.mark.parametrize("place", range(3))
+@pytest.mark.parametrize("processes", [1, 2, 3, 64])
+def test_the_parts_of_a_task_make_up_the_whole(place: int, processes: int) -> None:
+    task = tasks()[place]
+    parts = [own_task(task, process, processes) for process in range(processes)]
+    for name in ("user_factors", "user_bias"):
+        assert torch.equal(torch.cat([getattr(part.inputs, name) for part in parts]), getattr(task.inputs, name))
+    for of in (lambda task: task.inputs.ratings, lambda task: task.held_out):
+        whole, *others = (to_dense(of(each))[0] if task.inputs.sparse else of(each) for each in (task, *parts))
+        assert torch.equal(torch.cat(others), whole)
+    assert sum(int(ratings_of_users(part.inputs).sum()) for part in parts) == task.inputs.observed
+    storage = parts[0].inputs.user_factors.untyped_storage()
+    assert storage.nbytes() == parts[0].inputs.user_factors.nbytes  # the rest can be freed
+
+
+@pytest.fixture
+def one_process() -> Iterator[None]:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("one_process")
+@pytest.mark.parametrize("place", range(3))
+def test_one_process_judges_as_the_task_does(place: int) -> None:
+    task = tasks()[place]
+    own = own_task(task, 0, 1)
+    assert own.held_out_count == task.held_out_count > 0
+    assert own.held_out_sse() == task.held_out_sse()
+
+
+@pytest.mark.usefixtures("one_process")
+def test_exchanges_of_one_process() -> None:
+    rows = torch.randn(3, 2)
+    whole = whole_users(rows, 0, 1)
+    assert whole is not None
+    assert torch.equal(whole, rows)
+    assert same_everywhere(0.1) == 0.1
