@@ -79,8 +79,6 @@ def unavailable(problem: Problem | None = None, precision: str = "ieee", determi
     return ""
 
 
-
-
 def step(problem: Problem, precision: str, deterministic: bool, gradients: bool) -> tuple[Tensor, Grads | None]:
     """Return the loss (0-d float64) and, if requested, the gradients of one step.
 

@@ -18,9 +18,13 @@ class OwnTask(Task):
     @property
     def held_out_count(self) -> int:
         """Number of ratings held out, of all processes."""
-        count = torch.tensor(super().held_out_count, device=self.inputs.user_factors.device)
-        dist.all_reduce(count)
-        return int(count)
+        return int(self.total(torch.tensor(super().held_out_count, device=self.inputs.user_factors.device)))
+
+    def total(self, own: Tensor) -> Tensor:
+        """Return the sum of a tensor over the processes."""
+        total = own.clone()
+        dist.all_reduce(total)
+        return total
 
     def held_out_sse(self) -> float:
         """Return the squared error of the present parameters over what is held out, of all processes."""

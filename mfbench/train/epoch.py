@@ -8,23 +8,23 @@ import torch
 from torch import Tensor
 
 from mfbench import log
-from mfbench.problems.inputs import Inputs
 from mfbench.providers import graphs
 from mfbench.providers.exceptions import reason
 from mfbench.providers.registry import Step
 from mfbench.train.options import Optimizer
 from mfbench.train.preconditioner import Preconditioner
+from mfbench.train.task import Task
 
 MOMENTUM = 0.9
 TOLERANCE = 1e-2  # of a replayed update, relative to the largest one of its tensor; sums on a GPU vary by 1e-6
 
 
 class Update:
-    """Moves the parameters of inputs against their gradients."""
+    """Moves the parameters of a task against their gradients."""
 
-    def __init__(self, inputs: Inputs, optimizer: Optimizer, lr: float) -> None:
-        self.parameters, self.lr = inputs[:5], lr
-        self._scaled = Preconditioner(inputs) if optimizer == "preconditioned" else None
+    def __init__(self, task: Task, optimizer: Optimizer, lr: float) -> None:
+        self.parameters, self.lr = task.inputs[:5], lr
+        self._scaled = Preconditioner(task) if optimizer == "preconditioned" else None
         self._rule: torch.optim.Optimizer | None = None  # None: plain descent, four times as fast as torch.optim.SGD
         if optimizer == "adam":
             self._rule = torch.optim.Adam(self.parameters, lr=lr, capturable=self.parameters[0].is_cuda)

@@ -174,7 +174,7 @@ def train(
             parameter.copy_(initial)
 
     def attempt(rate: float, epochs: int) -> Iterator[LogEntry]:
-        return descend(task, step, Update(inputs, optimizer, rate), epochs, every)
+        return descend(task, step, Update(task, optimizer, rate), epochs, every)
 
     rate = default(task, optimizer, step) if lr is None else lr
     for _ in range(HALVINGS):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mfbench.problems.inputs import Inputs
+from mfbench.train.task import Task
 
 # User side, item side and global bias of a prediction: by (a + b + c)² <= 3 (a² + b² + c²), the Hessian of squared
 # errors is at most three times its diagonal blocks, so that plain descent is stable at twice this rate.
@@ -21,24 +22,30 @@ class Preconditioner:
     over all ratings stands for that over the user's own. Nothing here waits for the device.
     """
 
-    def __init__(self, inputs: Inputs) -> None:
-        self._inputs = inputs
-        users, items = _ratings_of_each(inputs)
-        self._users, self._items = users.to(inputs.user_bias), items.to(inputs.item_bias)
-        self._observed = max(1, inputs.observed)
+    def __init__(self, task: Task) -> None:
+        self._inputs, self._total = task.inputs, task.total
+        users, items = _ratings_of_each(task.inputs)
+        self._users = users.to(task.inputs.user_bias)
+        self._items = self._total(items).to(task.inputs.item_bias)
+        self._observed = max(1, int(self._items.sum(dtype=torch.float64)))
 
     def __call__(self, grads: Sequence[Tensor]) -> list[Tensor]:
         """Return the scaled gradients, in parameter order."""
-        of_users = self._curvature(self._users, self._items, self._inputs.item_factors)
-        of_items = self._curvature(self._items, self._users, self._inputs.user_factors)
+        of_items = self._curvature(self._items, self._total(_squares(self._users, self._inputs.user_factors)))
+        of_users = self._curvature(self._users, _squares(self._items, self._inputs.item_factors))
         scales: list[Tensor | int] = [of_users, of_items, of_users, of_items, 2 * self._observed]
         return [grad / scale for grad, scale in zip(grads, scales, strict=True)]
 
-    def _curvature(self, counts: Tensor, other_counts: Tensor, other_factors: Tensor) -> Tensor:
-        squares = torch.linalg.vector_norm(other_factors, dim=1).square()
-        mean = (other_counts @ squares) / self._observed
-        curvature: Tensor = 2 * (counts.clamp(min=1) * (1 + mean) + self._inputs.reg)
+    def _curvature(self, counts: Tensor, squares: Tensor) -> Tensor:
+        """Return the bound for each of one side, from the squares of the other side's factors over all ratings."""
+        curvature: Tensor = 2 * (counts.clamp(min=1) * (1 + squares / self._observed) + self._inputs.reg)
         return curvature[:, None]
+
+
+def _squares(counts: Tensor, factors: Tensor) -> Tensor:
+    """Return the sum of |factors|² over the ratings, 0-d."""
+    squares: Tensor = counts @ torch.linalg.vector_norm(factors, dim=1).square()
+    return squares
 
 
 def _ratings_of_each(inputs: Inputs) -> tuple[Tensor, Tensor]:

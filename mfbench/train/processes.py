@@ -29,8 +29,6 @@ OPTIONS: dict[str, dict[str, Any]] = {  # of the step, by the provider's name
     "tiled": {"backend": "torch"},
     **{f"fused-{precision}": {"precision": precision} for precision in PRECISIONS},
 }
-# Their updates of an item depend on its gradient alone, which is the same on every process.
-OPTIMIZERS = ("sgd", "momentum", "adam")
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 
 
@@ -60,9 +58,6 @@ def run_training_over_processes(
     its own users alone.
     """
     provider = provider_over_processes(options.provider)
-    if options.optimizer not in OPTIMIZERS:
-        message = f"over several processes expected one of {', '.join(OPTIMIZERS)}, got {options.optimizer!r}"
-        raise UsageError(message, code="bad-optimizer", argument="optimizer")
     with _process_group(options.device):
         process, processes = dist.get_rank(), dist.get_world_size()
         if options.save and process == 0:
@@ -71,7 +66,7 @@ def run_training_over_processes(
         task = task._replace(inputs=on_device(task.inputs, options.device), held_out=task.held_out.to(options.device))
         observed = task.inputs.observed
         alone = registry.load(options.provider).prepare(task.inputs)
-        rate = same_everywhere(default_rate(task, options.optimizer, alone))
+        rate = same_everywhere(default_rate(task, options.update_rule, alone))
         own = own_task(task, process, processes)
         del task, alone
         best = BestParameters(own)
@@ -82,8 +77,8 @@ def run_training_over_processes(
             on_entry(entry)
 
         run = train(
-            own, provider, options.updates, options.log_every, options.optimizer, options.lr, options.target_rmse,
-            report, default=lambda *_: rate,
+            own, provider, options.updates, options.log_every, options.update_rule, options.lr, options.target_rmse,
+            options.lines_of_patience, report, default=lambda *_: rate,
         )  # fmt: skip
         if options.save:
             for name in ("user_factors", "user_bias"):

@@ -38,6 +38,10 @@ class Task(NamedTuple):
         """Number of ratings held out."""
         return self.held_out.values().numel() if self.inputs.sparse else int(self.held_out.count_nonzero())
 
+    def total(self, own: Tensor) -> Tensor:
+        """Return the sum of a tensor over the processes that share the task, each with its own users."""
+        return own
+
     def held_out_sse(self) -> float:
         """Return the squared error of the present parameters over what is held out."""
         judged = (self.held_out, None) if self.inputs.sparse else (self.inputs.ratings, self.held_out)

@@ -12,7 +12,7 @@ from mfbench.problems.matrices import to_sparse
 from mfbench.providers import registry
 from mfbench.train.loop import train
 from mfbench.train.preconditioner import RATE, Preconditioner
-from mfbench.train.task import rating_task
+from mfbench.train.task import Task, rating_task
 from reference import oracle_loss_and_grads
 
 
@@ -23,7 +23,8 @@ def drawn(m: int, n: int, density: float = 0.5) -> Ratings:
 
 def scales(inputs: Inputs) -> list[torch.Tensor]:
     """Return by what each parameter's gradient is divided."""
-    return [1 / scaled for scaled in Preconditioner(inputs)([torch.ones_like(p) for p in inputs[:5]])]
+    task = Task("drawn", inputs, torch.zeros(inputs.ratings.shape, dtype=torch.bool))
+    return [1 / scaled for scaled in Preconditioner(task)([torch.ones_like(p) for p in inputs[:5]])]
 
 
 def test_the_bound_by_hand() -> None:

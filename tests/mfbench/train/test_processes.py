@@ -15,7 +15,6 @@ import torch
 from mfbench.errors import UsageError
 from mfbench.installation import ROOT
 from mfbench.train import processes
-from mfbench.train.options import TrainOptions
 
 EACH_ALONE = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
@@ -78,12 +77,6 @@ def test_lines_are_written_once_and_errors_end_every_process() -> None:
 def test_a_provider_that_computes_alone_is_refused() -> None:
     with pytest.raises(UsageError, match="over several processes expected one of fused, fused-deterministic"):
         processes.provider_over_processes("autograd")
-
-
-def test_an_optimizer_that_would_need_sums_of_its_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "OPTIMIZERS", ("adam",))
-    with pytest.raises(UsageError, match="over several processes expected one of adam, got 'sgd'"):
-        processes.run_training_over_processes(TrainOptions())
 
 
 @pytest.mark.parametrize(
