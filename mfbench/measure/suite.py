@@ -20,7 +20,8 @@ from mfbench.providers import registry
 from mfbench.providers.revision import Checkout
 from mfbench.results import environment
 from mfbench.results.environment import new_run_id
-from mfbench.results.records import Record, Writer, check_name, read
+from mfbench.results.records import Record, check_name, read
+from mfbench.results.writer import Writer
 
 SPARSE_BASELINE = "gather"
 

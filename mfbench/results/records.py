@@ -1,13 +1,9 @@
-"""Records: one JSON object a line, appended and synced to the disk as each case ends."""
+"""Records, one JSON object a line: what they hold, and how files of them are read."""
 
 from __future__ import annotations
 
 import codecs
-import contextlib
 import json
-import os
-import stat
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,11 +15,6 @@ from mfbench.problems.faults import first_fault
 from mfbench.results.codes import Status
 from mfbench.results.crowding import Crowding, crowding
 from mfbench.stats.intervals import Verdict
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 SCHEMA = 1
 OPENING = b'{"schema":'  # first bytes of every record
@@ -166,7 +157,7 @@ def parse(path: Path, content: bytes) -> tuple[list[Record], list[str]]:
     One note is enough for a file in which no line looks like a record.
     """
     last = content.rpartition(b"\n")[2]
-    if not (_has_objects(content) or (last and last[: len(OPENING)] == OPENING[: len(last)])):
+    if not (has_objects(content) or (last and last[: len(OPENING)] == OPENING[: len(last)])):
         return [], [f"no records in {path} ({_beginning(content)})"]
     lines, torn = _lines(content)
     notes = [f"{path}: the last line is torn and was left out"] if torn else []
@@ -185,7 +176,7 @@ def _beginning(content: bytes) -> str:
     """Describe the first line of a file without records."""
     for number, line in enumerate(content.splitlines(), start=1):
         if line.strip():
-            kind = "a record" if _is_json(line) else "JSON"
+            kind = "a record" if is_json(line) else "JSON"
             return f"line {number} is not {kind}: {line.strip()[:LONGEST_QUOTE].decode(errors='replace')!r}"
     return "it is empty"
 
@@ -193,10 +184,11 @@ def _beginning(content: bytes) -> str:
 def _lines(content: bytes) -> tuple[list[bytes], bytes]:
     """Split a file's content into its lines and the torn rest; a last line that only lacks its newline is whole."""
     *lines, last = content.split(b"\n")
-    return ([*lines, last], b"") if _is_json(last) else (lines, last)
+    return ([*lines, last], b"") if is_json(last) else (lines, last)
 
 
-def _is_json(line: bytes) -> bool:
+def is_json(line: bytes) -> bool:
+    """Return whether a line is whole: JSON of any kind."""
     try:
         json.loads(line)
     except (ValueError, RecursionError):
@@ -235,89 +227,6 @@ def check_name(name: str, argument: str) -> None:
         raise UsageError(message, code="bad-name", argument=argument) from None
 
 
-def _may_be_records(lines: bytes) -> bool:
-    """Return whether the lines are empty or at least one looks like an object with a schema."""
-    return not lines.strip() or _has_objects(lines)
-
-
-def _has_objects(lines: bytes) -> bool:
+def has_objects(lines: bytes) -> bool:
+    """Return whether a line looks like an object with a schema."""
     return any(b'"schema"' in line for line in lines.split(b"\n") if line.startswith(b"{"))
-
-
-class Writer:
-    """Append records to a file, after cutting off a torn last line that an interrupted run left.
-
-    Raises:
-        UsageError: the file cannot be opened, or holds something other than records.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._created = not path.exists()
-        self._open()
-        self._regular = stat.S_ISREG(os.fstat(self._file).st_mode)  # pipes and devices have no tail to cut
-        if self._regular:
-            with self._locked():
-                self._cut_torn_line()
-
-    def _open(self) -> None:
-        try:
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        except OSError as error:
-            message = f"cannot write {self.path}: {error.strerror}"
-            raise UsageError(message, code="unwritable-file", argument="out") from None
-
-    def _cut_torn_line(self) -> None:
-        size = os.fstat(self._file).st_size
-        content = os.pread(self._file, size, 0).removeprefix(codecs.BOM_UTF8)
-        whole, _, torn = content.rpartition(b"\n")
-        if not _may_be_records(whole) or torn[: len(OPENING)] != OPENING[: len(torn)]:
-            message = f"expected a file of records, got {self.path}, which holds something else"
-            raise UsageError(message, code="bad-records", argument="out")
-        if _is_json(torn):
-            os.write(self._file, b"\n")
-        elif torn:
-            os.ftruncate(self._file, size - len(torn))
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold an exclusive lock on the file, where the platform has one."""
-        if fcntl is not None and self._regular:
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            if fcntl is not None and self._regular:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
-
-    def append(self, records: Sequence[Record]) -> None:
-        """Write the records and flush them to disk.
-
-        Raises:
-            UsageError: the write failed, for example on a full disk; the file keeps its previous content.
-        """
-        content = "".join(record.model_dump_json(exclude_none=True) + "\n" for record in records).encode()
-        if self._regular and not os.fstat(self._file).st_nlink:  # somebody has removed the file meanwhile
-            os.close(self._file)
-            self._open()
-        with self._locked():
-            size = os.fstat(self._file).st_size
-            try:
-                written = os.write(self._file, content)
-                if written < len(content):
-                    os.write(self._file, content[written:])
-                if self._regular:
-                    os.fsync(self._file)
-            except OSError as error:
-                if self._regular:
-                    os.ftruncate(self._file, size)
-                message = f"cannot write {self.path}: {error.strerror}"
-                raise UsageError(message, code="unwritable-file", argument="out") from None
-
-    def close(self) -> None:
-        """Close the file, and remove it if this writer created it and nothing was written."""
-        if self._created and self._regular:
-            with self._locked(), contextlib.suppress(OSError):
-                if not os.fstat(self._file).st_size:
-                    self.path.unlink()
-        os.close(self._file)

@@ -26,7 +26,7 @@ from mfbench.measure.options import RunOptions
 from mfbench.measure.suite import run_suite
 from mfbench.measure.worker import process
 from mfbench.problems import datasets
-from mfbench.results import records
+from mfbench.results.writer import Writer
 
 MEASURING = ("evaluations, timed", "evaluations before each sample", "settling before each sample",
              "moving the data", "ceilings")  # fmt: skip
@@ -93,7 +93,7 @@ def watched(ledger: Ledger) -> Iterator[Any]:
         (case_run, "draw", "drawing inputs"),
         (session, "resolve", "drawing inputs"),
         (datasets, "load", "drawing inputs"),
-        (records.Writer, "append", "records"),
+        (Writer, "append", "records"),
     ):
         yield mock.patch.object(owner, attribute, ledger.booked(getattr(owner, attribute), name))
 

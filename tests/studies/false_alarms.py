@@ -24,7 +24,8 @@ from mfbench.measure.recording import Origin
 from mfbench.measure.worker.process import WorkerProcess
 from mfbench.problems.cases import Case, parse_size
 from mfbench.results import comparison
-from mfbench.results.records import Record, Writer, read
+from mfbench.results.records import Record, read
+from mfbench.results.writer import Writer
 from mfbench.stats import intervals
 
 SLOWED = Path(__file__).with_name("slowed.py")

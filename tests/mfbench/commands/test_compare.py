@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mfbench.results.records import Record, Writer
+from mfbench.results.records import Record
+from mfbench.results.writer import Writer
 from tests.mfbench.cli_runner import mfbench_here
 from tests.mfbench.results.test_comparison import ENV, seconds
 from tests.mfbench.results.test_records import record

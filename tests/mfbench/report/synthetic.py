@@ -10,7 +10,8 @@ import numpy as np
 
 from mfbench.problems.cases import Case
 from mfbench.providers.outputs import OUTPUTS
-from mfbench.results.records import Record, Writer
+from mfbench.results.records import Record
+from mfbench.results.writer import Writer
 from mfbench.stats import intervals
 
 ENV = {"cpu": "Testium 9000", "cpus": 2, "threads": 2, "system": "Linux 6", "memory_bytes": 8 << 30,

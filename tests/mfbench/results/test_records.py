@@ -12,8 +12,8 @@ import pytest
 
 from mfbench.errors import UsageError
 from mfbench.problems.cases import Case
-from mfbench.results import records
-from mfbench.results.records import Record, Writer, read
+from mfbench.results.records import Record, read
+from mfbench.results.writer import Writer
 
 
 def record(number: int = 0, **changes) -> Record:
@@ -161,7 +161,7 @@ def test_full_disk_keeps_what_was_finished(tmp_path: Path, monkeypatch) -> None:
         room[0] -= written
         return written
 
-    monkeypatch.setattr(records.os, "write", write_what_fits)
+    monkeypatch.setattr("mfbench.results.writer.os.write", write_what_fits)
     with pytest.raises(UsageError, match="No space left on device"):
         writer.append([record(1)])
     writer.close()
