@@ -79,13 +79,16 @@ def rating_task(
     (m, n), count = ratings.shape, ratings.observed
     chosen, kept = torch.randperm(count, generator=generator, device="cpu").tensor_split([round(holdout * count)])
     mean = ratings.matrix.values()[kept].sum(dtype=torch.float64) / max(1, len(kept))
-    p, q = (torch.randn((rows, rank), generator=generator, device="cpu") * START_SCALE for rows in (m, n))
+    p, q = (
+        torch.randn((rows, rank), generator=generator, dtype=torch.float32, device="cpu") * START_SCALE
+        for rows in (m, n)
+    )
     trained, held_out = matrices.split(ratings.matrix, chosen)
     inputs = Inputs(
         p,
         q,
-        torch.zeros(m, 1, device="cpu"),
-        torch.zeros(n, 1, device="cpu"),
+        torch.zeros(m, 1, dtype=torch.float32, device="cpu"),
+        torch.zeros(n, 1, dtype=torch.float32, device="cpu"),
         mean.float().reshape(1),
         trained,
         None,
