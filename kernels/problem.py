@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 PARAMETER_DTYPES = (torch.float32, torch.float64)
 WIDE_INTEGERS = (torch.int32, torch.int64)  # accepted where the parameters' dtype holds every observed rating exactly
@@ -183,9 +184,11 @@ def check_tensor(name: str, value: Tensor) -> None:
     """Raise TypeError where a value is not a dense tensor."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
-    if value.layout is not torch.strided or value.is_neg():
-        came = "a lazily negated one, see resolve_neg()" if value.layout is torch.strided else value.layout
-        raise TypeError(f"{name}: expected a dense tensor, got {came}")
+    if isinstance(value, (UninitializedParameter, UninitializedBuffer)):
+        raise TypeError(f"{name}: expected a dense tensor, got an uninitialized one of a lazy module")
+    if value.layout is not torch.strided or value.is_neg() or value.is_nested:
+        lazily = "a lazily negated one, see resolve_neg()" if value.layout is torch.strided else value.layout
+        raise TypeError(f"{name}: expected a dense tensor, got {'a nested one' if value.is_nested else lazily}")
 
 
 def _check_shape_and_device(

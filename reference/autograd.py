@@ -75,11 +75,12 @@ def autograd_loss_and_grads(problem: Problem) -> tuple[Tensor, tuple[Tensor, ...
         ValueError: sparse ratings come with a mask.
     """
     *given, ratings, mask, reg = problem
-    parameters = [parameter.detach().requires_grad_() for parameter in given]
-    p, q, bu, bi, u = parameters
-    if ratings.layout == torch.sparse_csr:
-        loss = gather_loss(p, q, bu, bi, u, *Triplets.of(ratings, mask), reg)
-    else:
-        operands = notebook_operands(ratings, mask, p.dtype)
-        loss = notebook_loss(p, q, bu.reshape(-1, 1), bi.reshape(-1, 1), u, *operands, reg)
-    return loss.detach(), torch.autograd.grad(loss, parameters)
+    with torch.inference_mode(False), torch.enable_grad():  # whatever mode the caller is in
+        parameters = [parameter.detach().requires_grad_() for parameter in given]
+        p, q, bu, bi, u = parameters
+        if ratings.layout == torch.sparse_csr:
+            loss = gather_loss(p, q, bu, bi, u, *Triplets.of(ratings, mask), reg)
+        else:
+            operands = notebook_operands(ratings, mask, p.dtype)
+            loss = notebook_loss(p, q, bu.reshape(-1, 1), bi.reshape(-1, 1), u, *operands, reg)
+        return loss.detach(), torch.autograd.grad(loss, parameters)

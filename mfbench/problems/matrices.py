@@ -20,7 +20,9 @@ def csr(starts: Tensor, columns: Tensor, values: Tensor, shape: Sequence[int]) -
     """Return a torch.sparse_csr matrix that shares the memory of its parts, which are not checked."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(starts, columns, values, tuple(shape), check_invariants=False)
+        return torch.sparse_csr_tensor(
+            starts, columns, values, tuple(shape), device=values.device, check_invariants=False
+        )
 
 
 def parts(tensor: Tensor) -> tuple[Tensor, ...]:
@@ -101,7 +103,7 @@ def stacked(
         shape: of all blocks together.
         like: gives dtype and device where there is no block.
     """
-    device = None if like is None else like.device
+    device = torch.device("cpu") if like is None else like.device
     counts, columns = (
         [torch.zeros(1, dtype=torch.int64, device=device)],
         [torch.zeros(0, dtype=torch.int32, device=device)],
@@ -114,7 +116,9 @@ def stacked(
         values.append(ratings[observed])
     starts = torch.cat(counts).cumsum(0)
     dtype = torch.int32 if int(starts[-1]) < 2**31 else torch.int64
-    return csr(starts.to(dtype), torch.cat(columns).to(dtype), torch.cat(values or [torch.zeros(0)]), shape)
+    return csr(
+        starts.to(dtype), torch.cat(columns).to(dtype), torch.cat(values or [torch.zeros(0, device=device)]), shape
+    )
 
 
 def to_dense(ratings: Tensor, mask_dtype: torch.dtype = torch.uint8) -> tuple[Tensor, Tensor]:

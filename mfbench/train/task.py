@@ -96,13 +96,16 @@ def rating_task(
     values = ratings.matrix.values()[kept].double()
     mean = values.sum() / max(1, len(kept))
     reg = noise_level(values, m, n) if reg is None else reg
-    p, q = (torch.randn((rows, rank), generator=generator, device="cpu") * START_SCALE for rows in (m, n))
+    p, q = (
+        torch.randn((rows, rank), generator=generator, dtype=torch.float32, device="cpu") * START_SCALE
+        for rows in (m, n)
+    )
     trained, held_out = matrices.split(ratings.matrix, chosen)
     inputs = Inputs(
         p,
         q,
-        torch.zeros(m, 1, device="cpu"),
-        torch.zeros(n, 1, device="cpu"),
+        torch.zeros(m, 1, dtype=torch.float32, device="cpu"),
+        torch.zeros(n, 1, dtype=torch.float32, device="cpu"),
         mean.float().reshape(1),
         trained,
         None,

@@ -87,6 +87,41 @@ def test_a_freed_storage_is_named(backend, name):
             mf_sse(**GOOD | {name: freed}, backend=backend)
 
 
+class Wrapper(torch.Tensor):
+    """Holds another tensor, and has no memory of its own."""
+
+    @staticmethod
+    def __new__(cls, inner):
+        return torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, arguments=(), options=None):
+        raise NotImplementedError
+
+
+OTHERS = {  # how they are made, and what the error calls them
+    "wrapper": (Wrapper, "Wrapper, a subclass of unknown layout"),
+    "negated": (lambda value: torch._neg_view(value.float()), "a lazily negated one, see resolve_neg"),
+    "nested": (lambda value: torch.nested.nested_tensor([value, value]), "a nested one"),
+    "jagged": (
+        lambda value: torch.nested.nested_tensor([value.reshape(-1)], layout=torch.jagged),
+        "(a nested one|torch.jagged)",
+    ),
+    "uninitialized": (lambda value: torch.nn.UninitializedParameter(), "an uninitialized one of a lazy module"),
+    "mkldnn": (lambda value: value.float().to_mkldnn(), "torch._mkldnn"),
+    "meta": (lambda value: value.to("meta"), "meta"),
+}
+
+
+@EACH_BACKEND
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_other_tensors_without_plain_memory_are_named(backend, kind, name):
+    make, came = OTHERS[kind]
+    with pytest.raises((TypeError, ValueError), match=rf"^{name}: expected .*, got {came}"):
+        mf_loss(**GOOD | {name: make(GOOD[name])}, backend=backend)
+
+
 @EACH_BACKEND
 def test_a_tensor_of_zeros_without_memory_is_named(backend):
     zeros = torch._efficientzerotensor(5)

@@ -88,8 +88,9 @@ def tensor(starts: np.ndarray, columns: np.ndarray, values: np.ndarray, shape: t
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
         return torch.sparse_csr_tensor(
-            torch.from_numpy(starts), torch.from_numpy(columns), torch.from_numpy(values), shape, check_invariants=False
-        )
+            torch.from_numpy(starts), torch.from_numpy(columns), torch.from_numpy(values), shape, device="cpu",
+            check_invariants=False,
+        )  # fmt: skip
 
 
 def refuse_sentinels(values: np.ndarray) -> None:

@@ -117,3 +117,34 @@ def test_the_limit_is_what_is_free_less_the_headroom(monkeypatch: pytest.MonkeyP
 
 def test_a_small_case_fits_into_this_machine() -> None:
     assert obstacle(case(m=50, n=40), 5, "cpu") is None
+
+
+NETFLIX = {"m": 480189, "n": 17770, "rank": 30, "density": 0.0118}
+ML_10M = {"m": 69878, "n": 10677, "rank": 30, "density": 0.0134}
+ML_25M = {"m": 162541, "n": 59047, "rank": 30, "density": 0.0026}
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "free_gb", "fits"),
+    [
+        (ML_10M, "dense", 24, True),
+        (ML_10M, "dense", 12, True),
+        (ML_10M, "dense", 6, False),
+        (ML_10M, "sparse", 6, True),
+        (ML_25M, "dense", 24, False),
+        (ML_25M, "sparse", 12, True),
+        (NETFLIX, "dense", 24, False),
+        (NETFLIX, "sparse", 24, True),
+        (NETFLIX, "sparse", 4, False),
+    ],
+)
+def test_real_shapes_on_machines_of_some_sizes(monkeypatch, shape, layout: str, free_gb: int, fits: bool) -> None:
+    """Of two providers and the harness together."""
+    mask = "none" if layout == "sparse" else "uint8"
+    measured = case(**shape, layout=layout, data="power-law", mask=mask)
+    set_free(monkeypatch, free_gb * 10**9)
+    reason = obstacle(measured, 2, "cpu")
+    assert (reason is None) == fits
+    if reason is not None:
+        total, *_, free = (float(number) for number in re.findall(r"([\d.]+) GB", reason))
+        assert total > free == pytest.approx(0.95 * free_gb, abs=0.051)
