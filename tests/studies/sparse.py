@@ -2,9 +2,9 @@
 
 python -m tests.studies.sparse [--part targets|density|yardstick|growth|memory] [--cpu-time]
 
-Alternatives are timed in turn within each round, and ratios are those of medians. The targets are timed by the time that
-passes on all threads, and by the CPU time of one thread, which other jobs disturb less; `--cpu-time` times everything by
-the latter. All of it takes about four minutes on two quiet cores.
+Alternatives are timed in turn within each round, and ratios are those of medians. The targets are timed by the time
+that passes on all threads, and by the CPU time of one thread, which other jobs disturb less; `--cpu-time` times
+everything by the latter. All of it takes about four minutes on two quiet cores.
 """
 
 from __future__ import annotations
