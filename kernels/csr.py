@@ -15,8 +15,8 @@ from kernels.problem import Observations
 LAYOUTS = (torch.sparse_csr, torch.sparse_coo, torch.sparse_csc)
 LARGEST_UINT16, LARGEST_INT32 = (1 << 16) - 1, (1 << 31) - 1
 
-# By the id of columns whose order was checked: these, the row pointers, and the state of both at the time.
-# PyTorch's dictionary of weak keys would add 6 us to every step.
+# By the id of columns whose order was checked: these, the row pointers, and the state of both then, see `_state`
+# (PyTorch's dictionary of weak keys would add 6 us to every step)
 _checked: dict[int, tuple[weakref.ref[Tensor], weakref.ref[Tensor], tuple[object, ...]]] = {}
 
 
