@@ -27,7 +27,9 @@ def by_item(observations: Observations) -> Observations:
     """
     rows, columns = indices_of(observations)
     tensors = observations.ratings, rows, columns
-    if any(tensor.is_inference() for tensor in tensors):  # whose changes nobody counts
+    # Nobody counts changes of inference tensors, and what a graph captures is computed only when it is replayed
+    capturing = rows.is_cuda and torch.cuda.is_current_stream_capturing()
+    if capturing or any(tensor.is_inference() for tensor in tensors):
         return _transposed(observations)
     state = tuple((tensor._version, tensor.data_ptr(), len(tensor)) for tensor in tensors)
     known: tuple[Any, ...] | None = _known.get(columns)

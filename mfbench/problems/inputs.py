@@ -25,7 +25,7 @@ PRIVATE: dict[str, Any] = (
 BLOCK_ELEMENTS = 1 << 22  # most elements drawn or summed at once, so that neither needs a second matrix
 # Density below which the layout "auto" is sparse, by device: those of `kernels.encoding`, which an older revision under
 # `--against` lacks. docs/sparse.md has the measurements.
-SPARSE_BELOW = {"cpu": 0.27, "cuda": 0.003}
+SPARSE_BELOW = {"cpu": 0.27, "cuda": 0.03}
 DENSE_SHARE = 1 / 3  # of the free memory: a larger matrix and mask are not made where the layout is "auto"
 
 

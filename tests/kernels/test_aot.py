@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from kernels import encode_ratings, mf_loss_and_grads
-from kernels.aot import _compiled, _type, plan_step
+from kernels.aot import _compiled, _type, plan_loss, plan_step
 from kernels.gpu import config
 from kernels.gpu.interpret import run
 from reference import oracle_loss_and_grads
-from tests.problems import checked, draw_inputs
+from tests.problems import assert_right, checked, draw_inputs
 
 pytest.importorskip("triton", reason="Triton is not installed")
 from kernels.gpu.plan import plan_launches
@@ -90,6 +90,35 @@ def test_the_plan_of_a_device_interpreted(name, precision, deterministic):
     for grad, expected in zip(grads, exact, strict=True):
         rms = np.sqrt(np.mean(np.square(expected)))
         np.testing.assert_allclose(grad.numpy(), expected, rtol=0, atol=1e-4 * rms)
+
+
+@pytest.mark.parametrize("deterministic", [False, True], ids=["fast", "deterministic"])
+@pytest.mark.parametrize("name", ["sm_90", "gfx90a"])
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.interpret
+def test_the_plan_of_a_device_for_sparse_ratings_interpreted(name, deterministic):
+    inputs = draw_inputs(4, 7, 17, density=0.7)
+    ratings = encode_ratings(inputs.ratings, inputs.mask, layout="sparse")
+    step = plan_launches(checked(inputs._replace(ratings=ratings, mask=None)), config.TARGETS[name], "tf32",
+                         deterministic, gradients=True)  # fmt: skip
+    assert [call.kernel.fn.__name__ for call in step.calls] == ["prepare", "sparse_step", "finish"]
+    for call in step.calls:
+        run(call)
+    assert_right(inputs, step.result())
+
+
+@pytest.mark.parametrize("planned", [plan_step, plan_loss])
+def test_sparse_ratings_are_checked_before_they_are_planned(planned):
+    inputs = draw_inputs(2, 3, 4)
+    ratings = torch.sparse_csr_tensor([0, 1, 2], [1, 7], torch.ones(2), (2, 3), check_invariants=False)
+    with pytest.raises(ValueError, match="ratings: expected columns from 0 to 2, got 7 in row 1"):
+        planned(*inputs[:5], ratings, target="sm_90")
+
+
+def test_a_loss_is_planned_as_two_launches():
+    inputs = aligned_inputs(m=20, n=16)
+    launches = plan_loss(*inputs, precision="ieee", target="sm_80").launches
+    assert [launch.name for launch in launches] == ["prepare", "fused_step"]
 
 
 def test_transposed_ratings_are_read_along_their_rows():

@@ -145,6 +145,14 @@ def test_a_step_is_three_launches_and_a_loss_two(form, rank, monkeypatch):
             assert operations.counts == ALLOCATIONS[gradients]
 
 
+def test_sparse_ratings_are_taken_up_to_the_largest_rank(monkeypatch):
+    Launches(monkeypatch)
+    assert launch.unavailable(problem_of("sparse")) == ""
+    assert launch.unavailable(problem_of("sparse"), "tf32", deterministic=True) == ""
+    reason = launch.unavailable(problem_of("sparse", rank=1100))
+    assert reason == "not shipped for sm_90: rank 1100: the largest is 1024"
+
+
 @pytest.mark.interpret
 @pytest.mark.parametrize("gradients", [True, False], ids=["step", "loss"])
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels.encoding import CROSSOVER, CROSSOVER_ELSEWHERE
+from kernels.encoding import CROSSOVER
 from mfbench.problems import inputs as module
 from mfbench.problems.cases import Case, CaseSpec
 from mfbench.problems.inputs import BLOCK, draw, fingerprints, resolve
@@ -100,7 +100,7 @@ def test_sparse_inputs_move_and_become_dense(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_crossover_is_that_of_the_kernels() -> None:
-    assert {"cpu": CROSSOVER["cpu"], "cuda": CROSSOVER_ELSEWHERE} == module.SPARSE_BELOW
+    assert {device: CROSSOVER[device] for device in ("cpu", "cuda")} == module.SPARSE_BELOW
 
 
 def spec(**changes) -> CaseSpec:
@@ -114,7 +114,8 @@ def spec(**changes) -> CaseSpec:
     [
         ({}, "cpu", "dense"),
         ({"density": 0.01}, "cpu", "sparse"),
-        ({"density": 0.01}, "cuda", "dense"),
+        ({"density": 0.01}, "cuda", "sparse"),
+        ({"density": 0.05}, "cuda", "dense"),
         ({"density": 0.01, "mask": "none"}, "cpu", "dense"),
         ({"density": 0.01, "data": "blocks"}, "cpu", "dense"),
         ({"density": 0.01, "layout": "dense"}, "cpu", "dense"),
