@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_RANK = 1024
+OLD_FLOAT64 = Tile(32, 16, 8, chunk=32)  # for wide float64 factors with an older Triton, on any target that ships them
 TCGEN05_ROWS = 64  # fewest rows of a product by tcgen05; Triton uses mma.sync for smaller ones
 WORKSPACE_BYTES = 64 << 20  # bound on the slices of partial gradients, beyond one slice of each side
 WITHOUT_ATOMICS = ("gfx90a",)  # float32 atomics compile to compare-and-swap loops
@@ -196,7 +197,7 @@ def pick(
     atomics = target.name not in WITHOUT_ATOMICS
     tile = row.tile(deterministic or not atomics, aligned, packed, weighted)
     if is_old() and tile != SPILLS:
-        tile = _for_old_triton(target, precision, BK, tile)
+        tile = _for_old_triton(target, precision, BK, packed, tile)
     if tile == SPILLS:
         raise NotShipped(f"rank {rank} at precision {precision}: every tile that was tried spills registers")
     if tile.chunk:
@@ -217,15 +218,20 @@ def most_columns(arithmetic: Arithmetic, target: Target) -> int:
     return arithmetic.steps * (4 if short else 8) or MAX_RANK
 
 
-def _for_old_triton(target: Target, precision: str, columns: int, tile: Tile) -> Tile:
+def _for_old_triton(target: Target, precision: str, columns: int, packed: bool, tile: Tile) -> Tile:
     """Return the tile that Triton 3.6 compiles without spills: half, for wide split operands on sm_80.
 
-    Checked in the fast mode on float32 ratings with a uint8 mask. For bf16x3 at 128 columns, the tile and its half
-    both spill.
+    Checked on float32 ratings with a uint8 mask, and on packed masks for tf32x3 at 64 columns, which takes a quarter.
+    For bf16x3 at 128 columns, the tile and its half both spill. Wide float64 factors are read in chunks.
     """
+    if precision == "float64" and columns >= 64:
+        return OLD_FLOAT64
     if target.name != "sm_80" or not ARITHMETIC[precision].split or columns < 64:
         return tile
-    return SPILLS if precision == "bf16x3" and columns == 128 and not tile.chunk else tile.halved()
+    if precision == "bf16x3" and columns == 128 and not tile.chunk:
+        return SPILLS
+    quarter = precision == "tf32x3" and packed and not tile.chunk
+    return tile.halved().halved() if quarter else tile.halved()
 
 
 def _rows(target: Target) -> dict[str, dict[str, Row]]:

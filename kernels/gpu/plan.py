@@ -118,7 +118,7 @@ def lay_out(layout: Layout, problem: Problem, config: Config, grid: Grid, exclus
     """Return the regions that a step needs, added to the layout."""
     dtype = problem.dtype
     users, items, BK = grid.user_blocks * config.BM, grid.tiles * config.BN, config.BK
-    rows, _ = rows_and_columns(config)
+    rows, _ = rows_and_columns(problem, config)
     halves = (2,) if config.arithmetic.split else ()
     operand = getattr(torch, config.arithmetic.half) if halves else dtype
     A, B = layout.add(operand, *halves, users, BK), layout.add(operand, *halves, items, BK)
@@ -139,16 +139,17 @@ def lay_out(layout: Layout, problem: Problem, config: Config, grid: Grid, exclus
     return Buffers(A, B, bu, bi, tile_lists, tile_counts, terms, ticket, dA, dB, dbu, dbi, bias_sums)
 
 
-def rows_and_columns(config: Config) -> tuple[int, int]:
+def rows_and_columns(problem: Problem, config: Config) -> tuple[int, int]:
     """Return what a program of `prepare` or `finish` holds of a factor at a time."""
     columns = config.chunk or config.BK
-    return max(1, ELEMENTS // columns), columns
+    elements = ELEMENTS if problem.dtype.itemsize == 4 else ELEMENTS // 2  # of float64, as many bytes
+    return max(1, elements // columns), columns
 
 
 def prepare_call(problem: Problem, config: Config, grid: Grid, buffers: Buffers, gradients: bool) -> KernelCall:
     """Return the launch of `prepare`."""
     _, _, levels, _, occupied, *_ = problem.observations
-    rows, columns = rows_and_columns(config)
+    rows, columns = rows_and_columns(problem, config)
     programs = grid.groups * grid.splits
     with_rows = buffers.terms.shape[0] - programs
     arguments = parameter_arguments(problem) | {
@@ -210,7 +211,7 @@ def finish_call(problem: Problem, config: Config, buffers: Buffers) -> KernelCal
     assert buffers.dA  # there are gradients
     assert buffers.dB
     m, n, _ = problem.shape
-    rows, columns = rows_and_columns(config)
+    rows, columns = rows_and_columns(problem, config)
     arguments = parameter_arguments(problem) | {
         "da_ptr": buffers.dA, "db_ptr": buffers.dB, "dbu_ptr": buffers.dbu, "dbi_ptr": buffers.dbi,
         "terms_ptr": buffers.terms, "bias_sums_ptr": buffers.bias_sums, "ticket_ptr": buffers.ticket,

@@ -23,6 +23,8 @@ def test_wide_split_operands_have_half_a_tile_on_sm_80(monkeypatch: pytest.Monke
     half = config.pick(target, 62, "tf32x3", False)
     assert half.BM * half.BN * 2 == whole[62].BM * whole[62].BN
     assert config.pick(target, 30, "tf32x3", False) == whole[30]
+    quarter = config.pick(target, 62, "tf32x3", False, packed=True)
+    assert quarter.BM * quarter.BN * 4 == whole[62].BM * whole[62].BN
     with pytest.raises(config.NotShipped, match="every tile that was tried spills registers"):
         config.pick(target, 128, "bf16x3", False)
 
@@ -36,3 +38,13 @@ def test_float64_is_not_shipped_for_matrix_units_that_triton_fails_on(monkeypatc
     config.pick(config.TARGETS["sm_86"], 30, "ieee", False, parameter_bytes=8)
     monkeypatch.setattr(config, "is_old", lambda: False)
     config.pick(config.TARGETS["sm_90"], 30, "ieee", False, parameter_bytes=8)
+
+
+@pytest.mark.parametrize("target", ["sm_86", "sm_100"])
+def test_wide_float64_factors_are_read_in_chunks(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = [(rank, aligned) for rank in (32, 64, 128, 256) for aligned in (True, False)]
+    for old, chunks in ((False, {0, 32}), (True, {32})):
+        monkeypatch.setattr(config, "is_old", lambda old=old: old)
+        picked = [config.pick(config.TARGETS[target], rank, "ieee", True, 8, aligned) for rank, aligned in wide]
+        assert {build.chunk for build in picked} == chunks
+        assert config.pick(config.TARGETS[target], 30, "ieee", True, 8).chunk == 0
