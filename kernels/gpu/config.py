@@ -197,7 +197,7 @@ def pick(
     atomics = target.name not in WITHOUT_ATOMICS
     tile = row.tile(deterministic or not atomics, aligned, packed, weighted)
     if is_old() and tile != SPILLS:
-        tile = _for_old_triton(target, precision, BK, packed, tile)
+        tile = _for_old_triton(target, precision, BK, tile)
     if tile == SPILLS:
         raise NotShipped(f"rank {rank} at precision {precision}: every tile that was tried spills registers")
     if tile.chunk:
@@ -218,10 +218,10 @@ def most_columns(arithmetic: Arithmetic, target: Target) -> int:
     return arithmetic.steps * (4 if short else 8) or MAX_RANK
 
 
-def _for_old_triton(target: Target, precision: str, columns: int, packed: bool, tile: Tile) -> Tile:
-    """Return the tile that Triton 3.6 compiles without spills: half, for wide split operands on sm_80.
+def _for_old_triton(target: Target, precision: str, columns: int, tile: Tile) -> Tile:
+    """Return the tile that Triton 3.6 compiles without spills: half or, of tf32x3, a quarter, for wide splits on sm_80.
 
-    Checked on float32 ratings with a uint8 mask, and on packed masks for tf32x3 at 64 columns, which takes a quarter.
+    Checked on float32 ratings with a uint8 mask, and on packed masks; tf32x3 at 64 columns also on NaN.
     For bf16x3 at 128 columns, the tile and its half both spill. Wide float64 factors are read in chunks.
     """
     if precision == "float64" and columns >= 64:
@@ -230,8 +230,7 @@ def _for_old_triton(target: Target, precision: str, columns: int, packed: bool, 
         return tile
     if precision == "bf16x3" and columns == 128 and not tile.chunk:
         return SPILLS
-    quarter = precision == "tf32x3" and packed and not tile.chunk
-    return tile.halved().halved() if quarter else tile.halved()
+    return tile.halved().halved() if precision == "tf32x3" and not tile.chunk else tile.halved()
 
 
 def _rows(target: Target) -> dict[str, dict[str, Row]]:

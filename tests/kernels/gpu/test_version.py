@@ -15,16 +15,14 @@ def test_versions_are_compared_as_numbers(installed: str, old: bool, monkeypatch
     version.is_old.cache_clear()
 
 
-def test_wide_split_operands_have_half_a_tile_on_sm_80(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wide_split_operands_have_smaller_tiles_on_sm_80(monkeypatch: pytest.MonkeyPatch) -> None:
     target = config.TARGETS["sm_80"]
     monkeypatch.setattr(config, "is_old", lambda: False)
     whole = {rank: config.pick(target, rank, "tf32x3", False) for rank in (30, 62)}
     monkeypatch.setattr(config, "is_old", lambda: True)
-    half = config.pick(target, 62, "tf32x3", False)
-    assert half.BM * half.BN * 2 == whole[62].BM * whole[62].BN
-    assert config.pick(target, 30, "tf32x3", False) == whole[30]
-    quarter = config.pick(target, 62, "tf32x3", False, packed=True)
+    quarter = config.pick(target, 62, "tf32x3", False)
     assert quarter.BM * quarter.BN * 4 == whole[62].BM * whole[62].BN
+    assert config.pick(target, 30, "tf32x3", False) == whole[30]
     with pytest.raises(config.NotShipped, match="every tile that was tried spills registers"):
         config.pick(target, 128, "bf16x3", False)
 
