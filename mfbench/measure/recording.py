@@ -166,6 +166,8 @@ def timed(
         slowdown = crowd.slowdown if crowd else 1.0
         verdict = "same" if provider == baseline else intervals.verdict(simultaneous, margin, slowdown)
         undecided = verdict == "inconclusive"
+        centre = intervals.ratio_location(*pair)
+        needs_s = timing.took_s * sample_size.growth_to_decide(centre, margin, confidence)
         fields["speedup"] = {
             "baseline": baseline,
             "ratio": ratio.estimate,
@@ -173,21 +175,10 @@ def timed(
             "margin": margin,
             "verdict": verdict,
             "family": family,
-            "needs_s": _seconds_to_decide(timing, pair, margin, confidence) if undecided and not crowd else None,
+            "needs_s": finite(needs_s) if undecided and not crowd else None,
             "reason": str(crowd) if undecided and crowd else None,
         }
     return fields
-
-
-def _seconds_to_decide(
-    timing: CaseTiming, pair: tuple[intervals.Samples, intervals.Samples], margin: float, confidence: float
-) -> float | None:
-    """Return how many seconds of rounds would probably decide a verdict; None if no number would, or it is unknown."""
-    centre = intervals.ratio_location(*pair)
-    half_width = sample_size.decisive_half_width(centre.mean, margin)
-    if half_width <= 0:
-        return None
-    return finite(timing.took_s * max(1.0, sample_size.growth(centre, half_width, confidence)))
 
 
 def _printable(text: str) -> str:

@@ -211,10 +211,7 @@ def _seconds_to_decide(base: Measurement, new: Measurement, margin: float, confi
     assert base.samples is not None
     assert new.samples is not None
     centre = intervals.ratio_location(base.samples, new.samples)
-    half_width = sample_size.decisive_half_width(centre.mean, margin)
-    if half_width <= 0:
-        return None
-    needed = new.took_s * max(1.0, sample_size.growth(centre, half_width, confidence))
+    needed = new.took_s * sample_size.growth_to_decide(centre, margin, confidence)
     return needed if math.isfinite(needed) else None
 
 

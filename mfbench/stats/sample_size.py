@@ -37,6 +37,18 @@ def growth(location: Location, half_width: float, confidence: float) -> float:
     return min(needed, 1.0) if suffices else needed
 
 
+def growth_to_decide(location: Location, margin: float, confidence: float) -> float:
+    """Return how many times as many samples, at least 1, would probably decide a verdict; infinite: none would.
+
+    Args:
+        location: of the log ratios.
+        margin: of the verdict.
+        confidence: of the interval that decides.
+    """
+    half_width = decisive_half_width(location.mean, margin)
+    return max(1.0, growth(location, half_width, confidence)) if half_width > 0 else math.inf
+
+
 def decisive_half_width(log_ratio: float, margin: float) -> float:
     """Return the half width at which an interval around this log ratio probably decides the verdict.
 
