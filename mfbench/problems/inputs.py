@@ -26,7 +26,9 @@ BLOCK_ELEMENTS = 1 << 22  # most elements drawn or summed at once, so that neith
 # Density below which the layout "auto" is sparse, by device: those of `kernels.encoding`, which an older revision under
 # `--against` lacks. docs/sparse.md has the measurements.
 SPARSE_BELOW = {"cpu": 0.27, "cuda": 0.03}
-DENSE_SHARE = 1 / 3  # of the free memory: a larger matrix and mask are not made where the layout is "auto"
+DENSE_SHARE = (
+    1 / 3
+)  # of the free memory: a larger matrix and mask are not made from sparse ratings; steps need the rest
 
 
 class MatrixTooLarge(MemoryError):
@@ -90,16 +92,16 @@ class Inputs(NamedTuple):
         """Return the same inputs with a matrix and a uint8 mask in place of sparse ratings.
 
         Raises:
-            MatrixTooLarge: they do not fit into the free memory of the host.
+            MatrixTooLarge: they take more than a third of the free memory of the host, so that a step may lack it.
         """
         if not self.sparse:
             return self
         m, n = self.ratings.shape
         need, free = m * n * (self.ratings.dtype.itemsize + 1), free_memory()
-        if need > free:
+        if need > DENSE_SHARE * free:
             raise MatrixTooLarge(
                 f"it takes dense ratings alone, and {m:,} users × {n:,} items need {need / 1e9:.1f} GB as a matrix and "
-                f"a mask; free {free / 1e9:.1f} GB"
+                f"a mask, more than a third of the {free / 1e9:.1f} GB that are free"
             )
         ratings, mask = matrices.to_dense(self.ratings)
         return self._replace(ratings=ratings, mask=mask)

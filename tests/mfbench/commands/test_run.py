@@ -281,7 +281,10 @@ def test_sparse_ratings_too_large_as_a_matrix(tmp_path: Path, monkeypatch) -> No
         "fused-sparse": "ok", "gather": "ok", "autograd": "skipped",
     }  # fmt: skip
     assert found["autograd"].code == Code.TOO_LARGE_FOR_MEMORY
-    assert "400,000 users × 400,000 items need 800.0 GB as a matrix and a mask; free " in found["autograd"].reason
+    assert (
+        "400,000 users × 400,000 items need 800.0 GB as a matrix and a mask, more than a third of "
+        in found["autograd"].reason
+    )
     rates, timing = found["gather"].rates, found["gather"].timing
     assert rates.ratings_per_s * timing.median_s == pytest.approx(2e-7 * 400000**2)
 

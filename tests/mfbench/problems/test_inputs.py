@@ -94,7 +94,7 @@ def test_sparse_inputs_move_and_become_dense(monkeypatch: pytest.MonkeyPatch) ->
     assert dense.dense() is dense
     assert torch.equal(dense.ratings, to_dense(inputs.ratings)[0])
     assert dense.user_factors is inputs.user_factors
-    monkeypatch.setattr(module, "free_memory", lambda: 5 * 300 * 200 - 1)
+    monkeypatch.setattr(module, "free_memory", lambda: 3 * 5 * 300 * 200 - 1)
     with pytest.raises(module.MatrixTooLarge, match=r"300 users × 200 items need 0\.0 GB as a matrix and a mask"):
         inputs.dense()
 
