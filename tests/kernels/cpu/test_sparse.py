@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not backends()["native"].available, reason=backe
 @pytest.fixture
 def threads(monkeypatch):
     """Let the kernel divide its work for a number of threads, however many there are."""
-    return lambda number: monkeypatch.setattr(launch, "_threads", lambda: number)
+    return lambda number: monkeypatch.setattr(launch, "step_threads", lambda: number)
 
 
 def sparse_inputs(m, n, rank, density, **options):

@@ -53,7 +53,7 @@ def test_without_a_peak_the_product_is_the_ceiling() -> None:
 
 @pytest.mark.skipif(bool(launch.unavailable()), reason=launch.unavailable() or "the kernel is there")
 def test_the_peak_is_a_rate(monkeypatch) -> None:
-    monkeypatch.setattr(launch, "_threads", lambda: 1)  # others may not get a core
+    monkeypatch.setattr(launch, "step_threads", lambda: 1)  # others may not get a core
     assert launch.multiply_and_add(3000) == 3 * launch.multiply_and_add(1000) > 0
     brief, long = (roofline._best(lambda n=n: launch.multiply_and_add(n), "cpu") for n in (100_000, 800_000))
     assert long > 4 * brief  # nothing is left out
