@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import pickle
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -107,7 +106,9 @@ class EncodedRatings(NamedTuple):
         """
         try:
             loaded = torch.load(path, map_location=device, weights_only=True)
-        except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        except OSError:
+            raise
+        except Exception as error:  # what PyTorch's reader raises depends on the bytes that it meets
             raise ValueError(f"path: expected a file written by EncodedRatings.save, got {path}") from error
         if not isinstance(loaded, cls):
             raise ValueError(f"path: expected a file with EncodedRatings, got {type(loaded).__name__} in {path}")

@@ -194,7 +194,7 @@ def gpu_check(**given: Any) -> int:
 @several("--rank", "K,L", "Default: 30.")
 @several("--precision", "A,B", "Default: all.")
 @several("--encoding", "A,B", "float32+uint8, sparse-code, ...; default: these two.")
-@several("--mode", "A,B", "fast, deterministic, sse; default: fast, and all for sparse-code.")
+@several("--mode", "A,B", "fast, deterministic, sse; default: fast, and all for sparse encodings.")
 @click.option("--all", "everything", is_flag=True, help="Every shipped tile, except as other options restrict it.")
 @click.option("--jobs", metavar="N", type=Number(JOBS), help="Processes to compile in; default: one per CPU.")
 @click.option("--compare", "other", metavar="OTHER.json", type=click.Path(path_type=Path),

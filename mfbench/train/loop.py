@@ -238,7 +238,7 @@ def run_training(options: TrainOptions, on_entry: Callable[[LogEntry], Any] = la
         DataUnavailable: the data set is not installed.
     """
     if options.save:
-        check_writable(options.save)
+        check_writable(options.save, options.data)
     provider = registry.load(options.provider)
     task = make_task(options)
     task = task._replace(inputs=on_device(task.inputs, options.device), held_out=task.held_out.to(options.device))
@@ -249,10 +249,16 @@ def run_training(options: TrainOptions, on_entry: Callable[[LogEntry], Any] = la
             best.see(entry.epoch, entry.held_out_rmse)
         on_entry(entry)
 
-    run = train(
-        task, provider, options.updates, options.log_every, options.update_rule, options.lr, options.target_rmse,
-        options.lines_of_patience, report,
-    )  # fmt: skip
+    try:
+        run = train(
+            task, provider, options.updates, options.log_every, options.update_rule, options.lr, options.target_rmse,
+            options.lines_of_patience, report,
+        )  # fmt: skip
+    except (KeyboardInterrupt, SystemExit):
+        if options.save and best.kept:
+            best.write(options.save)
+            log.note(f"interrupted; {options.save} has the best parameters so far")
+        raise
     if options.save:
         best.write(options.save)
     return run

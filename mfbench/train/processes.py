@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -58,10 +59,12 @@ def run_training_over_processes(
     its own users alone.
     """
     provider = provider_over_processes(options.provider)
+    if Path(options.data).is_fifo():
+        raise UsageError("a pipe can be read by one process alone, got one", code="bad-data", argument="data")
     with _process_group(options.device):
         process, processes = dist.get_rank(), dist.get_world_size()
         if options.save and process == 0:
-            check_writable(options.save)
+            check_writable(options.save, options.data)
         task = make_task(options)
         task = task._replace(inputs=on_device(task.inputs, options.device), held_out=task.held_out.to(options.device))
         observed = task.inputs.observed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import torch
@@ -33,7 +34,7 @@ class BestParameters:
             self.kept = {name: getattr(inputs, name).detach().cpu().clone() for name in PARAMETERS}
 
     def write(self, path: Path) -> None:
-        """Write a dictionary that `torch.load` reads with `weights_only=True`.
+        """Write a dictionary that `torch.load` reads with `weights_only=True`. A file of that name is replaced at once.
 
         It holds the five parameters by name, and in `users` and `items` the identifiers of the rows of the factors
         where the ratings came from a file.
@@ -42,16 +43,28 @@ class BestParameters:
             UsageError: the file cannot be written.
         """
         content = {**self.kept, "users": list(self._task.users), "items": list(self._task.items)}
+        path = path.resolve()
+        replaces = path.is_file() or not path.exists()  # a device or a pipe is written to
+        target = path.with_name(f".{path.name}.{os.getpid()}") if replaces else path
         try:
-            torch.save(content, path)
+            torch.save(content, target)
+            if replaces:
+                os.replace(target, path)
         except (OSError, RuntimeError) as error:
+            if replaces:
+                target.unlink(missing_ok=True)
             raise UsageError(f"cannot write {path}: {error}", code="unwritable-file", argument="save") from None
 
 
-def check_writable(path: Path) -> None:
-    """Raise UsageError where the file cannot be written, before any time is spent on training."""
+def check_writable(path: Path, data: str) -> None:
+    """Raise UsageError where the file cannot be written or is the data's, before any time is spent on training."""
+    new = not path.exists()
+    if not new and Path(data).exists() and path.samefile(data):
+        raise UsageError(f"{path} is the file of ratings", code="same-file", argument="save")
     try:
         with path.open("ab"):
             pass
+        if new:
+            path.unlink()
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}", code="unwritable-file", argument="save") from None

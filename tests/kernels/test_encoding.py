@@ -277,6 +277,16 @@ def test_saved_ratings_are_loaded_by_weights_alone(tmp_path, encoding):
     assert_equal_parts(EncodedRatings.load(tmp_path / "ratings.pt"), encoded)
 
 
+@pytest.mark.parametrize("content", [b"", b"junk", b"userId,movieId,rating\n1,2,3\n", b"\0" * 100])
+def test_a_foreign_file_is_refused(tmp_path, content):
+    path = tmp_path / "ratings.pt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="path: expected a file written by EncodedRatings.save"):
+        EncodedRatings.load(path)
+    with pytest.raises(FileNotFoundError):
+        EncodedRatings.load(tmp_path / "missing.pt")
+
+
 def through_a_file(encoded):
     sink = io.BytesIO()
     torch.save([encoded], sink)

@@ -15,6 +15,7 @@ import torch
 from mfbench.errors import UsageError
 from mfbench.installation import ROOT
 from mfbench.train import processes
+from mfbench.train.options import TrainOptions
 
 EACH_ALONE = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
@@ -77,6 +78,12 @@ def test_lines_are_written_once_and_errors_end_every_process() -> None:
 def test_a_provider_that_computes_alone_is_refused() -> None:
     with pytest.raises(UsageError, match="over several processes expected one of fused, fused-deterministic"):
         processes.provider_over_processes("autograd")
+
+
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="a pipe can be read by one process alone"):
+        processes.run_training_over_processes(TrainOptions(data=str(tmp_path / "pipe")))
 
 
 @pytest.mark.parametrize(

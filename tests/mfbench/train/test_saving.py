@@ -12,7 +12,7 @@ import torch
 from mfbench.errors import UsageError
 from mfbench.problems.datasets import Ratings
 from mfbench.problems.matrices import to_sparse
-from mfbench.train.loop import run_training
+from mfbench.train.loop import LogEntry, run_training
 from mfbench.train.options import TrainOptions
 from mfbench.train.saving import PARAMETERS, BestParameters
 from mfbench.train.task import make_task, rating_task
@@ -65,3 +65,37 @@ def test_a_file_that_cannot_be_written_is_named_before_training(tmp_path: Path) 
     with pytest.raises(UsageError, match="cannot write") as raised:
         run_training(TrainOptions(epochs=10**9, save=tmp_path / "absent" / "x.pt"))
     assert (raised.value.code, raised.value.argument) == ("unwritable-file", "save")
+
+
+def test_the_file_of_ratings_is_not_overwritten(tmp_path: Path) -> None:
+    path = ratings_file(tmp_path)
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="is the file of ratings"):
+        run_training(TrainOptions(data=str(path), save=tmp_path / "." / path.name))
+    assert path.read_bytes() == before
+
+
+def test_no_file_is_left_if_nothing_was_trained(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        run_training(TrainOptions(data=str(tmp_path / "missing.csv"), save=tmp_path / "saved.pt"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_saves_the_best_so_far(tmp_path: Path, interruption: type[BaseException]) -> None:
+    target = tmp_path / "saved.pt"
+    target.write_bytes(b"an earlier model")
+    seen = []
+
+    def interrupt(entry: LogEntry) -> None:
+        seen.append(entry)
+        if len(seen) == 4:
+            raise interruption
+
+    with pytest.raises(interruption):
+        run_training(TrainOptions(epochs=50, every=10, size=(20, 30), rank=3, save=target), interrupt)
+    saved = torch.load(target, weights_only=True)
+    assert list(saved) == [*PARAMETERS, "users", "items"]
+    assert saved["user_factors"].shape == (20, 3)
+    assert saved["user_factors"].isfinite().all()
+    assert list(tmp_path.iterdir()) == [target]
