@@ -281,7 +281,7 @@ def test_saved_ratings_are_loaded_by_weights_alone(tmp_path, encoding):
 def test_a_foreign_file_is_refused(tmp_path, content):
     path = tmp_path / "ratings.pt"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="path: expected a file written by EncodedRatings.save"):
+    with pytest.raises(ValueError, match=r"path: expected a file written by EncodedRatings\.save"):
         EncodedRatings.load(path)
     with pytest.raises(FileNotFoundError):
         EncodedRatings.load(tmp_path / "missing.pt")
