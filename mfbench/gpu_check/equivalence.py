@@ -13,6 +13,7 @@ from mfbench.correctness.gate import Standard
 from mfbench.gpu_check.machine import Size
 from mfbench.gpu_check.task import Context, PlainCase, Result, Task, as_case, product_eps
 from mfbench.problems.inputs import Inputs, draw
+from mfbench.problems.matrices import to_sparse
 from mfbench.providers.registry import Outputs
 from mfbench.testing.random_problems import Recipe, make
 
@@ -31,6 +32,7 @@ class Build(NamedTuple):
     data: Mapping[str, Any] = {}  # what differs from the usual recipe
     options: Mapping[str, Any] = {}
     encoding: tuple[str | None, ...] = ()  # the ratings are encoded: the argument of `encode_ratings`
+    sparse: bool = False  # these alone are kept: encoded so, or as torch.sparse_csr
 
 
 def builds(precisions: tuple[str, ...]) -> Iterator[Build]:
@@ -51,6 +53,11 @@ def builds(precisions: tuple[str, ...]) -> Iterator[Build]:
     for encoding in ENCODINGS:
         yield Build(f"encoded as {encoding or 'codes'}", encoding=(encoding,))
     yield Build("encoded as uint8-bits", {"ratings_dtype": torch.uint8}, encoding=("uint8-bits",))
+    yield Build("sparse ratings", sparse=True)
+    for rank in (30, 256):
+        for mode, deterministic in (("", False), (" deterministic", True)):
+            options = {"deterministic": deterministic}
+            yield Build(f"sparse codes rank {rank}{mode}", {"rank": rank}, options, (None,), True)
     yield Build("float64 parameters rank 30", {"dtype": torch.float64})
     yield Build("float64 parameters rank 30 deterministic", {"dtype": torch.float64}, {"deterministic": True})
     yield Build("float64 parameters rank 256", {"rank": 256, "dtype": torch.float64})
@@ -88,12 +95,16 @@ def _check_build(context: Context, build: Build) -> Result:
 
     def prepare(inputs: Inputs) -> Callable[[], Outputs]:
         arguments: tuple[Any, ...] = inputs
+        if build.sparse:
+            arguments = (*inputs[:5], to_sparse(inputs.ratings, inputs.mask), None, inputs.reg)
         for encoding in build.encoding:
-            arguments = (*inputs[:5], encode_ratings(inputs.ratings, inputs.mask, encoding), None, inputs.reg)
+            encoded = encode_ratings(*arguments[5:7], encoding, "sparse" if build.sparse else "dense")
+            arguments = (*inputs[:5], encoded, None, inputs.reg)
         return lambda: mf_loss_and_grads(*arguments, **options)
 
     precision, rank, bytes_ = options.get("precision", "ieee"), recipe.rank, recipe.dtype.itemsize
-    if reason := context.machine.not_shipped(rank, precision, options.get("deterministic", False), bytes_):
+    reason = context.machine.not_shipped(rank, precision, options.get("deterministic", False), bytes_)
+    if reason and not build.sparse:
         return Result(build.name, note=f"not shipped: {reason}")
     eps = product_eps(precision)
     return context.judged(build.name, prepare, _standard(context, recipe), SUITE, eps)

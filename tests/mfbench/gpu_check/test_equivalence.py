@@ -27,12 +27,18 @@ def test_every_precision_mode_and_form_of_the_kernel_has_a_build() -> None:
             for rank in (30, 64, 256):
                 assert (precision, deterministic, rank) in looked_at
     assert {b.data.get("ratings_dtype") for b in every} > {torch.float64, torch.bfloat16, torch.uint8, torch.int8}
+    assert {(b.options.get("deterministic"), b.encoding) for b in every if b.sparse} == {
+        (None, ()), (False, (None,)), (True, (None,)),
+    }  # fmt: skip
     assert {b.data.get("layout") for b in every} >= {"transposed", "strided"}
 
 
 @pytest.mark.interpret
 def test_right_builds_leave_a_record_that_others_read(context: Context) -> None:
-    names = ("ieee rank 30", "NaN for unobserved ratings", "a mask of weights", "encoded as codes", "forward only")
+    names = (
+        "ieee rank 30", "NaN for unobserved ratings", "a mask of weights", "encoded as codes", "sparse ratings",
+        "sparse codes rank 30 deterministic", "forward only",
+    )  # fmt: skip
     results = found(context, *names)
     assert [result.wrong for result in results] == [""] * len(names)
     for result in results:
