@@ -14,6 +14,8 @@ GATHERED = 64  # bytes of the other side's factors that a thread gathers at a ti
 WIDEST = 2048  # bytes of a row that a warp holds
 FEWEST_COLUMNS = 4  # 16 bytes of float32
 GROUPED = 64  # columns from which three quarters of a power of two are held as three groups
+# In the interpreter, where an operation takes as long for many entries as for few
+INTERPRETED_ENTRIES, INTERPRETED_WORK = 64, 1024
 WITHOUT_FLOAT64_ATOMICS = ("gfx1100", "gfx1201")  # float64 atomics compile to compare-and-swap loops
 
 
@@ -47,6 +49,8 @@ def pick_sparse(target: Target, rank: int, deterministic: bool, parameter_bytes:
     width = (BK if columns == BK else 4 * columns) * parameter_bytes
     threads = 64 if target.name.startswith("gfx9") else 32
     entries = max(2, min(32, threads * GATHERED // width))
+    if target.backend == "interpreter":
+        entries = INTERPRETED_ENTRIES
     missing = WITHOUT_ATOMICS + WITHOUT_FLOAT64_ATOMICS * (parameter_bytes == 8)
     atomics = not deterministic and target.name not in missing
     return SparseConfig(BK, columns, entries, atomics, num_warps=max(1, width // WIDEST))
@@ -66,7 +70,8 @@ def share_of(target: Target, config: SparseConfig, entries: int, rows: int) -> i
     """Return a program's share of the work, where a row counts as much as `ROW_COST` entries."""
     work = entries + ROW_COST * rows
     most = PROGRAMS_PER_MULTIPROCESSOR * target.multiprocessors if config.atomics else DETERMINISTIC_PROGRAMS
-    return -(-work // max(1, min(most, work // LEAST_WORK)))
+    least = INTERPRETED_WORK if target.backend == "interpreter" else LEAST_WORK
+    return -(-work // max(1, min(most, work // least)))
 
 
 def programs_of(share: int, entries: int, rows: int) -> int:

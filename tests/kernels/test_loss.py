@@ -443,8 +443,8 @@ def test_the_signatures_are_those_of_the_step():
         assert of(reference) == shared[:8]
 
 
-def test_the_arguments_are_listed_in_four_places():
-    """The public functions', once without `reg`; the reference's Problem; and the harness's, whatever it measures."""
+def test_the_arguments_are_listed_in_six_places():
+    """The public functions', once without `reg`, and with `group`; the reference's Problem; and the harness's."""
     listed = []
     folders = ("kernels", "reference", "mfbench", "docs", "examples")
     for path in (file for folder in folders for file in (ROOT / folder).rglob("*.py")):
@@ -458,8 +458,8 @@ def test_the_arguments_are_listed_in_four_places():
             if names >= {*Grads._fields, "ratings", "mask"}:
                 listed.append(f"{path.relative_to(ROOT)}:{node.name}")
     assert sorted(listed) == [
-        "kernels/call.py:bundle", "kernels/loss.py:mf_sse", "mfbench/problems/inputs.py:Inputs",
-        "reference/problem.py:Problem",
+        "kernels/call.py:bundle", "kernels/distributed/loss.py:bundle_for_group", "kernels/distributed/loss.py:mf_sse",
+        "kernels/loss.py:mf_sse", "mfbench/problems/inputs.py:Inputs", "reference/problem.py:Problem",
     ]  # fmt: skip
 
 

@@ -60,7 +60,7 @@ NAMED = {
 }
 
 
-@pytest.mark.parametrize("cases", [8, pytest.param(42, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [8, pytest.param(42, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
 def test_every_backend_here_passes(monkeypatch, capsys, cases: int) -> None:
     assert mfbench_here(monkeypatch, "verify", "--cases", cases, "--seed", 3, "--json") == 0
     result = json.loads(capsys.readouterr().out)

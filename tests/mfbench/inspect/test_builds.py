@@ -24,6 +24,7 @@ from mfbench.inspect.builds import (
     specs,
 )
 from mfbench.inspect.document import Build, NotBuilt
+from mfbench.inspect.sparse import SPARSE_ENCODINGS
 from tests.mfbench.inspect.configurations import spec, with_tile
 
 
@@ -96,9 +97,10 @@ def test_all_leaves_out_the_fast_mode_of_odd_rows_alone():
     from mfbench.commands.inspect import chosen_specs
 
     chosen = dict.fromkeys(("target", "rank", "precision", "encoding", "mode"))
-    every = set(specs(TARGETS, RANKS, PRECISIONS, ENCODINGS, MODES))
+    every = set(specs(TARGETS, RANKS, PRECISIONS, (*ENCODINGS, *SPARSE_ENCODINGS), MODES))
     left_out = every - set(chosen_specs(chosen, True))
-    assert left_out == {spec for spec in every if ENCODINGS[spec.encoding].demanding and spec.mode == "fast"}
+    demanding = {name for name, encoding in ENCODINGS.items() if encoding.demanding}
+    assert left_out == {spec for spec in every if spec.encoding in demanding and spec.mode == "fast"}
     fast = chosen_specs({**chosen, "mode": ["fast"]}, True)
     assert set(fast) == {spec for spec in every if spec.mode == "fast"}
 
