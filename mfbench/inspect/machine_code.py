@@ -56,10 +56,13 @@ def main_loop(assembly: str, chunks: int = 1) -> Mix:
     kinds = _NVIDIA if nvidia else _AMD
     lines = list(_nvidia_lines(assembly) if nvidia else _amd_lines(assembly))
     end = max((at for at, line in enumerate(lines) if line.opcode in ("EXIT", "s_endpgm")), default=len(lines))
-    spans = _backward_branches(lines[:end])  # code behind the end was moved out of loops and branches back into them
-    arithmetic = {span: _arithmetic(lines[slice(*span)], kinds) for span in spans}
-    loops = sorted((span for span, amount in arithmetic.items() if amount), key=lambda span: span[1] - span[0])
-    if not loops:
+    # Code behind the end was moved out of loops and branches back into them, unless all loops are there.
+    for part in (lines[:end], lines):
+        arithmetic = {span: _arithmetic(lines[slice(*span)], kinds) for span in _backward_branches(part)}
+        loops = sorted((span for span, amount in arithmetic.items() if amount), key=lambda span: span[1] - span[0])
+        if loops:
+            break
+    else:
         raise ValueError("assembly: expected a loop with arithmetic, found none")
     # An outer loop spans more lines; a peeled first pass is no loop.
     most = arithmetic[loops[-1]]

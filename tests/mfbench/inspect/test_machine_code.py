@@ -103,3 +103,8 @@ def test_no_loop():
 )  # fmt: skip
 def test_compare_and_swap_is_seen(line, expected):
     assert compare_and_swap(line) is expected
+
+
+def test_a_loop_behind_the_end_is_found_if_there_is_no_other():
+    loop = "\n".join([".LBB0_1:", "\tv_fma_f32 v1, v2, v3, v1", "\ts_cbranch_scc1 .LBB0_1"])
+    assert main_loop(f"\ts_branch .LBB0_1\n\ts_endpgm\n{loop}\n\ts_branch .LBB0_0\n").vector == 1
