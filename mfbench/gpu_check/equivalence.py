@@ -98,7 +98,8 @@ def _check_build(context: Context, build: Build) -> Result:
         if build.sparse:
             arguments = (*inputs[:5], to_sparse(inputs.ratings, inputs.mask), None, inputs.reg)
         for encoding in build.encoding:
-            encoded = encode_ratings(*arguments[5:7], encoding, "sparse" if build.sparse else "dense")
+            ratings, mask = arguments[5:7]
+            encoded = encode_ratings(ratings, mask, encoding, "sparse" if build.sparse else "dense")
             arguments = (*inputs[:5], encoded, None, inputs.reg)
         return lambda: mf_loss_and_grads(*arguments, **options)
 
