@@ -21,7 +21,8 @@ def test_a_scheduler_that_favours_one_side_leads_to_no_verdict(count: int, threa
     assert f"wrong 0 of {len(found)}" in line(count, threads, found)
 
 
-def test_identical_code_beside_busy_loops() -> None:
-    (found,) = measure(6, 1, 1, 0.5, "64x96")
-    assert found.verdict == "inconclusive"
-    assert "so nothing is a verdict" in found.reason
+def test_identical_code_is_not_told_apart() -> None:
+    """Without loops, which would disturb what other tests measure."""
+    (found,) = measure(0, 1, 1, 0.5, "64x96")
+    assert not found.wrong
+    assert found.ratio.estimate > 0
