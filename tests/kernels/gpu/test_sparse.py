@@ -28,8 +28,9 @@ MODES = pytest.mark.parametrize("deterministic", [False, True], ids=["fast", "de
 
 @pytest.fixture
 def small_shares(monkeypatch):
-    """Many programs even for few ratings, so that rows are divided among them."""
-    monkeypatch.setattr(sparse_config, "LEAST_WORK", 24)
+    """Many programs even for few ratings, so that rows are divided among them, and several passes over a row."""
+    monkeypatch.setattr(sparse_config, "INTERPRETED_WORK", 24)
+    monkeypatch.setattr(sparse_config, "INTERPRETED_ENTRIES", 8)
 
 
 @given(problem=sparse_problems(max_users=4, max_items=7), encoded=st.booleans(), deterministic=st.booleans())
