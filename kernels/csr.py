@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterator
 
 import torch
@@ -11,13 +10,12 @@ from torch._C import _DisableFuncTorch
 
 from kernels.decoding import CHUNK_ELEMENTS
 from kernels.problem import Observations
+from kernels.unchanged import Unchanged
 
 LAYOUTS = (torch.sparse_csr, torch.sparse_coo, torch.sparse_csc)
 LARGEST_UINT16, LARGEST_INT32 = (1 << 16) - 1, (1 << 31) - 1
 
-# By the id of columns whose order was checked: these, the row pointers, and the state of both then, see `_state`
-# (PyTorch's dictionary of weak keys would add 6 us to every step)
-_checked: dict[int, tuple[weakref.ref[Tensor], weakref.ref[Tensor], tuple[object, ...]]] = {}
+_checked: Unchanged[int] = Unchanged()  # number of items, by columns whose order was checked and row pointers
 
 
 def observations_of_csr(ratings: Tensor) -> Observations:
@@ -89,10 +87,11 @@ def with_rising_columns(observations: Observations, rise: Callable[[Observations
     Raises:
         ValueError: the indices are not valid; the message names the row.
     """
-    if _is_remembered(observations):
+    rows, columns = indices_of(observations)
+    if _checked.get((columns, rows)) == observations.items:
         return observations
     if (rise is not None and rise(observations)) or columns_rise(observations):
-        _remember(observations)
+        _checked.keep((columns, rows), observations.items)
         return observations
     return _sort_rows(observations)
 
@@ -220,24 +219,3 @@ def _from_triplets(
     torch.cumsum(torch.bincount(users, minlength=m), 0, out=rows[1:])
     result = Observations(values[order]) if like is None else like._replace(ratings=values[order])
     return result._replace(rows=rows, columns=items.to(index_dtype(n)), items=n)
-
-
-def _state(rows: Tensor, columns: Tensor, items: int) -> tuple[object, ...]:
-    return rows._version, columns._version, rows.data_ptr(), columns.data_ptr(), rows.shape, columns.shape, items
-
-
-def _is_remembered(observations: Observations) -> bool:
-    rows, columns = indices_of(observations)
-    known = _checked.get(id(columns))
-    if known is None or known[0]() is not columns or known[1]() is not rows:  # the id may have been another tensor's
-        return False
-    return known[2] == _state(rows, columns, observations.items)
-
-
-def _remember(observations: Observations) -> None:
-    rows, columns = indices_of(observations)
-    if rows.is_inference() or columns.is_inference():  # whose changes nobody counts
-        return
-    key = id(columns)
-    reference = weakref.ref(columns, lambda _: _checked.pop(key, None))
-    _checked[key] = reference, weakref.ref(rows), _state(rows, columns, observations.items)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import weakref
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
 from kernels.csr import index_dtype, indices_of, user_of_entries
 from kernels.problem import Observations
+from kernels.unchanged import Unchanged
 
-# Columns whose ratings were put in the order of items: the state of all tensors at the time, and the result
-_known = WeakIdKeyDictionary()
+_known: Unchanged[Observations] = Unchanged()  # the transposed ratings, by columns, row pointers and values
 
 
 def by_item(observations: Observations) -> Observations:
@@ -26,18 +22,14 @@ def by_item(observations: Observations) -> Observations:
         observations: sparse and checked, with rising columns in every row.
     """
     rows, columns = indices_of(observations)
-    tensors = observations.ratings, rows, columns
-    # Nobody counts changes of inference tensors, and what a graph captures is computed only when it is replayed
-    capturing = rows.is_cuda and torch.cuda.is_current_stream_capturing()
-    if capturing or any(tensor.is_inference() for tensor in tensors):
+    if rows.is_cuda and torch.cuda.is_current_stream_capturing():  # computed only when the graph is replayed
         return _transposed(observations)
-    state = tuple((tensor._version, tensor.data_ptr(), len(tensor)) for tensor in tensors)
-    known: tuple[Any, ...] | None = _known.get(columns)
-    if known is None or known[:2] != (state, observations.items) or known[2]() is not rows:
-        known = state, observations.items, weakref.ref(rows), _transposed(observations)
-        _known[columns] = known
-    result: Observations = known[3]
-    return result._replace(levels=observations.levels)
+    tensors = columns, rows, observations.ratings
+    known = _known.get(tensors)
+    if known is None or known.shape != observations.shape[::-1]:
+        known = _transposed(observations)
+        _known.keep(tensors, known)
+    return known._replace(levels=observations.levels)
 
 
 def _transposed(observations: Observations) -> Observations:

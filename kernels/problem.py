@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from numbers import Real
 from typing import NamedTuple
 
@@ -234,6 +235,6 @@ def empty_gradient(parameter: Tensor) -> Tensor:
     return torch.empty_like(parameter, memory_format=torch.contiguous_format)
 
 
-def squared_norms(problem: Problem) -> Tensor:
-    """Return the sum of the squares of the four regularised parameters, 0-d float64."""
-    return torch.stack([p.detach().double().square().sum() for p in problem.parameters[:4]]).sum()
+def squared_norms(parameters: Iterable[Tensor]) -> Tensor:
+    """Return the sum of the squares of all parameters, 0-d float64."""
+    return torch.stack([p.detach().double().square().sum() for p in parameters]).sum()

@@ -59,7 +59,7 @@ def finish(problem: Problem, sse: Tensor, halves: tuple[Tensor, ...] | None) -> 
         sse: the sum of squared errors, 0-d float64.
         halves: half the derivatives of `sse` by the factors and the biases, the latter float64; None: no gradients.
     """
-    loss = sse + problem.reg * squared_norms(problem)
+    loss = sse + problem.reg * squared_norms(problem.parameters[:4])
     if halves is None:
         return loss, None
     sums = (*halves, halves[2].sum())

@@ -19,6 +19,8 @@ struct Matrix {  // [users, items]
 // Types of ratings, numbered as in launch.py. CODES are uint8 indices of rating levels, MISSING_CODE where missing.
 enum RatingKind { FLOAT64, FLOAT32, BFLOAT16, FLOAT16, UINT8, INT8, CODES };
 
+constexpr int64_t RATING_BYTES[] = {8, 4, 2, 2, 1, 1, 1};  // of an element, by RatingKind
+
 constexpr std::uint8_t MISSING_CODE = 255;
 
 // Types of masks, numbered as in launch.py: NO_MASK; the bytes of an integer, which is not 0 where observed; BITS, one

@@ -48,9 +48,8 @@ template <class T, int N> class EntryReader {
             decode_ratings<T, double>,       decode_ratings<T, float>,        decode_ratings<T, BFloat16Bits>,
             decode_ratings<T, Float16Bits>,  decode_ratings<T, std::uint8_t>, decode_ratings<T, std::int8_t>,
             decode_ratings<T, std::uint8_t>};
-        static constexpr int64_t sizes[] = {8, 4, 2, 2, 1, 1, 1};
         decode_ = decoders[entries.ratings.kind];
-        rating_bytes_ = sizes[entries.ratings.kind];
+        rating_bytes_ = RATING_BYTES[entries.ratings.kind];
     }
 
     void read_items(int64_t begin, std::int32_t *to) const {

@@ -107,12 +107,11 @@ template <class T, int ITEMS> class Ratings {
     }
 
     template <Missing how, class Word> void select(const Matrix &ratings) {
-        static constexpr int64_t sizes[] = {8, 4, 2, 2, 1, 1};
         static constexpr typename Reader::Decode decoders[] = {
             decode_ratings<T, double>,       decode_ratings<T, float>,        decode_ratings<T, BFloat16Bits>,
             decode_ratings<T, Float16Bits>,  decode_ratings<T, std::uint8_t>, decode_ratings<T, std::int8_t>};
         constexpr int NAN_BYTES = 0xff;
-        const int64_t size = sizes[ratings.kind], line_columns = CACHE_LINE / size;
+        const int64_t size = RATING_BYTES[ratings.kind], line_columns = CACHE_LINE / size;
         if (ratings.kind == FLOAT64 && ratings.column_stride == 1) {  // converted in registers
             ratings_ = {ratings, size, line_columns, true, decode_ratings<double, double>, sizeof(double), NAN_BYTES};
             select<how, double, Word>();

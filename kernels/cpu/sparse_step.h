@@ -160,7 +160,8 @@ template <class T> class SparseStep {
     void read_items(const Span &span, Chunk<T> &chunk) const {
         chunk.count = std::min<int64_t>(CHUNK, span.end - span.begin);
         reader.read_items(span.begin, chunk.items);
-        for (int i = 0; i < CHUNK; ++i) chunk.rows[i] = int64_t(std::uint64_t(std::uint32_t(chunk.items[i])) * std::uint32_t(ld));
+        for (int i = 0; i < CHUNK; ++i)  // of 32-bit factors, which vectors multiply at once
+            chunk.rows[i] = int64_t(std::uint64_t(std::uint32_t(chunk.items[i])) * std::uint32_t(ld));
     }
 
     // Works through a user's span. The task's chunk has its first items, and afterwards those of the next span.

@@ -42,7 +42,7 @@ def bundle_for_group(
 def mf_loss_and_grads(of: GroupCall) -> tuple[Tensor, Grads]:
     """Return the loss of the whole problem, the gradients of this process's users, and the items' whole gradients.
 
-    Every process of the group calls it with the rows of its own users and the same item parameters and global bias.
+    Every process in the group calls it, with its own users' rows; item parameters and global bias are the same on all.
     Processes exchange one message: the sums of the items' gradients and of the squared errors.
 
     Args:

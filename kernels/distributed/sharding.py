@@ -82,7 +82,7 @@ def sharding_of(of: GroupCall) -> Sharding | None:
         if tuple(value.placements) != expected:
             raise ValueError(f"{name}: expected placements {expected}, got {tuple(value.placements)}")
     if of.group is not None and of.group != mesh.get_group():
-        raise ValueError("group: expected None or the group of the DTensors' mesh, got another one")
+        raise ValueError("group: expected None or the group of the DTensors' mesh, got a different one")
     return Sharding(mesh, [sharded[name] for name in Grads._fields])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +15,7 @@ from kernels.distributed.group import Group, resolve_group
 from kernels.distributed.reduction import sum_over_processes
 from kernels.interception import is_ordinary, is_transformed
 from kernels.loss import loss_of, step_of, wants_gradient
-from kernels.problem import Grads, check_problem
+from kernels.problem import Grads, check_problem, squared_norms
 from kernels.step import save_grads, scale_grads
 
 
@@ -101,14 +100,10 @@ def _penalty(call: Call, group: Group) -> Tensor | float:
     """Return this process's share of the regulariser, 0-d float64: its users, and on the first process the items."""
     if not call.reg:
         return 0.0
-    P, Q, bu, bi, _ = (parameter.detach() for parameter in call.parameters)
+    P, Q, bu, bi, _ = call.parameters
     first = torch.arange(1, device=P.device)[0] == group.process  # a tensor, since a process may stand for several
-    items = _squared_norm((Q, bi))
-    return call.reg * (_squared_norm((P, bu)) + torch.where(first, items, torch.zeros_like(items)))
-
-
-def _squared_norm(parameters: Iterable[Tensor]) -> Tensor:
-    return torch.stack([torch.linalg.vector_norm(p, dtype=torch.float64).square() for p in parameters]).sum()
+    items = squared_norms((Q, bi))
+    return call.reg * (squared_norms((P, bu)) + torch.where(first, items, torch.zeros_like(items)))
 
 
 def _is_deterministic(call: Call) -> bool:

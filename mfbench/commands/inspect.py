@@ -97,13 +97,13 @@ def chosen_specs(chosen: dict[str, list[str] | None], everything: bool) -> list[
         raise UsageError(message, code="bad-build", argument="rank")
     ranks = list(dict.fromkeys(map(int, given))) if given else RANKS if everything else DEFAULT_RANKS
     wanted = specs(axes["target"], ranks, axes["precision"], axes["encoding"], axes["mode"])
-    if not (everything or chosen["mode"]):  # of sparse ratings, all modes
+    if everything:
+        return wanted if chosen["encoding"] or chosen["mode"] else distinct(wanted)
+    if not chosen["mode"]:  # of sparse ratings, all modes
         sparse = [name for name in axes["encoding"] if name in SPARSE_ENCODINGS]
         others = [mode for mode in MODES if mode not in axes["mode"]]
         wanted += specs(axes["target"], ranks, axes["precision"], sparse, others)
-    if everything and not (chosen["encoding"] or chosen["mode"]):
-        return distinct(wanted)
-    if not (everything or chosen["precision"] or chosen["encoding"] or chosen["mode"]):
+    if not (chosen["precision"] or chosen["encoding"] or chosen["mode"]):
         wanted += specs(axes["target"], ranks, *DEFAULT_SPARSE.values())
     return wanted
 

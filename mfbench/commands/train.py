@@ -99,7 +99,7 @@ def summary(run: TrainingRun) -> Iterator[str]:
 
 
 def _ignore(line: str) -> None:
-    """Write nothing, in a process whose lines another one writes."""
+    """Discard a line: another process writes the log."""
 
 
 def _without_nan(run: TrainingRun) -> dict[str, Any]:

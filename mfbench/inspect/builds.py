@@ -69,7 +69,7 @@ Ratings = Tensor | EncodedRatings
 
 def specs(targets: Iterable[str], ranks: Iterable[int], precisions: Iterable[str], encodings: Iterable[str],
           modes: Iterable[str]) -> list[Spec]:  # fmt: skip
-    """Return every combination that has a build of its own: sparse ratings have one for all precisions of float32."""
+    """Return the combinations that are built separately: of sparse ratings, one build serves all float32 precisions."""
     every = [Spec(*choice) for choice in itertools.product(targets, ranks, precisions, encodings, modes)]
     return [spec for spec in every if _has_own_build(spec)]
 

@@ -27,11 +27,10 @@ def examine_sparse(spec: Spec) -> Build | NotBuilt:
     """Compile and examine one configuration."""
     try:
         plan = plan_loss if spec.mode == "sse" else plan_step
-        arguments = _parameters(spec), _ratings(spec)
-        deterministic = spec.mode == "deterministic"
         launches = plan(
-            *arguments[0], arguments[1], precision="ieee", deterministic=deterministic, target=spec.target
-        ).launches
+            *_parameters(spec), _ratings(spec), precision="ieee", deterministic=spec.mode == "deterministic",
+            target=spec.target,
+        ).launches  # fmt: skip
     except Exception as error:  # a compiler may raise anything
         return not_built(spec, error)
     step = launches[1]  # between what prepares and what finishes

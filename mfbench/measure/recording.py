@@ -142,6 +142,7 @@ def timed(
             "disturbed": disturbed,
             "dropped": timing.dropped,
             "foreign_cores": foreign,
+            "resolve": timing.resolve,
             "planned_s": timing.planned_s,
             "took_s": timing.took_s,
         },
@@ -165,9 +166,12 @@ def timed(
         crowd = crowding(len(own.samples), disturbed, foreign, environment.describe(origin.device))
         slowdown = crowd.slowdown if crowd else 1.0
         verdict = "same" if provider == baseline else intervals.verdict(simultaneous, margin, slowdown)
-        undecided = verdict == "inconclusive"
-        centre = intervals.ratio_location(*pair)
-        needs_s = timing.took_s * sample_size.growth_to_decide(centre, margin, confidence)
+        needs_s = reason = None
+        if verdict == "inconclusive" and crowd:
+            reason = str(crowd)
+        elif verdict == "inconclusive":
+            growth = sample_size.growth_to_decide(intervals.ratio_location(*pair), margin, confidence)
+            needs_s = finite(timing.took_s * growth)
         fields["speedup"] = {
             "baseline": baseline,
             "ratio": ratio.estimate,
@@ -175,8 +179,8 @@ def timed(
             "margin": margin,
             "verdict": verdict,
             "family": family,
-            "needs_s": finite(needs_s) if undecided and not crowd else None,
-            "reason": str(crowd) if undecided and crowd else None,
+            "needs_s": needs_s,
+            "reason": reason,
         }
     return fields
 

@@ -70,6 +70,7 @@ class CaseTiming(NamedTuple):
     throttled: int  # rounds measured again because the device was throttled
     dropped: int  # rounds left out because other programs kept the machine busy
     background_cores: intervals.Samples  # cores that other programs kept busy, by placement
+    resolve: float | None  # the goal's; None: what the budget allows
     planned_s: float  # seconds that the rounds were expected to take
     took_s: float  # seconds that they took
 
@@ -131,7 +132,7 @@ def time_in_rounds(
     rounds.replace_disturbed()
     if goal.resolve:
         _extend(rounds, baseline, goal, widths, announce)
-    return rounds.timing(pilot_rounds, plan.seconds)
+    return rounds.timing(pilot_rounds, goal.resolve, plan.seconds)
 
 
 def _pilot(rounds: _Rounds, baseline: str, goal: Goal) -> tuple[Pilot, int]:
@@ -256,7 +257,7 @@ class _Rounds:
             for name, loops in self.loops.items()
         }
 
-    def timing(self, pilot_rounds: int, planned_s: float) -> CaseTiming:
+    def timing(self, pilot_rounds: int, resolve: float | None, planned_s: float) -> CaseTiming:
         """Return the readings by provider."""
         self._keep(range(planning.evenly(self.placements)))
         providers = {
@@ -275,6 +276,7 @@ class _Rounds:
             throttled=self.throttled,
             dropped=self.dropped,
             background_cores=np.array(self.background_cores),
+            resolve=resolve,
             planned_s=planned_s,
             took_s=self.took_s,
         )

@@ -139,11 +139,4 @@ class Session:
                 raise
             reason = f"the oracle does not fit into memory: {error}"
             return [origin.failure(name, Code.ORACLE_OOM, reason) for name in wanted]
-        return [_begun_with(records[name], self.options.resolve) for name in wanted]
-
-
-def _begun_with(record: Record, resolve: float | None) -> Record:
-    """Return the record with the goal of its rounds, which `--resume` asks for."""
-    if record.timing is None or resolve is None:
-        return record
-    return record.model_copy(update={"timing": record.timing.model_copy(update={"resolve": resolve})})
+        return [records[name] for name in wanted]

@@ -26,9 +26,7 @@ BLOCK_ELEMENTS = 1 << 22  # most elements drawn or summed at once, so that neith
 # Density below which the layout "auto" is sparse, by device: those of `kernels.encoding`, which an older revision under
 # `--against` lacks. docs/sparse.md has the measurements.
 SPARSE_BELOW = {"cpu": 0.27, "cuda": 0.03}
-DENSE_SHARE = (
-    1 / 3
-)  # of the free memory: a larger matrix and mask are not made from sparse ratings; steps need the rest
+DENSE_SHARE = 1 / 3  # of the free memory, for a matrix and a mask in place of sparse ratings: a step needs the rest
 
 
 class MatrixTooLarge(MemoryError):

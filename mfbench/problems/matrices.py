@@ -50,6 +50,20 @@ def size_in_bytes(tensor: Tensor) -> int:
     return sum(part.nbytes for part in parts(tensor))
 
 
+def counts(ratings: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the number of observed ratings in each row, (m,), and in each column, (n,).
+
+    Args:
+        ratings: (m, n), dense or torch.sparse_csr.
+        mask: (m, n), non-zero where observed; None: NaN marks the unobserved ones of a dense matrix.
+    """
+    if is_sparse(ratings):
+        starts, columns, _ = parts(ratings)
+        return starts.diff().long(), torch.bincount(columns, minlength=ratings.shape[1])
+    observed = ~ratings.isnan() if mask is None else mask
+    return observed.count_nonzero(dim=1), observed.count_nonzero(dim=0)
+
+
 def rows(matrix: Tensor, wanted: slice) -> Tensor:
     """Return a range of the rows as a matrix; only the row starts of a sparse one are copied."""
     if not is_sparse(matrix):

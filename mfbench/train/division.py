@@ -6,38 +6,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from kernels.distributed import mf_sse
 from mfbench.problems import matrices
-from mfbench.problems.inputs import Inputs
 from mfbench.train.task import Task
 
 
 class OwnTask(Task):
     """One process's users of a task, judged by what is held out of all users."""
 
-    @property
-    def held_out_count(self) -> int:
-        """Number of ratings held out, of all processes."""
-        return int(self.total(torch.tensor(super().held_out_count, device=self.inputs.user_factors.device)))
-
     def total(self, own: Tensor) -> Tensor:
         """Return the sum of a tensor over the processes."""
         total = own.clone()
         dist.all_reduce(total)
         return total
-
-    def held_out_sse(self) -> float:
-        """Return the squared error of the present parameters over what is held out, of all processes."""
-        judged = (self.held_out, None) if self.inputs.sparse else (self.inputs.ratings, self.held_out)
-        return float(mf_sse(*self.inputs[:5], *judged))
-
-
-def ratings_of_users(inputs: Inputs) -> Tensor:
-    """Return the number of observed ratings of each user, (m,) int64."""
-    if inputs.sparse:
-        return inputs.ratings.crow_indices().diff().long()
-    observed = ~inputs.ratings.isnan() if inputs.mask is None else inputs.mask
-    return observed.count_nonzero(dim=1)
 
 
 def bounds(counts: Tensor, processes: int) -> list[int]:
@@ -57,7 +37,8 @@ def bounds(counts: Tensor, processes: int) -> list[int]:
 
 def own_task(task: Task, process: int, processes: int) -> OwnTask:
     """Return a process's users of a task, in memory of their own, so that the rest can be freed."""
-    start, stop = bounds(ratings_of_users(task.inputs), processes)[process : process + 2]
+    of_users, _ = matrices.counts(task.inputs.ratings, task.inputs.mask)
+    start, stop = bounds(of_users, processes)[process : process + 2]
     users = slice(start, stop)
     inputs = task.inputs.of_users(users)
     inputs = inputs._replace(

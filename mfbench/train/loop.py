@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mfbench import log
 from mfbench.errors import UsageError
-from mfbench.problems.inputs import MatrixTooLarge, on_device
+from mfbench.problems.inputs import MatrixTooLarge
 from mfbench.providers import registry
 from mfbench.providers.outputs import flaws, tensors
 from mfbench.train.epoch import Update, epoch_of
@@ -240,20 +240,10 @@ def run_training(options: TrainOptions, on_entry: Callable[[LogEntry], Any] = la
     if options.save:
         check_writable(options.save, options.data)
     provider = registry.load(options.provider)
-    task = make_task(options)
-    task = task._replace(inputs=on_device(task.inputs, options.device), held_out=task.held_out.to(options.device))
+    task = make_task(options).to(options.device)
     best = BestParameters(task)
-
-    def report(entry: LogEntry) -> None:
-        if options.save:
-            best.see(entry.epoch, entry.held_out_rmse)
-        on_entry(entry)
-
     try:
-        run = train(
-            task, provider, options.updates, options.log_every, options.update_rule, options.lr, options.target_rmse,
-            options.lines_of_patience, report,
-        )  # fmt: skip
+        run = train_as_asked(task, provider, options, best, on_entry)
     except (KeyboardInterrupt, SystemExit):
         if options.save and best.kept:
             best.write(options.save)
@@ -268,3 +258,24 @@ def _rounded_down(value: float) -> float:
     """Round down to two significant digits, to exactly the float that prints so."""
     unit = 10.0 ** (math.floor(math.log10(value)) - 1)
     return float(f"{math.floor(value / unit) * unit:.2g}")
+
+
+def train_as_asked(
+    task: Task,
+    provider: registry.Provider,
+    options: TrainOptions,
+    best: BestParameters,
+    on_entry: Callable[[LogEntry], Any],
+    default: Callable[[Task, Optimizer, registry.Step], float] = default_rate,
+) -> TrainingRun:
+    """Train a task as the options ask for, and keep its best parameters where they are to be saved."""
+
+    def report(entry: LogEntry) -> None:
+        if options.save:
+            best.see(entry.epoch, entry.held_out_rmse)
+        on_entry(entry)
+
+    return train(
+        task, provider, options.updates, options.log_every, options.update_rule, options.lr, options.target_rmse,
+        options.lines_of_patience, report, default,
+    )  # fmt: skip

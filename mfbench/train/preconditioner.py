@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mfbench.problems.inputs import Inputs
+from mfbench.problems import matrices
 from mfbench.train.task import Task
 
 # User side, item side and global bias of a prediction: by (a + b + c)² <= 3 (a² + b² + c²), the Hessian of squared
@@ -24,7 +24,7 @@ class Preconditioner:
 
     def __init__(self, task: Task) -> None:
         self._inputs, self._total = task.inputs, task.total
-        users, items = _ratings_of_each(task.inputs)
+        users, items = matrices.counts(task.inputs.ratings, task.inputs.mask)
         self._users = users.to(task.inputs.user_bias)
         self._items = self._total(items).to(task.inputs.item_bias)
         self._observed = max(1, int(self._items.sum(dtype=torch.float64)))
@@ -46,12 +46,3 @@ def _squares(counts: Tensor, factors: Tensor) -> Tensor:
     """Return the sum of |factors|² over the ratings, 0-d."""
     squares: Tensor = counts @ torch.linalg.vector_norm(factors, dim=1).square()
     return squares
-
-
-def _ratings_of_each(inputs: Inputs) -> tuple[Tensor, Tensor]:
-    """Return the number of ratings of each user, (m,), and of each item, (n,)."""
-    if inputs.sparse:
-        starts, columns = inputs.ratings.crow_indices(), inputs.ratings.col_indices()
-        return starts.diff(), torch.bincount(columns, minlength=inputs.ratings.shape[1])
-    observed = ~inputs.ratings.isnan() if inputs.mask is None else inputs.mask
-    return observed.count_nonzero(dim=1), observed.count_nonzero(dim=0)

@@ -15,10 +15,10 @@ from kernels.cpu.threads import VARIABLE
 from kernels.distributed import mf_loss_and_grads
 from kernels.precision import PRECISIONS
 from mfbench.errors import UsageError
-from mfbench.problems.inputs import Inputs, on_device
+from mfbench.problems.inputs import Inputs
 from mfbench.providers import registry
 from mfbench.train.division import own_task, same_everywhere, whole_users
-from mfbench.train.loop import LogEntry, TrainingRun, train
+from mfbench.train.loop import LogEntry, TrainingRun, train_as_asked
 from mfbench.train.options import TrainOptions
 from mfbench.train.rates import default_rate
 from mfbench.train.saving import BestParameters, check_writable
@@ -60,29 +60,19 @@ def run_training_over_processes(
     """
     provider = provider_over_processes(options.provider)
     if Path(options.data).is_fifo():
-        raise UsageError("a pipe can be read by one process alone, got one", code="bad-data", argument="data")
+        raise UsageError("expected a file, which every process can read; got a pipe", code="bad-data", argument="data")
     with _process_group(options.device):
         process, processes = dist.get_rank(), dist.get_world_size()
         if options.save and process == 0:
             check_writable(options.save, options.data)
-        task = make_task(options)
-        task = task._replace(inputs=on_device(task.inputs, options.device), held_out=task.held_out.to(options.device))
+        task = make_task(options).to(options.device)
         observed = task.inputs.observed
         alone = registry.load(options.provider).prepare(task.inputs)
         rate = same_everywhere(default_rate(task, options.update_rule, alone))
         own = own_task(task, process, processes)
         del task, alone
         best = BestParameters(own)
-
-        def report(entry: LogEntry) -> None:
-            if options.save:
-                best.see(entry.epoch, entry.held_out_rmse)
-            on_entry(entry)
-
-        run = train(
-            own, provider, options.updates, options.log_every, options.update_rule, options.lr, options.target_rmse,
-            options.lines_of_patience, report, default=lambda *_: rate,
-        )  # fmt: skip
+        run = train_as_asked(own, provider, options, best, on_entry, default=lambda *_: rate)
         if options.save:
             for name in ("user_factors", "user_bias"):
                 whole = whole_users(best.kept[name], process, processes)

@@ -15,7 +15,7 @@ from mfbench.problems import datasets, matrices
 from mfbench.problems.bounds import DRAWN
 from mfbench.problems.cases import Case, CaseSpec, Layout
 from mfbench.problems.datasets import Ratings
-from mfbench.problems.inputs import Inputs, draw, resolve
+from mfbench.problems.inputs import Inputs, draw, on_device, resolve
 from mfbench.train.options import NOTEBOOK_SIZE, TrainOptions
 
 START_SCALE = 0.1  # standard deviation of the initial factors on real ratings
@@ -35,17 +35,22 @@ class Task(NamedTuple):
 
     @property
     def held_out_count(self) -> int:
-        """Number of ratings held out."""
-        return self.held_out.values().numel() if self.inputs.sparse else int(self.held_out.count_nonzero())
+        """Number of ratings held out, of all processes."""
+        own = self.held_out.values().numel() if self.inputs.sparse else int(self.held_out.count_nonzero())
+        return int(self.total(torch.tensor(own, device=self.held_out.device)))
 
     def total(self, own: Tensor) -> Tensor:
         """Return the sum of a tensor over the processes that share the task, each with its own users."""
         return own
 
     def held_out_sse(self) -> float:
-        """Return the squared error of the present parameters over what is held out."""
+        """Return the squared error of the present parameters over what is held out, of all processes."""
         judged = (self.held_out, None) if self.inputs.sparse else (self.inputs.ratings, self.held_out)
-        return float(mf_sse(*self.inputs[:5], *judged))
+        return float(self.total(mf_sse(*self.inputs[:5], *judged)))
+
+    def to(self, device: str) -> Task:
+        """Return the task on a device."""
+        return self._replace(inputs=on_device(self.inputs, device), held_out=self.held_out.to(device))
 
 
 def make_task(options: TrainOptions) -> Task:

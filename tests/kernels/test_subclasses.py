@@ -88,7 +88,7 @@ def test_a_freed_storage_is_named(backend, name):
 
 
 class Wrapper(torch.Tensor):
-    """Holds another tensor, and has no memory of its own."""
+    """Wraps another tensor and owns no memory."""
 
     @staticmethod
     def __new__(cls, inner):

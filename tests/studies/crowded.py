@@ -45,7 +45,7 @@ class Outcome(NamedTuple):
 
     @property
     def wrong(self) -> bool:
-        """Return whether identical code was told apart."""
+        """Return whether the verdict is a difference, which identical code does not have."""
         return self.verdict in ("faster", "slower")
 
 

@@ -2,8 +2,8 @@
 
     python -m tests.studies.rivals [--environment FOLDER] [--part passes|quality] [--ratings N]
 
-Installs cornac, implicit and LensKit into a virtual environment, by default a temporary one; LensKit brings a PyTorch
-of its own, several gigabytes. Each library runs in its own process, and all take turns. What a pass is differs:
+Installs cornac, implicit and LensKit into a virtual environment, by default a temporary one. LensKit pulls in another
+PyTorch, several gigabytes. Each library runs in a separate process, and they take turns. What counts as a pass differs:
 
 - this project, `gather`: loss and gradients of all parameters from all ratings; the update is not included.
 - cornac: stochastic gradient descent, every rating once, both factors and biases updated at each; threads race.
@@ -50,7 +50,7 @@ TARGET = 0.88
 
 
 class Rival:
-    """Another library in a process of its own; a call makes a pass and returns its seconds, and RMSE if it has one."""
+    """Another library, in another process. A call runs one pass and returns its seconds, and its RMSE if it has one."""
 
     def __init__(self, python: Path, name: str, folder: Path, rank: int, threads: int) -> None:
         limits = dict.fromkeys(("OMP_NUM_THREADS", "LK_NUM_THREADS", "RAYON_NUM_THREADS"), str(threads))
@@ -97,8 +97,8 @@ def python_of(environment: Path) -> Path:
 
 def write(folder: Path, matrix: Tensor, prefix: str = "") -> None:
     """Write the triplets of a torch.sparse_csr matrix, in the order of users, for `rival_process`."""
-    starts, items, ratings = (part.numpy() for part in matrices.parts(matrix))
-    users = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    _, items, ratings = (part.numpy() for part in matrices.parts(matrix))
+    users = matrices.row_numbers(matrix).numpy()
     for name, values in (("users", users), ("items", items), ("ratings", ratings)):
         dtype = np.float32 if name == "ratings" else np.int64
         np.save(folder / f"{prefix}{name}.npy", values.astype(dtype))

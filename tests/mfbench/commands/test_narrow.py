@@ -91,7 +91,7 @@ TABLES = (of_run, of_comparison, of_verify, of_inspect, of_gpu_check, of_doctor,
 
 
 def printed(what: RenderableType | str) -> str:
-    """Return a table in 40 columns; text as it is, which terminals wrap."""
+    """Render a table at 40 columns; return text unchanged, since terminals wrap it."""
     if isinstance(what, str):
         return what
     output = io.StringIO()

@@ -28,7 +28,7 @@ def rounds(
     base, new = (scale * 1e-3 * np.exp(rng.normal(0, noise, 60)) for _ in range(2))
     providers = {"base": ProviderTiming(base, 2, cold, False), "new": ProviderTiming(new / ratio, 3, cold, gaps)}
     fields = {"pilot_rounds": 6, "placements": 20, "throttled": 0, "dropped": 0, "background_cores": np.zeros(20),
-              "planned_s": 1.0, "took_s": 1.0}  # fmt: skip
+              "resolve": None, "planned_s": 1.0, "took_s": 1.0}  # fmt: skip
     return CaseTiming(providers, **(fields | changes))
 
 
@@ -139,6 +139,11 @@ def _correct():
     from mfbench.results.records import Correctness
 
     return Correctness(error=0.0, bound=1.0, rms_error=0.0, rms_bound=1.0, ok=True)
+
+
+@pytest.mark.parametrize("resolve", [None, 0.05])
+def test_the_record_says_what_its_rounds_were_to_resolve(resolve: float | None) -> None:
+    assert record(rounds(resolve=resolve)).timing.resolve == resolve
 
 
 def test_the_record_says_how_the_samples_came_about() -> None:

@@ -228,6 +228,7 @@ def width(result: rounds.CaseTiming, name: str = "b") -> float:
 def test_rounds_are_taken_until_the_interval_is_as_narrow_as_asked(jitter: float) -> None:
     result, plans = resolve(Machine(jitter=jitter), {"a": 6e-3, "b": 6e-3})
     assert width(result) <= 0.021
+    assert result.resolve == TWO_PERCENT.resolve
     assert result.planned_s == plans[0].seconds
     assert 0.7 <= result.took_s / sum(plan.seconds for plan in plans) <= 1.5
 

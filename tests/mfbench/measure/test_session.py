@@ -153,7 +153,8 @@ def test_records_hold_what_they_were_to_resolve(measured, monkeypatch) -> None:
               "cold_cache": False}  # fmt: skip
 
     def measure_case(origin, workers, **options) -> dict[str, Record]:
-        return {name: origin.success(name, timing=timing if name == "fused" else None) for name in workers}
+        timed = timing | {"resolve": options["resolve"]}
+        return {name: origin.success(name, timing=timed if name == "fused" else None) for name in workers}
 
     monkeypatch.setattr(module, "measure_case", measure_case)
     for resolve in (None, 0.05):

@@ -72,3 +72,11 @@ def test_parts_and_their_size():
     assert parts(dense) == (dense,)
     assert with_parts(dense, [dense]) is dense
     assert size_in_bytes(dense) == 24
+
+
+def test_ratings_of_rows_and_columns_are_counted_in_either_layout():
+    mask = torch.tensor([[1, 0, 1], [0, 0, 0], [1, 0, 0]], dtype=torch.uint8)
+    ratings = torch.arange(9.0).reshape(3, 3)
+    forms = (ratings, mask), (ratings.masked_fill(mask == 0, NAN), None), (to_sparse(ratings, mask), None)
+    for form in forms:
+        assert [count.tolist() for count in matrices.counts(*form)] == [[2, 0, 1], [2, 0, 1]]

@@ -82,7 +82,7 @@ def test_a_provider_that_computes_alone_is_refused() -> None:
 
 def test_a_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UsageError, match="a pipe can be read by one process alone"):
+    with pytest.raises(UsageError, match="expected a file, which every process can read; got a pipe"):
         processes.run_training_over_processes(TrainOptions(data=str(tmp_path / "pipe")))
 
 
