@@ -95,7 +95,7 @@ def _load(library: Path) -> ctypes.CDLL:
     kernel.mf_step.restype = ctypes.c_int
     kernel.mf_sparse_step.argtypes = [ctypes.c_char_p]
     kernel.mf_sparse_step.restype = ctypes.c_int
-    kernel.mf_rows_are_sorted.argtypes = [ctypes.c_char_p, *[ctypes.c_int64] * 4]
+    kernel.mf_rows_are_sorted.argtypes = [ctypes.c_char_p, *[ctypes.c_int64] * 3]
     kernel.mf_rows_are_sorted.restype = ctypes.c_int
     kernel.mf_release.restype = None
     kernel.mf_multiply_and_add.argtypes = [ctypes.c_int64, ctypes.c_int64]

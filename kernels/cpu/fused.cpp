@@ -71,9 +71,9 @@ EXPORT int mf_sparse_step(const mf::SparseCall *call) {
 }
 
 // Returns 1 if the indices of sparse ratings are valid and rise in every row. Sizes and threads are those of the call.
-EXPORT int mf_rows_are_sorted(const mf::Entries *entries, mf::int64_t users, mf::int64_t items, mf::int64_t count,
+EXPORT int mf_rows_are_sorted(const mf::Entries *entries, mf::int64_t users, mf::int64_t items,
                               mf::int64_t threads) {
-    return mf::rows_are_sorted(*entries, users, items, count, threads);
+    return mf::rows_are_sorted(*entries, users, items, threads);
 }
 
 // Returns 1 if compiled arithmetic follows IEEE 754: no sum is reordered and NaN differs from itself.
