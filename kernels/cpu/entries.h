@@ -15,8 +15,8 @@ struct Entries {
     int64_t item_bytes;   // of an index: 2 (unsigned), 4 or 8
     Matrix ratings;       // [1, count]
 
-    // Returns a user's first entry. Row pointers were checked, and so were items; but a program may have written to them
-    // since. Both are kept in range, so that the step's results are then wrong but all it reads is the caller's.
+    // Returns a user's first entry. A program may have written to row pointers and items since their check: both are
+    // kept in range, so that results are then wrong but nothing else is read.
     int64_t begin(int64_t user) const { return std::min(std::max<int64_t>(rows[user], 0), count); }
 };
 
@@ -48,7 +48,8 @@ inline int64_t first_not_below(const Entries &entries, int64_t begin, int64_t en
 template <class T, int N> class EntryReader {
   public:
     EntryReader(const Entries &entries, int64_t items, double scale, double offset)
-        : entries_(entries), last_item_(std::uint32_t(std::max<int64_t>(items - 1, 0))), scale_(T(scale)), offset_(T(offset)) {
+        : entries_(entries), last_item_(std::uint32_t(std::max<int64_t>(items - 1, 0))), scale_(T(scale)),
+          offset_(T(offset)) {
         static constexpr Decode decoders[] = {
             decode_ratings<T, double>,       decode_ratings<T, float>,        decode_ratings<T, BFloat16Bits>,
             decode_ratings<T, Float16Bits>,  decode_ratings<T, std::uint8_t>, decode_ratings<T, std::int8_t>,

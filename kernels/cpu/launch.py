@@ -42,7 +42,7 @@ MASK_KINDS = {
 }
 # Layout of `Call` in call.h: two `Parameters` of 8 fields, two `Matrix` of 4, 4 integers, 3 pointers, 3 doubles.
 CALL = struct.Struct("=16q 8q 4q 3q 3d")
-# Layout of `Entries` in entries.h: row pointers, items, their number, bytes of an item's index, and a `Matrix` of ratings.
+# Layout of `Entries` in entries.h: row pointers, items, their number, bytes of an item's index, a `Matrix` of ratings.
 ENTRIES = struct.Struct("=4q 4q")
 
 
