@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mfbench.problems import matrices, power_law
+from mfbench.problems.free_memory import free_memory
 
 if TYPE_CHECKING:
     from mfbench.problems.cases import Case, CaseSpec, Layout
@@ -103,13 +104,6 @@ class Inputs(NamedTuple):
             )
         ratings, mask = matrices.to_dense(self.ratings)
         return self._replace(ratings=ratings, mask=mask)
-
-
-def free_memory() -> int:
-    """Return the bytes of the host's memory that can be allocated without swapping."""
-    import psutil  # here, as `gpu-check` draws inputs where it is missing
-
-    return int(psutil.virtual_memory().available)
 
 
 def block_slices(m: int, n: int, elements: int = BLOCK_ELEMENTS) -> Iterator[slice]:
