@@ -245,6 +245,21 @@ def test_blocks_that_disagree_are_named_on_every_process(processes):
             raise error
 
 
+def two_problems(_, process: int) -> Any:
+    """Evaluate a problem, and then one of which only the last column of blocks is smaller."""
+    block = parts(drawn("mask", torch.float64), (2, 2))[process]
+    smaller = block_of(block, slice(None), slice(0, 20 if process % 2 == 0 else 5))
+    return [mf_loss(*inputs, group=mesh_of((2, 2))) for inputs in (block, smaller)]
+
+
+@pytest.mark.processes
+def test_blocks_of_other_sizes_in_a_later_step(processes):
+    inputs = drawn("mask", torch.float64)
+    exact = [oracle_loss_and_grads(*block_of(inputs, slice(None), slice(0, stop)))[0] for stop in (ITEMS, 25)]
+    for losses in processes.call(two_problems, 4):
+        torch.testing.assert_close([float(loss) for loss in losses], [float(e) for e in exact], rtol=1e-12, atol=0)
+
+
 def half(_, process: int) -> Any:
     """Evaluate over a mesh of two of the processes, on all of them."""
     inputs = drawn("mask", torch.float64)
