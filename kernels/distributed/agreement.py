@@ -36,6 +36,7 @@ class Field(NamedTuple):
 
 _compared: WeakKeyDictionary[dist.ProcessGroup, set[Kind]] = WeakKeyDictionary()
 
+BLOCK_WORDS = 1 << 22  # of a checksum computed at once, to bound the memory of temporaries
 WORDS = {torch.float32: torch.int32, torch.float64: torch.int64}
 FIELDS = (
     Field("user_factors", "number of users", "users"),
@@ -85,8 +86,13 @@ def check_agreement(
 
 def checksum(values: Tensor) -> Tensor:
     """Return a number, 0-d int64, that depends on every bit of a tensor and on its place, in whatever order summed."""
-    words = values.detach().contiguous().view(WORDS[values.dtype]).reshape(-1).long()
-    return (words * (2 * torch.ones_like(words).cumsum(0) - 1)).sum()  # odd factors; wraps around
+    words = values.detach().contiguous().view(WORDS[values.dtype]).reshape(-1)
+    total, before = torch.zeros_like(words[:0]).sum(), 0
+    for block in words.split(BLOCK_WORDS):
+        place = torch.ones_like(block, dtype=torch.int64).cumsum(0) + before
+        total = total + (block * (2 * place - 1)).sum()  # odd factors; wraps around
+        before += BLOCK_WORDS
+    return total
 
 
 def _numbers(problem: Problem, kind: Kind, axes: Axes) -> Tensor:

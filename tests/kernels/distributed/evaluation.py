@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise, product
 from typing import Any
 
 import torch
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 from kernels import Grads, encode_ratings
 from kernels.distributed import mf_loss, mf_loss_and_grads, mf_sse
 from mfbench.problems import matrices
 from mfbench.problems.inputs import Inputs
 from reference import oracle_loss_and_grads
-from tests.kernels.distributed.simulation import join
+from tests.kernels.distributed.simulation import block_of, join
 from tests.problems import assert_right, draw_inputs
 
 USERS, ITEMS = 41, 29
+# Where blocks start and end, by their number
+ROWS = {1: (0, USERS), 2: (0, 30, USERS), 3: (0, 30, 30, USERS), 4: (0, 1, 30, USERS, USERS)}
+COLUMNS = {1: (0, ITEMS), 2: (0, 20, ITEMS), 4: (0, 1, 20, 20, ITEMS)}
 KINDS = ("mask", "NaN", "weights", "sparse", "encoded", "encoded sparse")
 
 
@@ -34,6 +40,20 @@ def encoded(part: Inputs, kind: str) -> Inputs:
         return part
     layout = "sparse" if part.sparse else "dense"
     return part._replace(ratings=encode_ratings(part.ratings, part.mask, layout=layout), mask=None)
+
+
+def parts(inputs: Inputs, shape: tuple[int, int], kind: str = "") -> list[Inputs]:
+    """Return what every process of a mesh of users x items passes."""
+    blocks = product(pairwise(ROWS[shape[0]]), pairwise(COLUMNS[shape[1]]))
+    return [encoded(block_of(inputs, slice(*users), slice(*items)), kind) for users, items in blocks]
+
+
+def by_axes(mesh: DeviceMesh, inputs: Inputs) -> list[Any]:
+    """Return the arguments as `DTensor`s over a mesh of users x items."""
+    whole = [Replicate(), Replicate()]
+    of_users, of_items, block = [Shard(0), Replicate()], [Replicate(), Shard(0)], [Shard(0), Shard(1)]
+    placements = (of_users, of_items, of_users, of_items, whole, block, block)
+    return [distribute_tensor(value, mesh, where) for value, where in zip(inputs[:7], placements, strict=True)]
 
 
 def evaluated(part: Inputs, group: Any, options: dict[str, Any]) -> Any:

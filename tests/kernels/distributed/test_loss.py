@@ -12,16 +12,14 @@ import kernels
 from kernels.distributed import mf_loss, mf_loss_and_grads
 from mfbench.problems.inputs import Inputs
 from reference import oracle_loss_and_grads
-from tests.kernels.distributed.evaluation import KINDS, USERS, check, drawn, encoded, evaluated
+from tests.kernels.distributed.evaluation import KINDS, ROWS, check, drawn, encoded, evaluated
 from tests.kernels.distributed.processes import Processes
 from tests.kernels.distributed.simulation import assert_equal
-
-BOUNDS = {1: (0, USERS), 2: (0, 30, USERS), 3: (0, 30, 30, USERS), 4: (0, 1, 30, USERS, USERS)}
 
 
 def own_part(inputs: Inputs, process: int, size: int, kind: str = "") -> Inputs:
     """Return the arguments that a process passes."""
-    start, stop = BOUNDS[size][process : process + 2]
+    start, stop = ROWS[size][process : process + 2]
     return encoded(inputs.of_users(slice(start, stop)), kind)
 
 
@@ -30,7 +28,7 @@ def every_function(group: Any, process: int, kind: str, dtype: torch.dtype, opti
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("size", BOUNDS)
+@pytest.mark.parametrize("size", ROWS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("options", [{}, {"deterministic": True}, {"backend": "torch"}], ids=str)
@@ -56,8 +54,7 @@ def test_deterministic_sums_are_those_of_the_processes_in_order(processes):
     results = processes.call(repeated, 4, True)
     inputs = drawn("mask", torch.float32)
     local = [
-        kernels.mf_loss_and_grads(*inputs.of_users(slice(*bounds))._replace(reg=0.0))[1]
-        for bounds in pairwise(BOUNDS[4])
+        kernels.mf_loss_and_grads(*inputs.of_users(slice(*bounds))._replace(reg=0.0))[1] for bounds in pairwise(ROWS[4])
     ]
     for place in (1, 3, 4):
         wide = torch.float64 if place == 4 else torch.float32  # in which the sum is carried
