@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -73,6 +75,31 @@ def test_lines_are_written_once_and_errors_end_every_process() -> None:
     failed = started(["--epochs", "3", "--lr", "1"], 2)
     assert failed.returncode
     assert "training diverged" in failed.stderr
+
+
+@pytest.mark.processes
+def test_torchrun_starts_again_at_the_last_checkpoint(tmp_path: Path) -> None:
+    arguments = ["--epochs", "3000", "--every", "500"]
+    checkpoints = tmp_path / "run"
+    options = ["--checkpoint", str(checkpoints), "--checkpoint-every", "100", "--json"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
+    command = [sys.executable, *torchrun, "-m", "mfbench", "train", *arguments, *options]
+    with (tmp_path / "out").open("w+") as out, (tmp_path / "err").open("w+") as err:
+        process = subprocess.Popen(command, stdout=out, stderr=err, env={**os.environ, **EACH_ALONE})
+        try:
+            while process.poll() is None and not list(checkpoints.glob("0*")):
+                time.sleep(0.02)
+            psutil.Process(process.pid).children()[-1].kill()
+            assert process.wait(timeout=200) == 0, (tmp_path / "err").read_text()[-2000:]
+        finally:
+            for child in psutil.Process().children(recursive=True):
+                if process.poll() is None:
+                    child.kill()
+    resumed = json.loads((tmp_path / "out").read_text())
+    assert "continuing at epoch " in (tmp_path / "err").read_text()
+    alone = run(arguments, 1)
+    assert resumed["entries"][-1]["loss"] == pytest.approx(alone["entries"][-1]["loss"], rel=1e-6)
+    assert [entry["epoch"] for entry in resumed["entries"]] == [entry["epoch"] for entry in alone["entries"]]
 
 
 def test_a_provider_that_computes_alone_is_refused() -> None:
