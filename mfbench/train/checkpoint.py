@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -19,11 +18,10 @@ from kernels.distributed.failure import naming_missing_processes
 from kernels.distributed.group import resolve_group
 from mfbench import log
 from mfbench.errors import UsageError
-from mfbench.train.checkpoint_folder import Folder, open_folder
+from mfbench.train.checkpoint_folder import Folder
 from mfbench.train.epoch import Update
 from mfbench.train.history import START, LogEntry, Progress, TrainingRun
 from mfbench.train.identity import Identity, differences
-from mfbench.train.options import TrainOptions
 from mfbench.train.resharding import ALONE, Rows, RowsSavePlanner, read
 from mfbench.train.saving import BestParameters
 from mfbench.train.task import PARAMETERS
@@ -139,29 +137,9 @@ class Checkpoints:
         raise UsageError(message, code="unreadable-file", argument="resume")
 
 
-def folder_of(options: TrainOptions) -> Folder | None:
-    """Return the folder of checkpoints that the options name, ready to be written; None if they name none.
-
-    A process that torchrun has started again continues as with `resume`.
-
-    Raises:
-        UsageError: as `open_folder`.
-    """
-    if options.checkpoint is None:
-        return None
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    folder = open_folder(options.checkpoint, options.resume or restarted)
-    if options.resume and not folder.complete:
-        log.note(f"{options.checkpoint} has no checkpoint yet; starting from the beginning")
-    return folder
-
-
 @contextlib.contextmanager
-def completed(checkpoints: Checkpoints | None) -> Iterator[Checkpoints | None]:
+def completed(checkpoints: Checkpoints) -> Iterator[Checkpoints]:
     """Have the last checkpoint completed before leaving, also on the way out of an error."""
-    if checkpoints is None:
-        yield None
-        return
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ALONE, UserWarning)  # in the thread that writes, too
         try:

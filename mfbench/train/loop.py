@@ -6,7 +6,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -15,15 +15,17 @@ from mfbench.errors import UsageError
 from mfbench.problems.inputs import MatrixTooLarge
 from mfbench.providers import registry
 from mfbench.providers.outputs import flaws, tensors
-from mfbench.train.checkpoint import Checkpoints, completed, folder_of
+from mfbench.train.checkpointing import checkpoints_in, folder_of
 from mfbench.train.epoch import Update, epoch_of
 from mfbench.train.history import START, LogEntry, Progress, TrainingRun
 from mfbench.train.identity import identity
 from mfbench.train.options import Optimizer, TrainOptions
 from mfbench.train.rates import default_rate
-from mfbench.train.resharding import Rows
 from mfbench.train.saving import BestParameters, check_writable
 from mfbench.train.task import Task, make_task
+
+if TYPE_CHECKING:
+    from mfbench.train.checkpoint import Checkpoints
 
 CHECK_EVERY = 100  # epochs between checks of the loss, each of which waits for the device
 EXPLODED = 10  # ratio of the loss to the first at which training has diverged
@@ -244,10 +246,9 @@ def run_training(options: TrainOptions, on_entry: Callable[[LogEntry], Any] = la
     problem = identity(options, task) if folder else {}
     task = task.to(options.device)
     best = BestParameters(task)
-    rows = Rows(0, len(task.inputs.user_factors), len(task.inputs.user_factors))
-    checkpoints = Checkpoints(folder, problem, best, rows, options.checkpoint_interval) if folder else None
+    m = len(task.inputs.user_factors)
     try:
-        with completed(checkpoints):
+        with checkpoints_in(folder, problem, best, options.checkpoint_interval, slice(0, m), m) as checkpoints:
             run = train_as_asked(task, provider, options, best, on_entry, checkpoints=checkpoints)
     except (KeyboardInterrupt, SystemExit):
         if options.save and best.kept:

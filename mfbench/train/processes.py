@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -18,17 +18,18 @@ from kernels.precision import PRECISIONS
 from mfbench.errors import UsageError
 from mfbench.problems.inputs import Inputs
 from mfbench.providers import registry
-from mfbench.train.checkpoint import Checkpoints, completed, folder_of
-from mfbench.train.checkpoint_folder import Folder
+from mfbench.train.checkpointing import checkpoints_in, folder_of
 from mfbench.train.division import on_first, own_task, own_users, whole_users
 from mfbench.train.history import LogEntry, TrainingRun
 from mfbench.train.identity import identity
 from mfbench.train.loop import train_as_asked
 from mfbench.train.options import TrainOptions
 from mfbench.train.rates import default_rate
-from mfbench.train.resharding import Rows
 from mfbench.train.saving import BestParameters, check_writable
 from mfbench.train.task import Task, make_task
+
+if TYPE_CHECKING:
+    from mfbench.train.checkpoint_folder import Folder
 
 OPTIONS: dict[str, dict[str, Any]] = {  # of the step, by the provider's name
     "fused": {},
@@ -75,15 +76,13 @@ def run_training_over_processes(
         task = task.to(options.device)
         observed, users = task.inputs.observed, own_users(task, process, processes)
         rate = on_first(functools.partial(_rate_alone, task, options))
-        rows = Rows(users.start, users.stop, len(task.inputs.user_factors))
-        own = own_task(task, users)
+        m, own = len(task.inputs.user_factors), own_task(task, users)
         del task
         best = BestParameters(own)
-        checkpoints = None
-        if folder:
-            group = dist.new_group(backend="gloo")  # of its own, since checkpoints are written beside the training
-            checkpoints = Checkpoints(folder, problem, best, rows, options.checkpoint_interval, group)
-        with completed(checkpoints):
+        # A group of its own, since checkpoints are written beside the training
+        group = dist.new_group(backend="gloo") if folder else None
+        interval = options.checkpoint_interval
+        with checkpoints_in(folder, problem, best, interval, users, m, group) as checkpoints:
             run = train_as_asked(own, provider, options, best, on_entry, lambda *_: rate, checkpoints)
         if options.save:
             for name in ("user_factors", "user_bias"):

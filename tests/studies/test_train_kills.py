@@ -16,12 +16,14 @@ from mfbench.train.options import TrainOptions
 from tests.studies import train_kills
 from tests.studies.train_kills import kill_and_resume, last_number, unreadable
 
-SHORT = ["--data", "seed", "--epochs", "2000", "--every", "500", "--checkpoint-every", "100"]
+SHORT = ["--data", "seed", "--epochs", "2000", "--every", "500"]
 
 
 @pytest.mark.processes
 def test_killed_and_resumed_training_ends_with_the_same_loss(tmp_path: Path) -> None:
-    outcome = kill_and_resume(tmp_path, kills=2, seed=random.randrange(1 << 30), longest_s=12, training=SHORT)
+    outcome = kill_and_resume(
+        tmp_path, kills=2, seed=random.randrange(1 << 30), longest_s=12, training=SHORT, checkpoint_every=100
+    )
     assert outcome.flawless, outcome
     assert outcome.kills == 2
 

@@ -29,7 +29,8 @@ from mfbench.installation import ROOT
 from mfbench.train.checkpoint_folder import CONTENT
 from mfbench.train.resharding import Rows, read
 
-TRAINING = ["--data", "seed", "--size", "200x300", "--epochs", "12000", "--every", "500", "--checkpoint-every", "200"]
+TRAINING = ["--data", "seed", "--size", "200x300", "--epochs", "12000", "--every", "500"]
+CHECKPOINT_EVERY = 200  # epochs
 PROCESSES = (1, 2, 3)
 SECONDS = (0.5, 20.0)  # shortest and longest time from the start of a run to its kill
 TOLERANCE = 1e-6  # relative, of the last loss
@@ -107,14 +108,19 @@ def kill_one(process: subprocess.Popen[bytes], rng: random.Random) -> None:
 
 
 def kill_and_resume(
-    folder: Path, kills: int, seed: int, longest_s: float = SECONDS[1], training: Sequence[str] = TRAINING
+    folder: Path,
+    kills: int,
+    seed: int,
+    longest_s: float = SECONDS[1],
+    training: Sequence[str] = TRAINING,
+    checkpoint_every: int = CHECKPOINT_EVERY,
 ) -> Outcome:
     """Kill `kills` runs at random moments, then let the last one finish."""
     rng = random.Random(seed)
     if start(1, [*training, "--json"], folder).wait():
         raise RuntimeError((folder / "log.txt").read_text())
     expected, checkpoints = last_loss(folder), folder / "run"
-    arguments = [*training, "--json", "--checkpoint", checkpoints, "--resume"]
+    arguments = [*training, "--json", "--checkpoint", checkpoints, "--checkpoint-every", checkpoint_every, "--resume"]
     killed = in_training = finished = differing = broken = lost = 0
     largest = 0.0
     while killed < kills or checkpoints.exists():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +224,9 @@ def test_a_folder_that_cannot_be_written_is_named_before_training(tmp_path: Path
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"cannot write .*file: it is not a folder"):
         run_training(TrainOptions(epochs=10**9, checkpoint=tmp_path / "file"))
+
+
+def test_training_without_checkpoints_does_not_import_what_writes_them(tmp_path: Path) -> None:
+    code = "from mfbench.cli import cli; cli(['train', '--epochs', '1'], standalone_mode=False)"
+    code += "; import sys; assert 'torch.distributed.checkpoint' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
