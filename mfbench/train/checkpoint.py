@@ -7,6 +7,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ class Checkpoints:
         self.every = every
         self._folder, self._identity, self._best, self._rows, self._group = folder, identity, best, rows, group
         self._number = folder.number
-        self._written: tuple[Future[Any], Any] | None = None
+        self._written: tuple[Future[Any], Path] | None = None  # where it is unfinished| None = None
         self._tensors: dict[str, Tensor] = {}
         self.start = self._read() if folder.complete else START
 

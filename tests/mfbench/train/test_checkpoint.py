@@ -19,6 +19,7 @@ from mfbench.train.history import LogEntry, TrainingRun
 from mfbench.train.loop import run_training
 from mfbench.train.options import TrainOptions
 from mfbench.train.rates import default_rate
+from tests import cuda_graphs
 
 EPOCHS, EVERY = 130, 20
 SEED = {"data": "seed", "size": (21, 34), "rank": 3, "epochs": EPOCHS, "every": EVERY}
@@ -72,6 +73,19 @@ def test_a_resumed_run_ends_as_an_undisturbed_one(
     assert f"continuing at epoch {80 // every * every}, from {tmp_path / 'run'}" in notes
     assert "torch.distributed" not in notes
     assert len(names(tmp_path / "run")) == 2
+
+
+def test_epochs_of_a_graph_go_on_from_the_restored_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a stand-in for PyTorch's graphs: nothing here ran on a GPU."""
+    given = {**SEED, "optimizer": "momentum", "provider": "autograd", "every": 60}
+    expected = run_training(TrainOptions(**given))
+    made = cuda_graphs.install(monkeypatch)
+    saving = {**given, "checkpoint": tmp_path / "run", "checkpoint_every": 50}
+    interrupted(saving, 60)
+    run = run_training(TrainOptions(**saving, resume=True))
+    assert lines(run) == lines(expected)
+    assert all(graph.replays for graph in made)
+    assert len(made) == 2
 
 
 @pytest.mark.parametrize("layout", ["dense", "sparse"])
