@@ -22,7 +22,7 @@ SHORT = ["--data", "seed", "--epochs", "2000", "--every", "500"]
 @pytest.mark.processes
 def test_killed_and_resumed_training_ends_with_the_same_loss(tmp_path: Path) -> None:
     outcome = kill_and_resume(
-        tmp_path, kills=2, seed=random.randrange(1 << 30), longest_s=12, training=SHORT, checkpoint_every=100
+        tmp_path, kills=2, seed=random.randrange(1 << 30), longest_s=2, training=SHORT, checkpoint_every=100
     )
     assert outcome.flawless, outcome
     assert outcome.kills == 2

@@ -10,6 +10,7 @@ that of an undisturbed run, and every checkpoint that is there after a kill must
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import shutil
@@ -29,10 +30,11 @@ from mfbench.installation import ROOT
 from mfbench.train.checkpoint_folder import CONTENT
 from mfbench.train.resharding import Rows, read
 
-TRAINING = ["--data", "seed", "--size", "200x300", "--epochs", "12000", "--every", "500"]
+TRAINING = ["--data", "seed", "--size", "200x300", "--epochs", "28001", "--every", "500"]
 CHECKPOINT_EVERY = 200  # epochs
 PROCESSES = (1, 2, 3)
-SECONDS = (0.5, 20.0)  # shortest and longest time from the start of a run to its kill
+STARTING = 0.25  # share of kills at some time after the start; the others come after the first new checkpoint
+SECONDS = (0.0, 10.0)  # shortest and longest of that time
 TOLERANCE = 1e-6  # relative, of the last loss
 END_S = 60.0  # longest time from the death of a process to the end of the others
 POLL_S = 0.05
@@ -123,10 +125,11 @@ def kill_and_resume(
     arguments = [*training, "--json", "--checkpoint", checkpoints, "--checkpoint-every", checkpoint_every, "--resume"]
     killed = in_training = finished = differing = broken = lost = 0
     largest = 0.0
-    while killed < kills or checkpoints.exists():
+    while killed < kills or not finished or checkpoints.exists():
         began = last_number(checkpoints)
         process = start(rng.choice(PROCESSES), arguments, folder)
-        seen = _watch(process, checkpoints, rng.uniform(SECONDS[0], longest_s) if killed < kills else None)
+        since = 0 if rng.random() < STARTING else began + 1
+        seen = _watch(process, checkpoints, since, rng.uniform(SECONDS[0], longest_s) if killed < kills else math.inf)
         if process.poll() is None:
             kill_one(process, rng)
             killed += 1
@@ -143,13 +146,14 @@ def kill_and_resume(
     return Outcome(killed, in_training, finished, differing, largest, broken, lost)
 
 
-def _watch(process: subprocess.Popen[bytes], checkpoints: Path, seconds: float | None) -> int:
-    """Wait until the time has come or the run has ended; return the number of the last checkpoint seen."""
-    end = None if seconds is None else time.monotonic() + seconds
-    seen = last_number(checkpoints)
-    while process.poll() is None and (end is None or time.monotonic() < end):
+def _watch(process: subprocess.Popen[bytes], checkpoints: Path, since: int, seconds: float) -> int:
+    """Wait until some time after checkpoint number `since`, or the end of the run; return the last number seen."""
+    end, seen = math.inf, last_number(checkpoints)
+    while process.poll() is None and time.monotonic() < end:
         time.sleep(POLL_S)
         seen = max(seen, last_number(checkpoints))
+        if seen >= since and end == math.inf:
+            end = time.monotonic() + seconds
     return seen
 
 

@@ -17,6 +17,7 @@ import torch
 from mfbench.errors import UsageError
 from mfbench.installation import ROOT
 from mfbench.train import processes
+from mfbench.train.loop import run_training
 from mfbench.train.options import TrainOptions
 
 EACH_ALONE = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -75,6 +76,28 @@ def test_lines_are_written_once_and_errors_end_every_process() -> None:
     failed = started(["--epochs", "3", "--lr", "1"], 2)
     assert failed.returncode
     assert "training diverged" in failed.stderr
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("optimizer", ["adam", "preconditioned"])
+def test_the_optimizer_goes_on_in_other_numbers_of_processes(optimizer: str, tmp_path: Path) -> None:
+    data = ["--data", "power-law", "--size", "90x70", "--density", "0.3", "--layout", "sparse", "--rank", "4"]
+    arguments = [*data, "--optimizer", optimizer, "--every", "10", "--patience", "99"]
+    given = {
+        "data": "power-law", "size": (90, 70), "density": 0.3, "layout": "sparse", "rank": 4, "optimizer": optimizer,
+        "every": 10, "patience": 99,
+    }  # fmt: skip
+    whole = run_training(TrainOptions(**given, epochs=90, save=tmp_path / "whole.pt"))
+    files = {"checkpoint": tmp_path / "run", "save": tmp_path / "parts.pt"}
+    options = [f"--{name}={path}" for name, path in files.items()]
+    run([*arguments, *options, "--epochs", "30"], 3)
+    run_training(TrainOptions(**given, **files, epochs=60, resume=True))
+    parts = run([*arguments, *options, "--epochs", "90", "--resume"], 2)
+    for one, other in zip(parts["entries"], whole.entries, strict=True):
+        assert one["epoch"] == other.epoch
+        assert (one["loss"], one["held_out_sse"]) == pytest.approx(other[1:3], rel=1e-6), other.epoch
+    ours, theirs = (torch.load(tmp_path / name, weights_only=True) for name in ("parts.pt", "whole.pt"))
+    torch.testing.assert_close(ours["user_factors"], theirs["user_factors"], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.processes
