@@ -56,6 +56,9 @@ class CommandGroup(click.Group):
         except OSError as error:
             if error.filename is not None:
                 raise
+            if isinstance(error, FileNotFoundError):  # by `tempfile`, where no folder can be written
+                message = f"{error.strerror}; set TMPDIR to a folder that can be written"
+                raise UsageError(message, code="unwritable-file") from error
             raise UnwritableOutput(error) from error
 
 

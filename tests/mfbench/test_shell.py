@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -174,3 +175,15 @@ def test_without_the_store_of_torchrun_each_process_prints_its_error(tmp_path: P
         monkeypatch.setenv("MASTER_PORT", port)
         assert mfbench_here(monkeypatch, "compare", tmp_path, tmp_path) == 2
         assert "mfbench: " in capsys.readouterr().err
+
+
+def test_no_folder_for_temporary_files_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """As on a full disk, where Python finds none that takes a file."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc"])
+    options = ("--size", "9x9", "--provider", "autograd", "--out", tmp_path / "r.jsonl")
+    assert mfbench_here(monkeypatch, "run", *options) == 2
+    err = capsys.readouterr().err
+    assert err.endswith("in ['/proc']; set TMPDIR to a folder that can be written [unwritable-file]\n")
+    assert len(err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())

@@ -186,6 +186,23 @@ def test_a_compiler_that_appends_fast_math_is_refused(tmp_path):
 
 
 @needs_kernel
+@pytest.mark.parametrize("options", ["-fsanitize=address", "-fsanitize=undefined,thread -g", "-O0 -fno-inline"])
+def test_a_compiler_with_other_options_is_used_without_its_sanitizers(options, tmp_path):
+    """A library with one ends a process that did not start with its runtime."""
+    command = [*build.find_compiler(), *options.split(), *build.flag_sets()[0]]
+    assert arithmetic(command, tmp_path) == "True True\n"
+
+
+@needs_kernel
+@pytest.mark.parametrize("name", ["CXXFLAGS", "CFLAGS", "CPPFLAGS", "LDFLAGS"])
+def test_flags_in_the_environment_change_nothing(name, monkeypatch, built_library):
+    """Build systems read these, a compiler does not; so the library in the cache stays the right one."""
+    monkeypatch.setenv(name, "-Ofast -ffast-math")
+    build.load_kernel.cache_clear()
+    assert build.load_kernel()._name == str(built_library)
+
+
+@needs_kernel
 @pytest.mark.parametrize("state", ["noexec", pytest.param("file", marks=pytest.mark.slow)])
 def test_without_a_usable_cache_a_library_is_still_built_once(state, tmp_path, compiler_script):
     home, temporary = tmp_path / "home", tmp_path / "temporary"
