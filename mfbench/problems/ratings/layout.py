@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -77,6 +78,8 @@ def recognize(block: bytes, columns: Sequence[str] | None, format: str | None) -
     sample = _sample(block)
     if not sample:
         raise BadData("expected ratings, found none")
+    if _is_json(sample[0][1]):
+        raise BadData("is JSON; expected text with one rating a line, such as CSV")
     separators = [SEPARATORS[format]] if format in SEPARATORS else list(SEPARATORS.values())
     if format == "libmf":
         separators = [BLANKS]
@@ -122,6 +125,13 @@ def _sample(block: bytes) -> list[tuple[int, str]]:
             lines.append((number, text))
         start, number = end + 1, number + 1
     return lines
+
+
+def _is_json(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict | list)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _candidate(separator: str, sample: list[tuple[int, str]], columns: Sequence[str] | None) -> Candidate | None:
