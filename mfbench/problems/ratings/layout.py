@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from mfbench.problems.ratings.lines import BLANKS, DECIMAL_COMMA, WANTED_NUMBER
 
 SAMPLE = 100  # lines looked at
 SEPARATORS = {"double-colon": "::", "tab": "\t", "semicolon": ";", "comma": ",", "blanks": BLANKS}
-FIRST_TIME = 1e8  # seconds since 1970: numbers from here up look like times, not ratings
+TIMES = (1e8, 1e20)  # numbers between these look like times since 1970, in seconds to nanoseconds, not like ratings
 BOOK_CROSSING = ["userid", "isbn", "bookrating"]
 is_number = re.compile(f"{WANTED_NUMBER}|{DECIMAL_COMMA}").match
 is_day = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(\.0)?").fullmatch  # 20050906
@@ -77,6 +78,8 @@ def recognize(block: bytes, columns: Sequence[str] | None, format: str | None) -
     sample = _sample(block)
     if not sample:
         raise BadData("expected ratings, found none")
+    if _is_json(sample[0][1]):
+        raise BadData("is JSON; expected text with one rating a line, such as CSV")
     separators = [SEPARATORS[format]] if format in SEPARATORS else list(SEPARATORS.values())
     if format == "libmf":
         separators = [BLANKS]
@@ -122,6 +125,13 @@ def _sample(block: bytes) -> list[tuple[int, str]]:
             lines.append((number, text))
         start, number = end + 1, number + 1
     return lines
+
+
+def _is_json(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict | list)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _candidate(separator: str, sample: list[tuple[int, str]], columns: Sequence[str] | None) -> Candidate | None:
@@ -294,8 +304,8 @@ def _mostly(test: Callable[[str], bool], column: Sequence[str]) -> bool:
 
 
 def _is_time(number: str) -> bool:
-    """Return whether a number may be seconds since 1970, or a day as 20050906."""
-    return float(number.replace(",", ".")) >= FIRST_TIME or is_day(number) is not None
+    """Return whether a number may be a time since 1970, or a day as 20050906."""
+    return TIMES[0] <= float(number.replace(",", ".")) < TIMES[1] or is_day(number) is not None
 
 
 def _is_date(field: str) -> bool:

@@ -1,5 +1,6 @@
 """Files without a header, or with an unusual one: no column is taken for another in silence."""
 
+import numpy as np
 import pytest
 
 from mfbench.errors import UsageError
@@ -37,6 +38,7 @@ def test_times_in_any_form_are_no_ratings_or_identifiers(tmp_path, content, colu
         ("20050906,30,4\n20051224,10,3\n", {(20050906, 30): 4, (20051224, 10): 3}),
         ("7,30,19991332\n2,10,20051400\n", {(7, 30): 19991332, (2, 10): 20051400}),
         ("7,30,1.5e7\n2,10,2.5e7\n", {(7, 30): 15e6, (2, 10): 25e6}),
+        ("7,30,2e38\n2,10,1e38\n", {(7, 30): float(np.float32(2e38)), (2, 10): float(np.float32(1e38))}),
         ("2005-09-06,7,4\n2005-09-07,8,5\n", {("2005-09-06", 7): 4, ("2005-09-07", 8): 5}),
     ],
 )
