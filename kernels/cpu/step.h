@@ -11,6 +11,7 @@
 #include "call.h"
 #include "microkernels.h"
 #include "packing.h"
+#include "phases.h"
 #include "pool.h"
 #include "scratch.h"
 
@@ -57,10 +58,12 @@ template <class T> class Step {
         pool.parallel(call.threads, units, [&](int64_t unit, int64_t thread) { run_unit(unit, workspaces[thread]); });
         *call.loss = sum(sse, units) + call.reg * sum(norms, units);
         if (!call.gradients) return;
+        Stopwatch watch;
         pool.parallel(call.threads, reductions, [&](int64_t part, int64_t) {
             bias_sums[part] = users.reduce(part, reductions, items.ranges, call.reg);
             items.reduce(part, reductions, users.ranges, call.reg);
         });
+        watch.book(REDUCTION);
         *static_cast<T *>(call.d_global_bias) = T(2 * sum(bias_sums, reductions));
     }
 
@@ -107,6 +110,7 @@ template <class T> class Step {
     }
 
     void run_unit(int64_t unit, Workspace &workspace) {
+        Stopwatch watch;
         const int64_t user_range = unit / items.ranges, item_range = unit % items.ranges;
         pack_unit(user_range, item_range, workspace);
         if (call.gradients) {
@@ -116,6 +120,7 @@ template <class T> class Step {
         sse[unit] = norms[unit] = 0;
         if (item_range == 0) norms[unit] += users.squared_norm(workspace.users);
         if (user_range == 0) norms[unit] += items.squared_norm(workspace.items);
+        watch.book(PACKING);
         const int64_t i_end = users.end(user_range), j_end = items.end(item_range);
         for (int64_t i = users.begin(user_range); i < i_end; i += Block<T>::USERS)
             for (int64_t j = items.begin(item_range), columns; j < j_end; j += columns) {
@@ -138,6 +143,7 @@ template <class T> class Step {
 
     // Computes the errors of a block and adds their row sums to the bias gradients. Returns the sum of their squares.
     double block_errors(const Region &at, int64_t item_range, Workspace &workspace) {
+        Stopwatch watch;
         const T *P = workspace.users.factors_of(at.i), *Qt = workspace.panels_of(at.j);
         const T *bu = workspace.users.bias_of(at.i), *bi = workspace.items.bias_of(at.j);
         Block<T> &block = *workspace.block;
@@ -155,6 +161,7 @@ template <class T> class Step {
                 observed |= ratings.read_panel(rest, last, block.copy, whole) << whole / NR;
             }
             block.observed[i / MR] = observed;
+            watch.book(DECODING);
             T *E = block.E + i * Block<T>::ITEMS;
             const Position next = panels_ahead(observed ? 1 : PREFETCH_DISTANCE, i, at);
             for (int64_t j = 0; j < at.columns; j += NR) {
@@ -162,6 +169,7 @@ template <class T> class Step {
                 if (prefetching) ratings.prefetch(next.i, next.j + j, any);
                 if (any) predict_tile(rank, P + i * ld, ld, Qt + j * ld, E + j, Block<T>::ITEMS);
             }
+            watch.book(PREDICTIONS);
             if (!observed) continue;
             PanelErrors<T> errors = {E, Block<T>::ITEMS, block.column_sums, {}, 0};
             for_each_run(observed & first_tiles(whole / NR), NR, whole, [&](int64_t j, int64_t length) {
@@ -171,6 +179,7 @@ template <class T> class Step {
             errors.column_sums += whole;
             if (contains(observed, whole / NR)) ratings.errors(last, 0, NR, bu + i, bi + whole, errors);
             squares += errors.squares;
+            watch.book(ERRORS);
             if (!call.gradients) continue;
             double *d_user_bias = users.d_bias + item_range * users.padded + at.i + i;
             for (int64_t r = 0; r < rows; ++r) d_user_bias[r] += errors.row_sums[r];
@@ -191,6 +200,7 @@ template <class T> class Step {
 
     // Adds the gradient products of a block, over runs of active tiles.
     void block_gradients(const Region &at, int64_t user_range, int64_t item_range, Workspace &workspace) {
+        Stopwatch watch;
         using B = Block<T>;
         B &block = *workspace.block;
         block.activate();
@@ -210,6 +220,7 @@ template <class T> class Step {
                                           dP + i * ld + whole, ld);
             });
         }
+        watch.book(USER_GRADIENTS);
         for (int64_t j = 0; j < at.columns; j += ACCUMULATORS)  // dQ += E' P
             for_each_run(block.active_cells(j, ACCUMULATORS), B::CELL_USERS, at.rows, [&](int64_t i, int64_t depth) {
                 gradient_product<T, 1, B::ITEMS>(std::min<int64_t>(ACCUMULATORS, at.columns - j), vectors, depth,
@@ -220,6 +231,7 @@ template <class T> class Step {
                 transposed_tail_product<T, B::ITEMS>(tail, depth, block.E + i * B::ITEMS + j, P + i * ld + whole,
                                                      dQ + j * ld + whole, ld);
             });
+        watch.book(ITEM_GRADIENTS);
     }
 };
 
