@@ -143,7 +143,6 @@ template <class T> class Step {
 
     // Computes the errors of a block and adds their row sums to the bias gradients. Returns the sum of their squares.
     double block_errors(const Region &at, int64_t item_range, Workspace &workspace) {
-        Stopwatch watch;
         const T *P = workspace.users.factors_of(at.i), *Qt = workspace.panels_of(at.j);
         const T *bu = workspace.users.bias_of(at.i), *bi = workspace.items.bias_of(at.j);
         Block<T> &block = *workspace.block;
@@ -153,6 +152,7 @@ template <class T> class Step {
         std::fill_n(block.column_sums, Block<T>::ITEMS, T(0));
         std::fill(std::begin(block.observed), std::end(block.observed), TileMask(0));
         for (int64_t i = 0; i < at.rows; i += MR) {
+            Stopwatch watch;
             const int64_t rows = std::min<int64_t>(MR, at.rows - i);
             RatingsPanel<T> panel, last;
             TileMask observed = ratings.read_panel({at.i + i, at.j, rows, whole}, panel, block.copy, 0);
@@ -164,32 +164,24 @@ template <class T> class Step {
             watch.book(DECODING);
             T *E = block.E + i * Block<T>::ITEMS;
             const Position next = panels_ahead(observed ? 1 : PREFETCH_DISTANCE, i, at);
-            for (int64_t j = 0; j < at.columns; j += NR) {
-                const bool any = contains(observed, j / NR);
-                if (prefetching) ratings.prefetch(next.i, next.j + j, any);
-                if (any) predict_tile(rank, P + i * ld, ld, Qt + j * ld, E + j, Block<T>::ITEMS);
-            }
-            watch.book(PREDICTIONS);
-            if (!observed) continue;
+            const typename decltype(ratings)::Walk walk = {{at.i + i, at.j}, next, prefetching};
             PanelErrors<T> errors = {E, Block<T>::ITEMS, block.column_sums, {}, 0};
-            for_each_run(observed & first_tiles(whole / NR), NR, whole, [&](int64_t j, int64_t length) {
-                ratings.errors(panel, j, j + length, bu + i, bi, errors);
-            });
-            errors.E += whole;
-            errors.column_sums += whole;
-            if (contains(observed, whole / NR)) ratings.errors(last, 0, NR, bu + i, bi + whole, errors);
+            PanelFactors<T> factors = {rank, ld, P + i * ld, Qt, bu + i, bi};
+            ratings.errors(panel, factors, observed & first_tiles(whole / NR), walk, errors);
+            if (whole < at.columns) {
+                errors.E += whole;
+                errors.column_sums += whole;
+                factors.Qt += whole * ld;
+                factors.item_bias += whole;
+                ratings.errors(last, factors, observed >> whole / NR, walk.from(whole), errors);
+            }
             squares += errors.squares;
-            watch.book(ERRORS);
             if (!call.gradients) continue;
             double *d_user_bias = users.d_bias + item_range * users.padded + at.i + i;
             for (int64_t r = 0; r < rows; ++r) d_user_bias[r] += errors.row_sums[r];
         }
         return squares;
     }
-
-    struct Position {
-        int64_t i, j;
-    };
 
     // Returns where the walk through the matrix is `panels` panels after row i of a block: below, or in the next block.
     static Position panels_ahead(int64_t panels, int64_t i, const Region &at) {
