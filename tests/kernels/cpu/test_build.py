@@ -142,15 +142,23 @@ def arithmetic(command: list[str], folder: Path) -> str:
 
 @needs_kernel
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="reads x86 assembly")
-@pytest.mark.parametrize(("vendor", "hint"), [("GenuineIntel", "prefetcht1"), ("AuthenticAMD", "prefetchnta")])
-def test_ratings_are_prefetched_to_where_the_processor_keeps_them(vendor, hint, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("vendor", "vectors", "hint"),
+    [
+        ("GenuineIntel", "-mno-avx512f", "prefetcht1"),
+        ("AuthenticAMD", "-mno-avx512f", "prefetchnta"),
+        ("AuthenticAMD", "-mavx512f", "prefetcht1"),
+    ],
+)
+def test_ratings_are_prefetched_to_where_the_processor_keeps_them(vendor, vectors, hint, tmp_path, monkeypatch):
     monkeypatch.setattr(build, "cpu_identity", lambda: f"vendor_id\t: {vendor}")
     source = tmp_path / "prefetch.cpp"
     source.write_text(
-        '#include "reader.h"\nvoid prefetch(const mf::MatrixReader<float, 96> &matrix) { matrix.prefetch(1, 2); }\n'
+        '#include "reader.h"\n'
+        "void prefetch(const mf::MatrixReader<float, 96> &matrix) { matrix.lines({1, 2}).prefetch(3); }\n"
     )
-    command = [*build.find_compiler(), *build.flag_sets()[0], f"-I{build.SOURCE.parent}", "-S", "-o-", str(source)]
-    assert set(re.findall(r"prefetch\w+(?=\s+[^:]*\()", build._run(command))) == {hint}
+    command = [*build.find_compiler(), *build.flag_sets()[0], vectors, f"-I{build.SOURCE.parent}", "-S", "-o-"]
+    assert set(re.findall(r"prefetch\w+(?=\s+[^:]*\()", build._run([*command, str(source)]))) == {hint}
 
 
 @needs_kernel
