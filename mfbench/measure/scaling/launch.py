@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from mfbench.results.codes import Code, ProviderFailure
 
 START_LIMIT_S = 120  # longest time for the agent to form its group
+LOGGERS = ("torch.distributed.elastic.multiprocessing.api", "torch.multiprocessing.spawn")
 TIMED_OUT = "timed out"  # in the words of gloo and of the store, when a process is waited for in vain
 
 
@@ -32,7 +34,7 @@ def launch(processes: int, function: Callable[..., Any], *arguments: Any) -> Any
     Raises:
         ProviderFailure: a process failed; the others have been ended.
     """
-    with tempfile.TemporaryDirectory(prefix="mfbench-processes-") as folder, _handling_termination():
+    with tempfile.TemporaryDirectory(prefix="mfbench-processes-") as folder, _handling_termination(), _silenced():
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -79,3 +81,16 @@ def _handling_termination() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Keep the agent from logging what becomes a record."""
+    before = {logger: logger.level for logger in map(logging.getLogger, LOGGERS)}
+    try:
+        for logger in before:
+            logger.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for logger, level in before.items():
+            logger.setLevel(level)

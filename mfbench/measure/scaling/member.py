@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch.distributed.elastic.multiprocessing.errors import record
 
 from kernels.cpu.threads import VARIABLE
 from mfbench.measure.devices import memory
@@ -62,7 +61,6 @@ class Launched(NamedTuple):
     probes: Probes
 
 
-@record
 def run_member(jobs: Sequence[Job], threads: int, time_limit_s: float) -> Launched | None:
     """Take part in a launch; the first process returns its result.
 

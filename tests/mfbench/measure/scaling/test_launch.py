@@ -8,7 +8,6 @@ import time
 
 import pytest
 import torch.distributed as dist
-from torch.distributed.elastic.multiprocessing.errors import record
 
 from mfbench.measure.scaling.launch import launch
 from mfbench.results.codes import Code, ProviderFailure
@@ -24,7 +23,6 @@ def ranks(factor: int) -> list[int] | None:
     return found if os.environ["RANK"] == "0" else None
 
 
-@record
 def fail(how: str) -> None:
     if os.environ["RANK"] == "1":
         if how == "exception":
@@ -53,9 +51,7 @@ def test_the_first_process_answers() -> None:
 def test_a_process_that_fails_ends_the_others(
     how: str, code: Code, reason: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    start = time.monotonic()
     with pytest.raises(ProviderFailure) as failure:
         launch(2, fail, how)
     assert (failure.value.code, failure.value.reason) == (code, reason)
-    assert time.monotonic() - start < 50
-    assert "Traceback" not in capfd.readouterr().err
+    assert not capfd.readouterr().err  # what the agent logs is in the record
