@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from mfbench.problems.cases import Case
-from mfbench.report import scaling, scaling_curves
+from mfbench.report import evidence, frames, scaling, scaling_curves
 from mfbench.report.style import drawn
 from mfbench.results.records import Record
 from tests.mfbench.report.synthetic import case, failed, ok
@@ -83,6 +83,17 @@ def test_curves_are_drawn_with_the_models() -> None:
         assert sorted(labels) == ["autograd", "fused", "fused, model"]
         lines = [np.asarray(line.get_ydata(), dtype=float) for line in axes.lines if len(line.get_xdata()) == 3]
         assert any(line == pytest.approx(expected) for line in lines)
+
+
+def test_rows_of_a_data_frame_have_what_scaling_adds() -> None:
+    found = evidence.of_records(run())
+    rows = {(row["processes"], row["m"], row["provider"]): row for row in frames.rows(found[0].results)}
+    row = rows[2, 64, "fused"]
+    assert [row[name] for name in ("scaling", "efficiency", "efficiency_low", "efficiency_high")] == [
+        "strong", 0.8, pytest.approx(0.72), pytest.approx(0.88),
+    ]  # fmt: skip
+    assert row["computing_s"] + row["communicating_s"] == pytest.approx(1e-3 / 1.6)
+    assert rows[None, 64, "fused"]["efficiency"] is rows[None, 64, "fused"]["computing_s"] is None
 
 
 def test_other_records_have_no_curves() -> None:
