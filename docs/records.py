@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from mfbench.results.codes import Code
-from mfbench.results.records import Case, Correctness, Rates, Record, Roofline, Speedup, Timing
+from mfbench.results.records import Case, Correctness, Group, Rates, Record, Roofline, Scaling, Speedup, Timing
 
 HEAD = """# Records
 
@@ -80,7 +80,7 @@ database takes the raw samples, in seconds.
 """
 
 PARTS = {"record": Record, "case": Case, "correctness": Correctness, "timing": Timing, "speedup": Speedup,
-         "rates": Rates, "roofline": Roofline}  # fmt: skip
+         "rates": Rates, "roofline": Roofline, "group": Group, "scaling": Scaling}  # fmt: skip
 NAMES = {str: "text", int: "integer", float: "number", bool: "boolean", Any: "any"}
 
 

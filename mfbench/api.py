@@ -174,6 +174,7 @@ def run(
     budget: float | None = RunOptions.budget,
     resolve: float | None = RunOptions.resolve,
     time_limit: float = RunOptions.time_limit,
+    processes: Sequence[int] | None = None,
     **axes: Any,
 ) -> Results:
     """Time providers on a suite's cases, each behind the correctness gate, as `mfbench run` does.
@@ -193,6 +194,8 @@ def run(
         resolve: smallest relative difference that the verdicts should tell, such as 0.02; the number of rounds follows
             from it. None: as many rounds as the budget allows.
         time_limit: seconds that one answer of a provider may take.
+        processes: numbers of processes over which the step's scaling is measured, as `--processes` does. A script must
+            guard its entry point by `if __name__ == "__main__":`, since every process imports it.
         axes: size ("MxN"), rank, density, layout, ratings_dtype, mask, data, seed: values or lists
             of values that replace the suite's.
 
@@ -206,7 +209,7 @@ def run(
         options = RunOptions(
             suite=suite, device=device, provider=provider, axes=axes, resume=resume, threads=threads,
             baseline=baseline, margin=margin, budget=budget, resolve=resolve, time_limit=time_limit,
-            out=Path(folder) / "records.jsonl" if out is None else Path(out),
+            processes=processes, out=Path(folder) / "records.jsonl" if out is None else Path(out),
         )  # fmt: skip
         with ProgressBar() as bar:
             records, interrupted = run_suite(options, bar)

@@ -41,8 +41,8 @@ def cli() -> None:
 
 
 @cli.command()
-@options("suite", "device", "provider", *AXES, "out", "resume", "threads", "baseline", "margin", "budget", "resolve",
-         "as_json", "time_limit")  # fmt: skip
+@options("suite", "device", "provider", *AXES, "out", "resume", "threads", "processes", "baseline", "margin", "budget",
+         "resolve", "as_json", "time_limit")  # fmt: skip
 @click.option(
     "--against",
     metavar="REV",
@@ -54,12 +54,15 @@ def run(context: click.Context, /, against: str | None, as_json: bool, **given: 
 
     Exit code: 0; 1 a gate failed; 2 usage; 130 interrupted (finished records are kept); with --against as `compare`.
     """
-    if given["device"] != "cuda":
+    if given["device"] != "cuda" and given["processes"] is None:
         forkserver.warm_up()
     axes = {name: given.pop(name) for name in AXES}
     chosen = RunOptions(axes={name: value for name, value in axes.items() if value not in (None, ())}, **given)
     if against is None:
         return _command("run")(chosen, as_json)
+    if chosen.processes is not None:
+        message = "compares in the same rounds, which several processes cannot share with another revision"
+        raise UsageError(message, code="bad-value", argument="against")
     if context.get_parameter_source("baseline") is not click.core.ParameterSource.DEFAULT:
         message = "with --against each provider's baseline is itself at that revision"
         raise UsageError(message, code="bad-baseline", argument="baseline")

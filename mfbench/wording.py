@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Iterable
 
 
-def counted(count: int, noun: str) -> str:
-    """Return the count with its noun, as in "2,000 lines"."""
-    return f"{count:,} {noun}" + ("s" if count != 1 else "")
+def counted(count: int, noun: str, plural: str = "s") -> str:
+    """Return the count with its noun, as in "2,000 lines"; `plural` is the ending of several."""
+    return f"{count:,} {noun}" + (plural if count != 1 else "")
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

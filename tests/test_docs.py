@@ -30,7 +30,7 @@ LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 SMALLER = {"--size": "24x32", "--budget": "0.1", "--rank": "4"}
 KEPT = {"40x200"}  # the page explains what happens at this size
 CODES = {"compare": {0, 1, 3}, "whole_tiles_only": {1}}
-ELSEWHERE = ("--against", "fused,compile", "inspect")  # other tests execute these
+ELSEWHERE = ("--against", "--processes", "fused,compile", "inspect")  # other tests execute these
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -211,3 +211,11 @@ def test_links_lead_somewhere(page: Path) -> None:
             titles = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
             anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
             assert anchor in anchors, f"{page.name}: {target}"
+
+
+def test_the_modelled_scaling_is_current() -> None:
+    printed = subprocess.run(
+        [sys.executable, "docs/scaling.py"], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert printed.strip() in (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")

@@ -62,6 +62,16 @@ def _names(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> li
     return names
 
 
+def _processes(_: click.Context, __: click.Parameter, value: str | None) -> list[int] | None:
+    if value is None:
+        return None
+    counts = [count.strip() for count in value.split(",")]
+    if not all(count.isdecimal() for count in counts):
+        message = f"expected whole numbers separated by commas, such as 1,2,4; got {value!r}"
+        raise UsageError(message, code="bad-number", argument="processes")
+    return [int(count) for count in counts]
+
+
 def _single(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> str | None:
     return _one(context, option, tuple(_names(context, option, values) or ()))
 
@@ -128,6 +138,9 @@ OPTIONS: dict[str, Callable[..., Any]] = {
     "resume": click.option("--resume", is_flag=True, help="Continue the last run in --out."),
     "seed": click.option("--seed", type=Number(SEED), metavar="S", help="Of all random numbers."),
     "threads": click.option("--threads", type=Number(THREADS), metavar="T", help="Default: PyTorch's own choice."),
+    "processes": click.option("--processes", metavar="N,N", callback=_processes,
+                              help="Measure how the step scales over these numbers of processes, started as by "
+                              "torchrun; --threads are those of each."),
     "baseline": click.option("--baseline", metavar="PROVIDER",
                              help="What speed-ups are relative to. Default: autograd; gather in the suite sparse, and "
                              "with --layout sparse without a suite."),

@@ -9,7 +9,7 @@ from pathlib import Path
 from mfbench import log
 from mfbench.measure.options import RunOptions
 from mfbench.measure.suite import run_suite
-from mfbench.report import terminal
+from mfbench.report import scaling, terminal
 from mfbench.report.progress import ProgressBar
 from mfbench.report.terminal import Output
 from mfbench.results.records import Record
@@ -28,14 +28,14 @@ def command(options: RunOptions, as_json: bool) -> int:
         records, interrupted = run_suite(options, bar)
     show(records, as_json)
     if interrupted:
-        note_interruption(options.out)
+        note_interruption(options.out, resumable=options.processes is None)
         return INTERRUPTED
     return int(any(record.status in FAILED for record in records))
 
 
-def note_interruption(out: Path) -> None:
+def note_interruption(out: Path, resumable: bool = True) -> None:
     """Note on stderr where the finished records are."""
-    log.note(f"interrupted; finished records are in {out}, and --resume continues the run")
+    log.note(f"interrupted; finished records are in {out}" + (", and --resume continues the run" if resumable else ""))
 
 
 def show(records: Sequence[Record], as_json: bool) -> None:
@@ -44,6 +44,7 @@ def show(records: Sequence[Record], as_json: bool) -> None:
         print(json.dumps([record.model_dump(mode="json", exclude_none=True) for record in records]))
         return
     console = Output()
-    console.print(terminal.table(records))
+    shown = scaling if any(record.case.processes for record in records) else terminal
+    console.print(shown.table(records))
     if log.level() >= 0:
-        console.print(terminal.legend(records), style="dim")
+        console.print(shown.legend(records), style="dim")

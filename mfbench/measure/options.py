@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mfbench.errors import UsageError
-from mfbench.problems.bounds import FRACTION, SECONDS, THREADS
+from mfbench.problems.bounds import FRACTION, PROCESSES, SECONDS, THREADS
 from mfbench.stats.margin import checked_margin
 from mfbench.wording import one_of
 
@@ -17,6 +17,10 @@ BUDGET_S = 5.0  # of timing a case
 RESOLVE_BUDGET_S = 120.0  # most for a case with `resolve`
 NUMBERS = {"threads": THREADS, "budget": SECONDS, "resolve": FRACTION, "time_limit": SECONDS}
 UNSET = ("threads", "budget", "resolve")  # may be None
+ONE_PROCESS_ONLY = {
+    "resume": "their launches take turns, so that a series is measured as a whole",
+    "resolve": "their number of launches is fixed",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,7 @@ class RunOptions:
         resolve: smallest relative difference that verdicts should tell, which fixes the number of rounds; None: as many
             rounds as the budget allows.
         time_limit: seconds that one answer of a provider may take.
+        processes: numbers of processes whose scaling is measured; None: each provider runs in a process of its own.
 
     Raises:
         UsageError: a value that does not fit; the error names the argument.
@@ -55,6 +60,7 @@ class RunOptions:
     budget: float | None = None
     resolve: float | None = None
     time_limit: float = 300.0
+    processes: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         from mfbench.problems.cases import parse_overrides  # pydantic is too slow to import for `mfbench --help`
@@ -69,6 +75,19 @@ class RunOptions:
                 raise UsageError(f"expected {bounds}, got {value!r}", code="bad-number", argument=name)
         checked_margin(self.margin)
         object.__setattr__(self, "axes", parse_overrides(self.axes))
+        if self.processes is not None:
+            object.__setattr__(self, "processes", _processes(self.processes))
+            self._check_with_processes()
+
+    def _check_with_processes(self) -> None:
+        """Raise UsageError for options that go with one process alone."""
+        if self.device not in (None, "cpu"):
+            message = f"with several processes expected cpu, got {self.device}"
+            raise UsageError(message, code="bad-device", argument="device")
+        for name, reason in ONE_PROCESS_ONLY.items():
+            if getattr(self, name):
+                message = f"cannot be combined with several processes: {reason}"
+                raise UsageError(message, code="bad-value", argument=name)
 
     @property
     def budget_s(self) -> float:
@@ -76,6 +95,21 @@ class RunOptions:
         if self.budget is not None:
             return self.budget
         return BUDGET_S if self.resolve is None else RESOLVE_BUDGET_S
+
+
+def _processes(given: Any) -> tuple[int, ...]:
+    """Return one number or several as a tuple."""
+    counts = (given,) if isinstance(given, int) else tuple(given)
+    for count in counts:
+        if isinstance(count, bool) or not PROCESSES.hold(count):
+            message = f"expected numbers of processes, each {PROCESSES}, got {count!r}"
+            raise UsageError(message, code="bad-number", argument="processes")
+        if counts.count(count) > 1:
+            message = f"expected each number once, got {count} more than once"
+            raise UsageError(message, code="bad-number", argument="processes")
+    if not counts:
+        raise UsageError("expected one number or several, got none", code="bad-number", argument="processes")
+    return counts
 
 
 def _names(provider: Any) -> tuple[str, ...] | None:

@@ -105,7 +105,7 @@ def timed(
     baseline: str | None,
     margin: float,
     family: int,
-    ceilings: roofline.Ceilings,
+    ceilings: roofline.Ceilings | None,
     observed: int,
 ) -> Fields:
     """Return the fields of a record that come from timing.
@@ -118,12 +118,12 @@ def timed(
         margin: of the verdict.
         family: comparisons in the run; the verdict uses a confidence of 1 - 0.05 / family (Bonferroni; see
             docs/decisions/0002-bonferroni.md).
-        ceilings: of the machine.
+        ceilings: of the machine; None: the record has no roofline.
         observed: number of observed ratings.
     """
     case, own = origin.case, timing.providers[provider]
     median = intervals.median_interval(own.samples)
-    work, floor = roofline.work(case), roofline.floor(case, observed, ceilings)
+    work = roofline.work(case)
     load_known = origin.device == "cpu"
     cores = timing.background_cores
     disturbed = timing.disturbed if load_known else None
@@ -151,14 +151,16 @@ def timed(
             "flops_per_s": work.flops / median.estimate,
             "bytes_per_s": work.bytes / median.estimate,
         },
-        "roofline": {
+    }
+    if ceilings is not None:
+        floor = roofline.floor(case, observed, ceilings)
+        fields["roofline"] = {
             "bound": floor.bound,
             "fraction": floor.seconds / median.estimate,
             "gemm_flops_per_s": ceilings.gemm_flops_per_s,
             "peak_flops_per_s": ceilings.peak_flops_per_s,
             "copy_bytes_per_s": ceilings.copy_bytes_per_s,
-        },
-    }
+        }
     if baseline is not None:
         pair = timing.providers[baseline].samples, own.samples
         ratio, confidence = intervals.ratio_interval(*pair), intervals.family_confidence(family)

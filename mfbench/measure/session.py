@@ -24,6 +24,7 @@ from mfbench.results.codes import Code
 from mfbench.results.records import Record
 
 Report = Callable[[CaseSpec, str], None]
+Obstacle = tuple[Code, str]  # why a case cannot be measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,14 +101,7 @@ class Session:
     ) -> list[Record]:
         """Return the records of a case; none if another specification has led to the same case, which `cases` holds."""
         report(spec, "data")
-        obstacle: tuple[Code, str] | None = None
-        try:
-            case = resolve(spec, self.device)
-        except DataUnavailable as error:
-            case, obstacle = spec.without_data(), (Code.DATA_UNAVAILABLE, str(error))
-        if not case.sparse and case.mask == "none" and "int" in case.ratings_dtype:
-            reason = f"{case.ratings_dtype} ratings have no NaN to mark unobserved entries with"
-            obstacle = Code.NO_MASK_FOR_INTEGERS, reason
+        case, obstacle = resolved(spec, self.device)
         if case in cases:
             log.note(f"{case.label}: asked for more than once, as layout {case.layout} and auto; measured once")
             return []
@@ -140,3 +134,19 @@ class Session:
             reason = f"the oracle does not fit into memory: {error}"
             return [origin.failure(name, Code.ORACLE_OOM, reason) for name in wanted]
         return [records[name] for name in wanted]
+
+
+def resolved(spec: CaseSpec, device: str) -> tuple[Case, Obstacle | None]:
+    """Return the case of a specification, and what prevents measuring it, if anything does.
+
+    Raises:
+        UsageError: there is no such data set or file, or it cannot be read.
+    """
+    try:
+        case = resolve(spec, device)
+    except DataUnavailable as error:
+        return spec.without_data(), (Code.DATA_UNAVAILABLE, str(error))
+    if not case.sparse and case.mask == "none" and "int" in case.ratings_dtype:
+        reason = f"{case.ratings_dtype} ratings have no NaN to mark unobserved entries with"
+        return case, (Code.NO_MASK_FOR_INTEGERS, reason)
+    return case, None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mfbench import log
 from mfbench.errors import UsageError
@@ -23,7 +23,11 @@ from mfbench.results.environment import new_run_id
 from mfbench.results.records import Record, check_name, read
 from mfbench.results.writer import Writer
 
+if TYPE_CHECKING:
+    from mfbench.measure.scaling.session import ScalingSession
+
 SPARSE_BASELINE = "gather"
+SCALING_SUITE = "scaling"  # with several processes, unless options describe the cases
 
 
 class Progress:
@@ -60,8 +64,12 @@ def run_suite(options: RunOptions, progress: Progress | None = None, revision: C
     """
     progress = progress or Progress()
     datasets.forget()
-    sessions = _sessions(options, revision)
-    records = last_run(options.out, sessions) if options.resume and options.out.exists() else []
+    sessions: Sequence[Session | ScalingSession]
+    if options.processes is None:
+        sessions = _sessions(options, revision)
+        records = last_run(options.out, sessions) if options.resume and options.out.exists() else []
+    else:
+        sessions, records = [_scaling_session(options)], []
     run_id = records[0].run_id if records else new_run_id()
     if revision:
         revision.check_resumed(records)
@@ -95,8 +103,29 @@ def run_suite(options: RunOptions, progress: Progress | None = None, revision: C
     return SuiteRun(records, interrupted=False)
 
 
-def _sessions(options: RunOptions, revision: Checkout | None) -> list[Session]:
-    """Return a session for each device and group of providers that are timed together."""
+def _scaling_session(options: RunOptions) -> ScalingSession:
+    """Return the session of several processes."""
+    from mfbench.measure.scaling.session import ScalingSession  # here, as torchrun's agent takes long to import
+    from mfbench.providers import over_processes
+
+    assert options.processes is not None
+    described = options.suite is not None or "size" in options.axes
+    suite, specs = _cases(options if described else replace(options, suite=SCALING_SUITE))
+    environment.check_threads(options.threads)
+    baseline = options.baseline or _baseline(options, suite, specs)
+    if not options.provider:  # others of the suite compute alone
+        able = [name for name in suite.providers if name in over_processes.NAMES]
+        suite = suite.model_copy(update={"providers": able})
+    providers = _checked_providers(options, suite, baseline)
+    for name in providers:
+        over_processes.check(name, "baseline" if name == options.baseline else "provider")
+    return ScalingSession(
+        options=options, run_id="", specs=specs, processes=options.processes, providers=providers, baseline=baseline
+    )
+
+
+def _cases(options: RunOptions) -> tuple[Suite, list[CaseSpec]]:
+    """Return the suite, and its cases with the values that options replace."""
     suite = find_suite(options.suite, options.axes)
     check_name(suite.name, "suite")
     specs = suite.specs(options.axes)
@@ -105,6 +134,12 @@ def _sessions(options: RunOptions, revision: Checkout | None) -> list[Session]:
         raise UsageError(message, code="no-cases", argument="size")
     for spec in specs:
         check_name(spec.data, "data")
+    return suite, specs
+
+
+def _sessions(options: RunOptions, revision: Checkout | None) -> list[Session]:
+    """Return a session for each device and group of providers that are timed together."""
+    suite, specs = _cases(options)
     environment.check_threads(options.threads)
     baseline = options.baseline or _baseline(options, suite, specs)
     providers = _checked_providers(options, suite, None if revision else baseline)

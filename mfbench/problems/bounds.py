@@ -34,6 +34,7 @@ RANK = Bounds(0, 1 << 20, whole=True)
 DENSITY = Bounds(0, 1)
 SEED = Bounds(0, 2**63 - 1, whole=True)
 THREADS = Bounds(1, 1024, whole=True)
+PROCESSES = Bounds(1, 1024, whole=True)
 SECONDS = Bounds(0, above_low=True)
 FRACTION = Bounds(0, 1, above_low=True, below_high=True)
 DRAWN = ("synthetic", "power-law", "blocks", "seed")  # data drawn at any size and density; all other data has its own

@@ -15,7 +15,7 @@ from mfbench.errors import UsageError
 from mfbench.problems.bounds import DENSITY, DRAWN, RANK, SEED
 from mfbench.problems.faults import expectation, first_fault
 from mfbench.problems.pipes import shown
-from mfbench.wording import nearest
+from mfbench.wording import counted, nearest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -93,6 +93,7 @@ class Case(BaseModel):
     data: str  # `synthetic` and the like are drawn; else a data set or a file
     workload: Workload = "step"  # what is timed: loss and gradients
     seed: int  # of everything drawn
+    processes: int | None = None  # that share the users in a group; absent: one process without a group
 
     @property
     def label(self) -> str:
@@ -100,7 +101,8 @@ class Case(BaseModel):
         name = "" if self.data == "synthetic" else f"{Path(self.data).name} "
         mask = "NaN" if self.mask == "none" else f"{self.mask} mask"
         ratings = f"sparse {self.ratings_dtype}" if self.sparse else f"{self.ratings_dtype} + {mask}"
-        return f"{name}{self.m}×{self.n} rank {self.rank}, {self.density:.3g} observed, {ratings}"
+        shared = f", {counted(self.processes, 'process', 'es')}" if self.processes else ""
+        return f"{name}{self.m}×{self.n} rank {self.rank}, {self.density:.3g} observed, {ratings}{shared}"
 
     @property
     def sparse(self) -> bool:

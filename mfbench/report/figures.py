@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from mfbench.report import crossover, curves, forest
+from mfbench.report import crossover, curves, forest, scaling_curves
 from mfbench.report.evidence import RunResult
 from mfbench.report.labels import Place, case_labels, cut, printable, provider_label, size
 from mfbench.report.style import FRAME, ROW, Numbers, Palette, Plot, apart, figure, legend, marker, rows_axis
@@ -19,13 +19,14 @@ LEAST_ERROR = 1e-4  # left end of the axis of errors, relative to the bound
 
 
 def plots(results: Sequence[RunResult]) -> list[Plot]:
-    """Return the figures of the newest results: speed-ups, time over size and density, roofline, errors, memory."""
+    """Return the figures of the newest results: speed-ups, time over size, density and processes, and the rest."""
     records = [result.record for result in results if result.record]
     numbers = {provider: number for number, provider in enumerate(dict.fromkeys(r.provider for r in records))}
     made = [_speedups(records, numbers)]
     if records:
         over_density = (crossover.density,) if crossover.applies(records) else ()
         made += [make(records, numbers) for make in (curves.scaling, *over_density, curves.roofline, _errors, _memory)]
+        made += scaling_curves.plots(records, numbers)
     return made
 
 

@@ -31,6 +31,8 @@ def _row(result: RunResult) -> dict[str, Any]:
     timing, speedup = (record.timing, record.speedup) if record else (None, None)
     low, high = timing.ci95_s if timing else (None, None)
     ratio_low, ratio_high = speedup.ci95 if speedup else (None, None)
+    group, scaling = (record.group, record.scaling) if record else (None, None)
+    efficiency_low, efficiency_high = scaling.efficiency_ci95 if scaling else (None, None)
     return {
         "run": result.run,
         "time": result.time,
@@ -50,6 +52,13 @@ def _row(result: RunResult) -> dict[str, Any]:
         "peak_bytes": record.peak_bytes if record else None,
         "gemm_fraction": gemm_fraction(record) if record else None,
         "floor_fraction": record.roofline.fraction if record and record.roofline else None,
+        "computing_s": group.computing_s if group else None,
+        "communicating_s": group.communicating_s if group else None,
+        "predicted_s": group.predicted_s if group else None,
+        "scaling": scaling.kind if scaling else None,
+        "efficiency": scaling.efficiency if scaling else None,
+        "efficiency_low": efficiency_low,
+        "efficiency_high": efficiency_high,
     }
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from mfbench.wording import counted
+
 if TYPE_CHECKING:
     from mfbench.problems.cases import Case
 
@@ -120,6 +122,7 @@ def _parts(place: Place) -> tuple[str, ...]:
         f"rank {case.rank}",
         f"{case.density:.3g} observed",
         f"sparse {case.ratings_dtype}" if case.sparse else f"{case.ratings_dtype}+{mask}",
+        counted(case.processes, "process", "es") if case.processes else "",
         f"seed {case.seed}",
         f"suite {Path(case.suite).name}",
         device,

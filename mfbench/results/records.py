@@ -89,6 +89,35 @@ class Roofline(_Part):
     copy_bytes_per_s: float  # bandwidth of a working set of the case's size
 
 
+class Group(_Part):
+    """The processes that shared the case, the slowest of which is what `timing` tells, and where a step's time goes."""
+
+    backend: str  # of torch.distributed, such as `gloo`
+    threads: int  # of each process
+    launches: int  # times that the processes were started, other numbers of them in between
+    computing_s: float  # the slowest process's step on its own users, the others doing the same; median of the launches
+    communicating_s: float  # what a step takes beyond it: messages, and waiting for them; noise may make it negative
+    latency_s: float | None = None  # of one message between two processes, fitted; absent: one process
+    bytes_per_s: float | None = None  # that a process sends in an all-reduce, fitted; absent: one process
+    predicted_s: float | None = None  # seconds of a step by the model in docs/scaling.md; absent: not modelled
+
+
+class Scaling(_Part):
+    """What several processes gained over one, by the launches' medians; one process was launched before and after each.
+
+    An end of an interval that is null is unbounded: too few launches.
+    """
+
+    kind: Literal["strong", "weak"]  # strong: the same problem as one process; weak: as many users on each process
+    ratio: float  # T1 / TW, median over the launches
+    ci95: tuple[float | None, float | None]  # of the ratio
+    efficiency: float  # T1 / (W TW) of strong scaling, T1 / TW of weak
+    efficiency_ci95: tuple[float | None, float | None]  # of the efficiency
+    one_process_threads: int | None = None  # of one process with as many threads as the machine has cores for
+    one_process_ratio: float | None = None  # its time over this one's; absent: not the same number of threads in all
+    one_process_ci95: tuple[float | None, float | None] | None = None  # of that ratio
+
+
 class Record(_Part):
     """Everything measured of one provider on one case."""
 
@@ -109,6 +138,8 @@ class Record(_Part):
     speedup: Speedup | None = None  # over the baseline
     rates: Rates | None = None  # throughput
     roofline: Roofline | None = None  # distance from the machine's limits
+    group: Group | None = None  # the processes that shared the case; absent: one without a group
+    scaling: Scaling | None = None  # what several processes gained over one
     peak_bytes: int | None = None  # memory beyond inputs and outputs; absent: cannot be measured
     env: dict[str, Any]  # processor, GPU, versions, threads, clocks, load, commit; `source`: hash of a provider's file
 
@@ -117,7 +148,9 @@ class Record(_Part):
         """Return what other programs did to the measurement; None if they left most rounds alone."""
         if (timing := self.timing) is None:
             return None
-        return crowding(timing.rounds, timing.disturbed, timing.foreign_cores, self.env)
+        threads = self.env.get("threads")
+        env = self.env | {"threads": threads and threads * (self.case.processes or 1)}
+        return crowding(timing.rounds, timing.disturbed, timing.foreign_cores, env)
 
     @property
     def key(self) -> tuple[Case, str, str]:

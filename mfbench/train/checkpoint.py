@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from kernels.distributed.failure import naming_missing_processes
-from kernels.distributed.group import resolve_group
+from kernels.distributed.group import resolve_axes
 from mfbench import log
 from mfbench.errors import UsageError
 from mfbench.train.checkpoint_folder import Folder
@@ -114,7 +114,7 @@ class Checkpoints:
     def _naming_missing_processes(self) -> contextlib.AbstractContextManager[None]:
         if self._group is None:
             return contextlib.nullcontext()
-        return naming_missing_processes(resolve_group(self._group, torch.device("cpu")))
+        return naming_missing_processes(resolve_axes(self._group, torch.device("cpu")).users)
 
     def _read(self) -> Progress:
         """Read the last checkpoint, or the one before it where that is damaged."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mfbench import log
 from mfbench.errors import UsageError
+from mfbench.problems import matrices
 from mfbench.problems.inputs import MatrixTooLarge
 from mfbench.providers import registry
 from mfbench.providers.outputs import flaws, tensors
@@ -31,12 +32,22 @@ CHECK_EVERY = 100  # epochs between checks of the loss, each of which waits for 
 EXPLODED = 10  # ratio of the loss to the first at which training has diverged
 HALVINGS = 64  # rates tried, each half the last; if training diverges at all of them, the gradients are wrong
 TRIAL_EPOCHS = 1000  # most epochs for which a rate is tried before a message suggests it
+SQUARABLE = 1e16  # no rating up to this is the reason of a loss that is not finite: float32 holds sums of such squares
 
 
 class Diverged(UsageError):
     """The learning rate is too large; the message names a smaller one that was tried."""
 
     code = "diverged"
+
+
+def _bad_start(loss: float, task: Task) -> UsageError:
+    """Return the error for a first loss that is not finite: the provider is at fault, unless the ratings are huge."""
+    largest = float(matrices.parts(task.inputs.ratings)[-1].abs().max())
+    if SQUARABLE < largest < math.inf:
+        message = f"the loss is {loss} before the first update: float32 does not hold the squares of {largest:.3g}"
+        return UsageError(f"{message}; divide the ratings", code="bad-loss", argument="data")
+    return UsageError(f"the loss is {loss} before the first update", code="bad-loss", argument="provider")
 
 
 def descend(
@@ -84,8 +95,7 @@ def descend(
         if epoch == 0:
             limit = EXPLODED * value or math.inf
             if not math.isfinite(value):
-                message = f"the loss is {value} before the first update"
-                raise UsageError(message, code="bad-loss", argument="provider")
+                raise _bad_start(value, task)
         if not value <= limit:
             first = limit / EXPLODED
             message = f"training diverged: loss {value:.6g} at epoch {epoch}, {first:.6g} at first"

@@ -152,7 +152,7 @@ def completed(*words: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("words", "expected"), [
-    (("run", "--suite", "s"), {"seed", "sparse", "square"}),
+    (("run", "--suite", "s"), {"scaling", "seed", "sparse", "square"}),
     (("run", "--device", "c"), {"cpu", "cuda"}), (("ins",), {"inspect"}),
 ])  # fmt: skip
 def test_values_are_completed_without_torch(words: tuple[str, ...], expected: set[str]) -> None:

@@ -347,6 +347,14 @@ def test_data_that_is_not_there_is_skipped_with_the_reason(tmp_path: Path, monke
         (("--provider", ","), "'--provider'", "bad-value"),
         (("--seed", "-1"), "'--seed'", "bad-value"),
         (("--baseline", "fusd"), "--baseline", "no-such-provider"),
+        (("--processes", "0"), "--processes", "bad-number"),
+        (("--processes", "1,two"), "--processes", "bad-number"),
+        (("--processes", "1,2,2"), "--processes", "bad-number"),
+        (("--processes", "12", "--size", "9x9"), "--processes", "bad-number"),
+        (("--processes", "2", "--device", "cuda"), "--device", "bad-device"),
+        (("--processes", "2", "--provider", "compile"), "--provider", "bad-provider"),
+        (("--processes", "2", "--resume"), "--resume", "bad-value"),
+        (("--processes", "2", "--against", "HEAD"), "--against", "bad-value"),
     ],
 )
 def test_user_errors_are_one_line_and_exit_code_2(
