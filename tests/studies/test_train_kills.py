@@ -61,6 +61,7 @@ def test_another_loss_and_a_lost_checkpoint_are_counted(
     start.killed = False  # type: ignore[attr-defined]
     monkeypatch.setattr(train_kills, "start", start)
     monkeypatch.setattr(train_kills, "kill_one", kill)
+    monkeypatch.setattr(train_kills, "STARTING", 1.0)
     outcome = kill_and_resume(tmp_path, kills=1, seed=1, longest_s=0.6)
     assert (outcome.kills, outcome.finished, outcome.differing, outcome.lost) == (1, 1, 1, 1)
     assert not outcome.flawless

@@ -147,7 +147,7 @@ def test_a_run_that_began_again_at_half_the_rate_resumes_there(tmp_path: Path, m
         defaults = tuple(too_large if value is default_rate else value for value in function.__defaults__)
         monkeypatch.setattr(function, "__defaults__", defaults)
     expected = run_training(TrainOptions(**given))
-    saving = {**given, "checkpoint": tmp_path / "run", "checkpoint_every": 1}
+    saving = {**given, "checkpoint": tmp_path / "run", "checkpoint_every": 5}
     attempts = 0
 
     def kill_later(entry: LogEntry) -> None:
