@@ -158,6 +158,12 @@ def report(records: tuple[Path, ...], out: Path, form: str | None, plots: Path |
               )  # fmt: skip
 @click.option("--save", metavar="FILE", type=click.Path(path_type=Path),
               help="Write the parameters with the least held-out error; `torch.load` reads them.")  # fmt: skip
+@click.option("--checkpoint", metavar="DIR", type=click.Path(path_type=Path),
+              help="Write the state of the run to this folder now and then; the last two checkpoints are kept.",
+              )  # fmt: skip
+@click.option("--checkpoint-every", metavar="N", type=Number(BOUNDS["checkpoint_every"]),
+              help="Epochs between two checkpoints; default: those of ten log lines.")  # fmt: skip
+@click.option("--resume", is_flag=True, help="Continue from the last checkpoint, if there is one.")
 def train(**given: Any) -> int:
     """Train with one provider: the notebook's loop on `seed` (the default), or real ratings with a held-out part.
 

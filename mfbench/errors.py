@@ -30,7 +30,7 @@ CODES = {
     "unreadable-file": "a file cannot be opened or read",
     "unwritable-file": "a file or folder cannot be written",
     "unwritable-output": "standard output is closed or full",
-    "same-file": "the output would overwrite an input",
+    "same-file": "the output would overwrite an input, or another run",
     "not-toml": "a suite file is not TOML",
     "bad-suite": "a suite file has a wrong or missing field",
     "bad-records": "a file holds something other than records",
@@ -43,7 +43,7 @@ CODES = {
     "provider-failed": "a provider raised an error or returned something unusable",
     # Runs
     "no-cases": "the suite has no case left after the options were applied",
-    "different-run": "--resume: the last run in the file was started with other options or elsewhere",
+    "different-run": "--resume: the run to continue was started with other options, on other data or elsewhere",
     "diverged": "the learning rate given with `--lr` is too large",
     "bad-loss": "the loss is not finite at the start, or training diverges at every learning rate tried",
     "nothing-to-draw": "the records hold nothing for this figure",

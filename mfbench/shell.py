@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -24,6 +25,7 @@ from mfbench.installation import foreign_packages, installed_from
 INTERRUPTED = 128 + signal.SIGINT  # exit codes as a shell reports signals
 TERMINATED = 128 + signal.SIGTERM
 NO_READER = 128 + 13  # SIGPIPE, which Windows lacks
+STORE_S = 5  # longest wait for the store of torchrun's processes
 
 
 class UnwritableOutput(click.ClickException):
@@ -54,6 +56,9 @@ class CommandGroup(click.Group):
         except OSError as error:
             if error.filename is not None:
                 raise
+            if isinstance(error, FileNotFoundError):  # by `tempfile`, where no folder can be written
+                message = f"{error.strerror}; set TMPDIR to a folder that can be written"
+                raise UsageError(message, code="unwritable-file") from error
             raise UnwritableOutput(error) from error
 
 
@@ -96,7 +101,7 @@ def run_command(group: click.Group) -> NoReturn:
         code = error.exit_code
     except MfbenchError as error:
         _print_traceback(error)
-        click.echo(f"mfbench: {error.for_command_line}", err=True)
+        _print_line(f"mfbench: {error.for_command_line}")
         code = error.exit_code
     except MemoryError as error:
         _print_traceback(error)
@@ -137,7 +142,27 @@ def _leave_at_once(code: int) -> NoReturn:
 
 
 def _print_error(message: str, code: str) -> None:
-    click.echo(f"mfbench: {message} [{code}]", err=True)
+    _print_line(f"mfbench: {message} [{code}]")
+
+
+def _print_line(error: str) -> None:
+    if not _is_printed_by_another(error):
+        click.echo(error, err=True)
+
+
+def _is_printed_by_another(error: str) -> bool:
+    """Return whether another process of torchrun's has printed this line. Where that cannot be found out: False."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or os.environ.get("WORLD_SIZE") == "1":
+        return False
+    try:
+        from torch._C._distributed_c10d import TCPStore
+
+        address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = TCPStore(*address, is_master=False, timeout=timedelta(seconds=STORE_S))
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        return int(store.add(f"mfbench/errors/{attempt}/{error}", 1)) > 1
+    except (ImportError, KeyError, ValueError, RuntimeError):
+        return False
 
 
 def _print_traceback(error: Exception) -> None:

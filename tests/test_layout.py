@@ -53,6 +53,8 @@ ELSEWHERE = {
         "steps from a file to its ratings, tested by the format of the file",
     ),
     "mfbench/report/*.py": ("mfbench/report/test_page.py", "parts of one page, which is read as a whole"),
+    "mfbench/train/checkpointing.py": ("mfbench/train/test_checkpoint.py", "whether a run has checkpoints"),
+    "mfbench/train/history.py": ("mfbench/train/test_loop.py", "what the loop records"),
     "mfbench/results/writer.py": ("mfbench/results/test_records.py", "what is written is read back"),
     "mfbench/results/foreign/*.py": ("mfbench/results/test_foreign.py", "one file of each tool"),
     "reference/*.py": ("reference/test_reference.py", "two implementations of one formula, side by side"),

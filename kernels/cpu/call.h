@@ -25,6 +25,6 @@ struct SparseCall {  // without a mask
     Entries entries;
 };
 
-static_assert(sizeof(SparseCall) == 272 + 56, "keep ENTRIES in launch.py in step");
+static_assert(sizeof(SparseCall) == 272 + 64, "keep ENTRIES in launch.py in step");
 
 }  // namespace mf

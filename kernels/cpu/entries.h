@@ -10,9 +10,14 @@ namespace mf {
 
 struct Entries {
     const int64_t *rows;  // [users + 1]: user i has the entries rows[i] to rows[i + 1]
-    const void *items;    // [entries], rising in every row
+    const void *items;    // [count], rising in every row
+    int64_t count;
     int64_t item_bytes;   // of an index: 2 (unsigned), 4 or 8
-    Matrix ratings;       // [1, entries]
+    Matrix ratings;       // [1, count]
+
+    // Returns a user's first entry. A program may have written to row pointers and items since their check: both are
+    // kept in range, so that results are then wrong but nothing else is read.
+    int64_t begin(int64_t user) const { return std::min(std::max<int64_t>(rows[user], 0), count); }
 };
 
 // Calls visit(pointer) with the items as what they are.
@@ -42,8 +47,9 @@ inline int64_t first_not_below(const Entries &entries, int64_t begin, int64_t en
 // are left, the rest of the items is 0. The fixed number spares branches that the length of rows would decide.
 template <class T, int N> class EntryReader {
   public:
-    EntryReader(const Entries &entries, int64_t count, double scale, double offset)
-        : entries_(entries), count_(count), scale_(T(scale)), offset_(T(offset)) {
+    EntryReader(const Entries &entries, int64_t items, double scale, double offset)
+        : entries_(entries), last_item_(std::uint32_t(std::max<int64_t>(items - 1, 0))), scale_(T(scale)),
+          offset_(T(offset)) {
         static constexpr Decode decoders[] = {
             decode_ratings<T, double>,       decode_ratings<T, float>,        decode_ratings<T, BFloat16Bits>,
             decode_ratings<T, Float16Bits>,  decode_ratings<T, std::uint8_t>, decode_ratings<T, std::int8_t>,
@@ -55,24 +61,28 @@ template <class T, int N> class EntryReader {
     void read_items(int64_t begin, std::int32_t *to) const {
         prefetch(entries_.items, (begin + AHEAD) * entries_.item_bytes, N * entries_.item_bytes);
         with_items(entries_, [&](const auto *items) {
-            if (begin + N <= count_) {
-                for (int i = 0; i < N; ++i) to[i] = std::int32_t(items[begin + i]);
+            if (begin + N <= entries_.count) {
+                for (int i = 0; i < N; ++i) to[i] = in_range(items[begin + i]);
             } else {
                 std::fill_n(to, N, 0);
-                for (int64_t i = begin; i < count_; ++i) to[i - begin] = std::int32_t(items[i]);
+                for (int64_t i = begin; i < entries_.count; ++i) to[i - begin] = in_range(items[i]);
             }
         });
     }
 
     void read_ratings(int64_t begin, T *to) const {
         prefetch(entries_.ratings.data, (begin + AHEAD) * rating_bytes_, N * rating_bytes_);
-        decode_(entries_.ratings, {0, begin, 1, std::min<int64_t>(N, count_ - begin)}, to, N);
+        decode_(entries_.ratings, {0, begin, 1, std::min<int64_t>(N, entries_.count - begin)}, to, N);
         if (entries_.ratings.kind == CODES)
             for (int i = 0; i < N; ++i) to[i] = to[i] * scale_ + offset_;
     }
 
   private:
     static constexpr int64_t AHEAD = 512;  // entries
+
+    template <class Index> ALWAYS_INLINE std::int32_t in_range(Index item) const {
+        return std::int32_t(std::min(std::uint32_t(item), last_item_));
+    }
 
     // Prefetches bytes that are read once. Prefetching past the end of the entries is harmless.
     ALWAYS_INLINE static void prefetch(const void *from, int64_t begin, int64_t bytes) {
@@ -84,7 +94,8 @@ template <class T, int N> class EntryReader {
     using Decode = void (*)(const Matrix &, const Region &, void *, int64_t);
 
     Entries entries_;
-    int64_t count_, rating_bytes_;
+    std::uint32_t last_item_;
+    int64_t rating_bytes_;
     T scale_, offset_;
     Decode decode_;
 };

@@ -20,6 +20,7 @@
 
 #include "call.h"
 #include "fma_peak.h"
+#include "phases.h"
 #include "row_check.h"
 #include "scratch.h"
 #include "sparse_step.h"
@@ -50,12 +51,14 @@ thread_local Scratch scratch;
 
 // Runs one step. Returns 0, or 1 if memory runs out.
 EXPORT int mf_step(const mf::Call *call) {
+    mf::Stopwatch watch;
     try {
         if (call->double_parameters) mf::run<double>(*call, mf::scratch);
         else mf::run<float>(*call, mf::scratch);
     } catch (const std::bad_alloc &) {
         return 1;
     }
+    watch.book(mf::STEP);
     return 0;
 }
 
@@ -71,9 +74,9 @@ EXPORT int mf_sparse_step(const mf::SparseCall *call) {
 }
 
 // Returns 1 if the indices of sparse ratings are valid and rise in every row. Sizes and threads are those of the call.
-EXPORT int mf_rows_are_sorted(const mf::Entries *entries, mf::int64_t users, mf::int64_t items, mf::int64_t count,
+EXPORT int mf_rows_are_sorted(const mf::Entries *entries, mf::int64_t users, mf::int64_t items,
                               mf::int64_t threads) {
-    return mf::rows_are_sorted(*entries, users, items, count, threads);
+    return mf::rows_are_sorted(*entries, users, items, threads);
 }
 
 // Returns 1 if compiled arithmetic follows IEEE 754: no sum is reordered and NaN differs from itself.
@@ -89,3 +92,10 @@ EXPORT double mf_multiply_and_add(mf::int64_t threads, mf::int64_t rounds) {
 
 // Frees the scratch memory that the calling thread keeps between steps.
 EXPORT void mf_release() { mf::scratch.release(); }
+
+#ifdef TIME_PHASES
+// Moves the seconds that the calling thread spent in each phase since the last call to `seconds`, [PHASES].
+EXPORT void mf_take_phases(double *seconds) {
+    for (int phase = 0; phase < mf::PHASES; ++phase) seconds[phase] = std::exchange(mf::phase_seconds[phase], 0.0);
+}
+#endif

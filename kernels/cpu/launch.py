@@ -42,8 +42,8 @@ MASK_KINDS = {
 }
 # Layout of `Call` in call.h: two `Parameters` of 8 fields, two `Matrix` of 4, 4 integers, 3 pointers, 3 doubles.
 CALL = struct.Struct("=16q 8q 4q 3q 3d")
-# Layout of `Entries` in entries.h: row pointers, items, bytes of an item's index, and a `Matrix` of ratings.
-ENTRIES = struct.Struct("=3q 4q")
+# Layout of `Entries` in entries.h: row pointers, items, their number, bytes of an item's index, a `Matrix` of ratings.
+ENTRIES = struct.Struct("=4q 4q")
 
 
 @cache
@@ -142,15 +142,14 @@ def _columns_rise(observations: Observations) -> bool:
     """Return whether the indices of sparse ratings are valid and rise in every row."""
     rows, columns = indices_of(observations)
     entries = observations._replace(rows=rows.to(torch.int64).contiguous(), columns=columns.contiguous())
-    sizes = (*observations.shape, columns.shape[0])
-    return bool(load_kernel().mf_rows_are_sorted(_pack(entries), *sizes, step_threads()))
+    return bool(load_kernel().mf_rows_are_sorted(_pack(entries), *observations.shape, step_threads()))
 
 
 def _pack(entries: Observations) -> bytes:
     rows, columns = indices_of(entries)
     kind = CODES if entries.levels is not None else RATING_KINDS[entries.ratings.dtype]
     ratings = entries.ratings.data_ptr(), 0, 1, kind
-    return ENTRIES.pack(rows.data_ptr(), columns.data_ptr(), columns.itemsize, *ratings)
+    return ENTRIES.pack(rows.data_ptr(), columns.data_ptr(), columns.shape[0], columns.itemsize, *ratings)
 
 
 def multiply_and_add(rounds: int) -> float:

@@ -11,41 +11,77 @@ namespace mf {
 
 constexpr int64_t KC = 64;  // ranks summed in one go; a longer sum is a sum of such sums, which bounds rounding errors
 
-// Computes a micro-tile of predictions, E = P Qt for MR users x NR items. P: [MR, rank], leading dimension ldp;
-// Qt: a micro-panel [rank, NR]; E: [MR, NR], leading dimension lde.
-template <class T>
-ALWAYS_INLINE void predict_tile(int64_t rank, const T *P, int64_t ldp, const T *Qt, T *E, int64_t lde) {
+template <class T> using MicroTile = typename Simd<T>::Vector[MR][Simd<T>::NV];
+
+// Sets every row of a micro-tile to the same NR numbers.
+template <class T> ALWAYS_INLINE void fill_tile(const T *row, MicroTile<T> &e) {
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+        for (int v = 0; v < Simd<T>::NV; ++v) e[i][v] = load<typename Simd<T>::Vector>(row + v * Simd<T>::LANES);
+}
+
+template <class T> ALWAYS_INLINE void clear_tile(MicroTile<T> &e) {
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+        for (int v = 0; v < Simd<T>::NV; ++v) e[i][v] = typename Simd<T>::Vector{};
+}
+
+template <class T> ALWAYS_INLINE void add_tile(const T *from, int64_t ld, MicroTile<T> &e) {
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+        for (int v = 0; v < Simd<T>::NV; ++v)
+            e[i][v] += load<typename Simd<T>::Vector>(from + i * ld + v * Simd<T>::LANES);
+}
+
+template <class T> ALWAYS_INLINE void store_tile(T *to, int64_t ld, const MicroTile<T> &e) {
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+        for (int v = 0; v < Simd<T>::NV; ++v) store(to + i * ld + v * Simd<T>::LANES, e[i][v]);
+}
+
+// Adds a micro-tile of predictions to registers, e += P Qt for MR users x NR items. P: [MR, rank], leading dimension
+// ldp; Qt: a micro-panel [rank, NR]; E: [MR, NR], leading dimension lde, overwritten if the rank is more than KC. Calls
+// between(r) for every r < MR, where errors are made in registers each between two products.
+template <class T, class Between>
+ALWAYS_INLINE void predict_tile(int64_t rank, const T *P, int64_t ldp, const T *Qt, T *E, int64_t lde,
+                                MicroTile<T> &e, const Between &between) {
     using V = typename Simd<T>::Vector;
     constexpr int NV = Simd<T>::NV, NR = Simd<T>::NR, LANES = Simd<T>::LANES;
     const T *p[MR];
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i) p[i] = P + i * ldp;
-    for (int64_t begin = 0; begin < rank; begin += KC) {
-        V e[MR][NV];
+    const auto add_product = [&](int64_t k) __attribute__((always_inline)) {
+        V q[NV];
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; ++v) q[v] = load<V>(Qt + v * LANES);
 #pragma GCC unroll 16
         for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 4
-            for (int v = 0; v < NV; ++v) e[i][v] = p[i][begin] * load<V>(Qt + v * LANES);
-        const int64_t end = std::min(begin + KC, rank);
+            for (int v = 0; v < NV; ++v) e[i][v] += p[i][k] * q[v];
         Qt += NR;
-#pragma GCC unroll 4
-        for (int64_t k = begin + 1; k < end; ++k, Qt += NR) {
-            V q[NV];
-#pragma GCC unroll 4
-            for (int v = 0; v < NV; ++v) q[v] = load<V>(Qt + v * LANES);
-#pragma GCC unroll 16
-            for (int i = 0; i < MR; ++i)
-#pragma GCC unroll 4
-                for (int v = 0; v < NV; ++v) e[i][v] += p[i][k] * q[v];
+    };
+    int64_t k = 0;
+    if constexpr (ERRORS_IN_REGISTERS) {
+        for (const int64_t end = std::min<int64_t>(rank, MR); k < end; ++k) {
+            between(k);
+            add_product(k);
         }
-#pragma GCC unroll 16
-        for (int i = 0; i < MR; ++i)
-#pragma GCC unroll 4
-            for (int v = 0; v < NV; ++v) {
-                T *to = E + i * lde + v * LANES;
-                store(to, begin ? e[i][v] + load<V>(to) : e[i][v]);
-            }
     }
+    for (int64_t r = k; r < MR; ++r) between(r);
+    for (int64_t end = KC; end < rank; end += KC) {
+#pragma GCC unroll 4
+        for (; k < end; ++k) add_product(k);
+        if (end > KC) add_tile<T>(E, lde, e);
+        store_tile<T>(E, lde, e);
+        clear_tile<T>(e);
+    }
+#pragma GCC unroll 4
+    for (; k < rank; ++k) add_product(k);
+    if (rank > KC) add_tile<T>(E, lde, e);
 }
 
 // Adds a tile of a gradient product: C[r, :] += sum over d < depth of E[r, d] B[d, :], for ROWS rows and W vectors.

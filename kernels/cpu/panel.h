@@ -4,6 +4,7 @@
 
 #include "bitset.h"
 #include "dtypes.h"
+#include "microkernels.h"
 
 namespace mf {
 
@@ -17,7 +18,7 @@ template <class T> struct RatingsPanel {  // up to MR users x whole micro-tiles 
 };
 
 template <class T> struct PanelErrors {
-    T *E;  // [rows, columns], leading dimension lde; holds the predictions without biases, then half their gradient
+    T *E;  // [rows, columns], leading dimension lde: half the gradient of the predictions
     int64_t lde;
     T *column_sums;        // of E, which is added to these two
     double row_sums[MR];
@@ -53,15 +54,34 @@ template <class T, Missing how, class Stored, class Word> struct PanelRow {
         else if constexpr (sizeof(Word) == 1) return widen<T>(words + c) == 0;
         else return load<Lanes>(words + c) == 0;
     }
+
+    ALWAYS_INLINE void advance(int64_t rating_stride, int64_t word_stride) {
+        ratings += rating_stride;
+        words += word_stride;
+    }
+
+    // Turns a prediction into its error, 0 where unobserved.
+    ALWAYS_INLINE V error(int64_t c, V prediction) const {
+        const V difference = prediction - rating(c);
+        const V error = (V)((Lanes)difference & ~missing(c));
+        if constexpr (how == Missing::BY_WEIGHT) return error * weight(c);
+        else return error;
+    }
+
+    // Returns half the gradient of a prediction from its error.
+    ALWAYS_INLINE V half_gradient(int64_t c, V error) const {
+        if constexpr (how == Missing::BY_WEIGHT) return error * weight(c);
+        else return error;
+    }
 };
 
-// Turns predictions into errors, E = E + biases - ratings where observed and 0 elsewhere, for ROWS rows and columns
-// begin to end, and adds up their sums and squares. Weights multiply the errors, and once more those stored and summed.
+// Turns predictions in memory into errors, E = E + biases - ratings where observed and 0 elsewhere, for ROWS rows and
+// columns begin to end, and adds up their sums and squares. Weights multiply the errors, and once more those stored and
+// summed.
 template <class T, Missing how, class Stored, class Word, int ROWS>
 ALWAYS_INLINE void row_errors(const RatingsPanel<T> &panel, int64_t first, int64_t begin, int64_t end,
                               const T *user_bias, const T *item_bias, PanelErrors<T> &to) {
     using V = typename Simd<T>::Vector;
-    using Lanes = typename Simd<T>::Lanes;
     PanelRow<T, how, Stored, Word> rows[ROWS];
     T *E[ROWS];
     V bias[ROWS], sums[ROWS] = {}, squares[ROWS] = {}, one = V{} + 1;
@@ -77,11 +97,8 @@ ALWAYS_INLINE void row_errors(const RatingsPanel<T> &panel, int64_t first, int64
         const V item = load<V>(item_bias + c);
 #pragma GCC unroll 4
         for (int r = 0; r < ROWS; ++r) {
-            const V difference = load<V>(E[r] + c) + bias[r] + item - rows[r].rating(c);
-            V error = (V)((Lanes)difference & ~rows[r].missing(c));
-            if constexpr (how == Missing::BY_WEIGHT) error *= rows[r].weight(c);
-            V half = error;  // of the gradient of the prediction
-            if constexpr (how == Missing::BY_WEIGHT) half *= rows[r].weight(c);
+            const V error = rows[r].error(c, load<V>(E[r] + c) + bias[r] + item);
+            const V half = rows[r].half_gradient(c, error);
             store(E[r] + c, half);
             column += half;
             sums[r] += half * one;
@@ -97,17 +114,52 @@ ALWAYS_INLINE void row_errors(const RatingsPanel<T> &panel, int64_t first, int64
     to.squares += sum_lanes<T>(squares[0]);
 }
 
-// Applies `row_errors` to all rows of a panel.
+template <class T> struct PanelFactors {  // and biases, of MR users and of the items of a panel
+    int64_t rank, ld;
+    const T *P, *Qt;  // [MR, ld]; micro-panels [columns / NR, ld, NR]
+    const T *user_bias, *item_bias;
+};
+
+template <class T> struct PanelSums {  // of half gradients by row, and of squared errors
+    typename Simd<T>::Vector rows[MR] = {}, squares[Simd<T>::NV] = {};
+};
+
+// Turns a micro-tile of predictions in registers, which lack the user's bias, into errors, and stores them. `c`: its
+// first column in the panel.
 template <class T, Missing how, class Stored, class Word>
-void panel_errors(const RatingsPanel<T> &panel, int64_t begin, int64_t end, const T *user_bias, const T *item_bias,
-                  PanelErrors<T> &to) {
-    constexpr int ROWS = 3;  // rows that share the loads of a column, with sums that fit in registers
-    int64_t r = 0;
-    for (; r + ROWS <= panel.rows; r += ROWS)
-        row_errors<T, how, Stored, Word, ROWS>(panel, r, begin, end, user_bias, item_bias, to);
-    for (; r < panel.rows; ++r)
-        row_errors<T, how, Stored, Word, 1>(panel, r, begin, end, user_bias, item_bias, to);
+ALWAYS_INLINE void tile_errors(const RatingsPanel<T> &panel, const T *user_bias, int64_t c, const MicroTile<T> &e,
+                               PanelSums<T> &sums, PanelErrors<T> &to) {
+    using V = typename Simd<T>::Vector;
+    constexpr int NV = Simd<T>::NV, LANES = Simd<T>::LANES;
+    // Local copies, since compilers must assume that a store changes what is in memory
+    PanelRow<T, how, Stored, Word> row(panel, 0);
+    const int64_t rating_stride = panel.rating_stride, word_stride = panel.word_stride, lde = to.lde;
+    T *E = to.E + c, *column_sums = to.column_sums + c;
+    V column[NV], one = V{} + 1;
+    keep_in_register(one);  // sums by multiply-adds: adders would be busier than multipliers
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) column[v] = load<V>(column_sums + v * LANES);
+#pragma GCC unroll 16
+    for (int r = 0; r < MR; ++r) {
+        const V bias = user_bias[r] - V{};
+        V sum = sums.rows[r];
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; ++v) {
+            const V error = row.error(c + v * LANES, e[r][v] + bias);
+            const V half = row.half_gradient(c + v * LANES, error);
+            store(E + v * LANES, half);
+            column[v] += half;
+            sum += half * one;
+            sums.squares[v] += error * error;
+        }
+        sums.rows[r] = sum;
+        row.advance(rating_stride, word_stride);
+        E += lde;
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) store(column_sums + v * LANES, column[v]);
 }
+
 
 // Returns the micro-tiles with an observed rating in ROWS rows from `first` on. Rows beyond the panel's last one read
 // the last one again.

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "panel.h"
+#include "phases.h"
 #include "reader.h"
 
 namespace mf {
@@ -59,20 +60,24 @@ template <class T, int ITEMS> class Ratings {
         return how_ == Missing::BY_NAN ? observed_tiles_(panel) : observed;
     }
 
-    // Turns the predictions in columns begin to end of a panel into errors.
-    void errors(const RatingsPanel<T> &panel, int64_t begin, int64_t end, const T *user_bias, const T *item_bias,
-                PanelErrors<T> &to) const {
-        panel_errors_(panel, begin, end, user_bias, item_bias, to);
-    }
+    struct Walk {
+        Position here, next;  // of a panel, and of the one that is prefetched while it is computed
+        bool prefetching;
 
-    // Prefetches the micro-tile at (i, j): the words, and the ratings if they are certain to be read.
-    ALWAYS_INLINE void prefetch(int64_t i, int64_t j, bool observed) const {
-        words_.prefetch(i, j);
-        if (observed || how_ == Missing::BY_NAN) ratings_.prefetch(i, j);
+        Walk from(int64_t column) const {
+            return {{here.i, here.j + column}, {next.i, next.j + column}, prefetching};
+        }
+    };
+
+    // Computes the errors of a panel's observed micro-tiles.
+    void errors(const RatingsPanel<T> &panel, const PanelFactors<T> &factors, TileMask observed, const Walk &walk,
+                PanelErrors<T> &to) const {
+        panel_errors_(*this, panel, factors, observed, walk, to);
     }
 
   private:
     static constexpr int NR = Simd<T>::NR;
+    static constexpr int64_t AHEAD = 3;  // micro-tiles by which a rating that is read in place is prefetched
     static constexpr int64_t WEIGHTS_LIKE_T = sizeof(T) == 4 ? FLOAT32_WEIGHTS : FLOAT64_WEIGHTS;
     using Integer = typename IntegerLike<T>::type;
     using Reader = MatrixReader<T, ITEMS>;
@@ -81,7 +86,8 @@ template <class T, int ITEMS> class Ratings {
     T scale_, offset_;
     Missing how_;
     TileMask (*observed_tiles_)(const RatingsPanel<T> &);
-    void (*panel_errors_)(const RatingsPanel<T> &, int64_t, int64_t, const T *, const T *, PanelErrors<T> &);
+    void (*panel_errors_)(const Ratings &, const RatingsPanel<T> &, const PanelFactors<T> &, TileMask, const Walk &,
+                          PanelErrors<T> &);
 
     // Returns the bytes of a mask's element, or of a word of mask bits.
     static int64_t element_size(int64_t mask_kind) {
@@ -125,8 +131,90 @@ template <class T, int ITEMS> class Ratings {
     template <Missing how, class Stored, class Word> void select() {
         how_ = how;
         observed_tiles_ = observed_tiles<T, how, Stored, Word>;
-        panel_errors_ = panel_errors<T, how, Stored, Word>;
+        if constexpr (ERRORS_IN_REGISTERS) panel_errors_ = by_tiles<how, Stored, Word>;
+        else panel_errors_ = by_rows<how, Stored, Word>;
     }
+
+    struct Lines {
+        TileLines words, ratings;
+
+        ALWAYS_INLINE void prefetch(int64_t r) const {
+            words.prefetch(r);
+            ratings.prefetch(r);
+        }
+
+        ALWAYS_INLINE void prefetch() const {
+            for (int64_t r = 0; r < MR; ++r) prefetch(r);
+        }
+    };
+
+    // Returns what to prefetch beside a micro-tile: the words of the next panel, and the ratings `ahead` columns later if
+    // they are certain to be read.
+    ALWAYS_INLINE Lines lines(const Walk &walk, int64_t j, int64_t ahead, int64_t columns, TileMask observed) const {
+        if (!walk.prefetching) return {};
+        const int64_t to = j + ahead;
+        const bool here = to < columns, certain = how_ == Missing::BY_NAN || contains(observed, (here ? to : j) / NR);
+        const Position at = here ? Position{walk.here.i, walk.here.j + to}
+                                 : Position{walk.next.i, walk.next.j + to - columns};
+        return {words_.lines({walk.next.i, walk.next.j + j}), certain ? ratings_.lines(at) : TileLines()};
+    }
+
+    // Turns every micro-tile of predictions into errors while it is in registers.
+    template <Missing how, class Stored, class Word>
+    static void by_tiles(const Ratings &self, const RatingsPanel<T> &panel, const PanelFactors<T> &factors,
+                         TileMask observed, const Walk &walk, PanelErrors<T> &to) {
+        Stopwatch watch;
+        PanelSums<T> sums;
+        const int64_t ahead = self.ratings_.in_place ? std::min(AHEAD * NR, panel.columns) : panel.columns;
+        for (int64_t j = 0; j < panel.columns; j += NR) {
+            const bool any = contains(observed, j / NR);
+            const Lines lines = self.lines(walk, j, ahead, panel.columns, observed);
+            if (!any) {
+                lines.prefetch();
+                continue;
+            }
+            MicroTile<T> e;
+            fill_tile<T>(factors.item_bias + j, e);
+            predict_tile<T>(factors.rank, factors.P, factors.ld, factors.Qt + j * factors.ld, to.E + j, to.lde, e,
+                            [&](int64_t r) __attribute__((always_inline)) { lines.prefetch(r); });
+            tile_errors<T, how, Stored, Word>(panel, factors.user_bias, j, e, sums, to);
+        }
+        watch.book(PREDICTIONS);
+        if (!observed) return;
+        for (int r = 0; r < MR; ++r) to.row_sums[r] += sum_lanes<T>(sums.rows[r]);
+        for (int v = 1; v < Simd<T>::NV; ++v) sums.squares[0] += sums.squares[v];
+        to.squares += sum_lanes<T>(sums.squares[0]);
+        watch.book(ERRORS);
+    }
+
+    // Stores the predictions of the panel, and then turns them into errors row by row.
+    template <Missing how, class Stored, class Word>
+    static void by_rows(const Ratings &self, const RatingsPanel<T> &panel, const PanelFactors<T> &factors,
+                        TileMask observed, const Walk &walk, PanelErrors<T> &to) {
+        Stopwatch watch;
+        for (int64_t j = 0; j < panel.columns; j += NR) {
+            const bool any = contains(observed, j / NR);
+            self.lines(walk, j, panel.columns, panel.columns, observed).prefetch();
+            if (!any) continue;
+            MicroTile<T> e;
+            clear_tile<T>(e);
+            predict_tile<T>(factors.rank, factors.P, factors.ld, factors.Qt + j * factors.ld, to.E + j, to.lde, e,
+                            [](int64_t) {});
+            store_tile<T>(to.E + j, to.lde, e);
+        }
+        watch.book(PREDICTIONS);
+        for_each_run(observed, NR, panel.columns, [&](int64_t begin, int64_t length) {
+            constexpr int ROWS = 3;  // rows that share the loads of a column, with sums that fit in registers
+            const int64_t end = begin + length;
+            int64_t r = 0;
+            for (; r + ROWS <= panel.rows; r += ROWS)
+                row_errors<T, how, Stored, Word, ROWS>(panel, r, begin, end, factors.user_bias, factors.item_bias, to);
+            for (; r < panel.rows; ++r)
+                row_errors<T, how, Stored, Word, 1>(panel, r, begin, end, factors.user_bias, factors.item_bias, to);
+        });
+        watch.book(ERRORS);
+    }
+
 };
 
 }  // namespace mf

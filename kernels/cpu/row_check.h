@@ -29,9 +29,9 @@ bool in_range(const Index *columns, int64_t begin, int64_t end, int64_t items, i
     return largest <= bound;
 }
 
-// Returns whether row pointers rise from 0 to `count`, all columns are in range, and they rise in every row.
-inline bool rows_are_sorted(const Entries &entries, int64_t users, int64_t items, int64_t count, int64_t threads) {
-    const int64_t *rows = entries.rows;
+// Returns whether row pointers rise from 0 to the number of entries, and columns are in range and rise in every row.
+inline bool rows_are_sorted(const Entries &entries, int64_t users, int64_t items, int64_t threads) {
+    const int64_t *rows = entries.rows, count = entries.count;
     if (rows[0] != 0 || rows[users] != count) return false;
     std::atomic<bool> fit{true};
     const Pool::Lease pool(threads);

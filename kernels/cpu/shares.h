@@ -20,8 +20,7 @@ struct Place {
 
 // Returns where share `share` of `shares` of the users begins, each as much work as the others.
 inline Place share_begin(const Entries &entries, int64_t users, int64_t share, int64_t shares) {
-    const int64_t *rows = entries.rows;
-    const auto work_before = [&](int64_t user) { return rows[user] + ROW_WORK * user; };
+    const auto work_before = [&](int64_t user) { return entries.begin(user) + ROW_WORK * user; };
     const int64_t target = int64_t(double(work_before(users)) * double(share) / double(shares));
     int64_t low = 0, high = users;  // the last user whose work begins at or before the target
     while (low < high) {
@@ -29,18 +28,18 @@ inline Place share_begin(const Entries &entries, int64_t users, int64_t share, i
         if (work_before(middle) <= target) low = middle;
         else high = middle - 1;
     }
-    if (low == users || work_before(low) == target) return {low, rows[low]};
-    const int64_t entry = rows[low] + target - work_before(low);
-    if (entry >= rows[low + 1]) return {low + 1, rows[low + 1]};
+    if (low == users || work_before(low) == target) return {low, entries.begin(low)};
+    const int64_t entry = target - ROW_WORK * low, next = entries.begin(low + 1);
+    if (entry >= next) return {low + 1, next};
     return {low, entry};
 }
 
 // Returns the items at which shares of about as many entries each begin, `shares + 1` of them, from a sample.
-inline std::vector<int64_t> item_shares(const Entries &entries, int64_t users, int64_t items, int64_t shares) {
+inline std::vector<int64_t> item_shares(const Entries &entries, int64_t items, int64_t shares) {
     std::vector<int64_t> begins(std::size_t(shares + 1), 0);
     begins.back() = items;
     if (shares == 1) return begins;
-    const int64_t count = entries.rows[users], size = std::min(count, SAMPLE_SIZE * std::min<int64_t>(shares, 8));
+    const int64_t count = entries.count, size = std::min(count, SAMPLE_SIZE * std::min<int64_t>(shares, 8));
     std::vector<int64_t> sample(static_cast<std::size_t>(size));
     std::uint64_t random = 1;  // in each stretch another entry: rows of equal length would be sampled at one place
     for (int64_t i = 0; i < size; ++i) {

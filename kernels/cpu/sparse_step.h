@@ -56,16 +56,17 @@ template <class T> class SparseStep {
   public:
     SparseStep(const Call &call, const Entries &entries)
         : call(call), entries(entries),
-          reader(entries, entries.rows[call.users.count], call.scale, call.offset), rank(call.rank), ld(leading_dimension(rank)), padded(round_up(ld, CHAINS * Simd<double>::LANES)),
+          reader(entries, call.items.count, call.scale, call.offset), rank(call.rank), ld(leading_dimension(rank)),
+          padded(round_up(ld, CHAINS * Simd<double>::LANES)),
           users(call.users, 1, rank, ld), items(call.items, CELL, rank, ld) {
-        const int64_t count = entries.rows[users.count];
+        const int64_t count = entries.count;
         const double worthwhile = double(count + ROW_WORK * users.count) * double(rank) / SHARE_WORK;
         tasks = std::max<int64_t>(1, std::min(call.threads, int64_t(std::min(worthwhile, 1e9))));
         copies = tasks;
         const int64_t affordable = std::max(count, FREE_COPIES) / (items.padded * ld);  // copies
         while (call.gradients && copies > 1 && (tasks % copies || copies > affordable)) --copies;
         turns = tasks / copies;
-        item_begins = item_shares(entries, users.count, items.count, turns);
+        item_begins = item_shares(entries, items.count, turns);
         items.ranges = std::min(tasks, items.padded / CELL);
     }
 
@@ -133,7 +134,7 @@ template <class T> class SparseStep {
             rows.d_bias = items.d_bias + copy * items.padded;
         }
         const bool first = stage == 0, last = stage == turns - 1;
-        const int64_t end = task.end.user + (task.end.entry > begin_of(task.end.user));
+        const int64_t end = task.end.user + (task.end.entry > entries.begin(task.end.user));
         Span span = span_of(task, task.begin.user, share);
         read_items(span, task.chunk());
         for (int64_t user = task.begin.user; user < end; ++user) {
@@ -144,12 +145,12 @@ template <class T> class SparseStep {
         }
     }
 
-    int64_t begin_of(int64_t user) const { return entries.rows[user]; }
-
     // Returns the entries of a task's user whose items are in a share.
     Span span_of(const Task &task, int64_t user, int64_t share) const {
         if (user == users.count) return {};
-        Span span = {std::max(entries.rows[user], task.begin.entry), std::min(entries.rows[user + 1], task.end.entry)};
+        Span span;
+        span.begin = std::max(entries.begin(user), task.begin.entry);
+        span.end = std::max(span.begin, std::min(entries.begin(user + 1), task.end.entry));
         if (share > 0)
             span.begin = first_not_below(entries, span.begin, span.end, item_begins[std::size_t(share)]);
         if (share < turns - 1)
@@ -166,7 +167,7 @@ template <class T> class SparseStep {
 
     // Works through a user's span. The task's chunk has its first items, and afterwards those of the next span.
     void run_user(Task &task, const Rows<T> &rows, int64_t user, Span span, const Span &next, bool first, bool last) {
-        const bool carried = begin_of(user) < task.begin.entry;  // the user belongs to an earlier task
+        const bool carried = entries.begin(user) < task.begin.entry;  // the user belongs to an earlier task
         users.load_row(user, task.p);
         if (first && !carried) {
             const double b = double(users.bias(user));
@@ -201,7 +202,7 @@ template <class T> class SparseStep {
             return;
         }
         d_user_bias[user] = sums.errors + (first ? 0 : d_user_bias[user]);
-        const bool split = task.end.entry < entries.rows[user + 1];
+        const bool split = task.end.entry < entries.begin(user + 1);
         if (last && !split) users.store_gradient(user, task.d_p, task.p, d_user_bias[user], call.reg);
         else std::copy_n(task.d_p, rank, out);
     }
@@ -210,7 +211,7 @@ template <class T> class SparseStep {
     void join_split_users() {
         for (int64_t task = 1; task < tasks; ++task) {
             const int64_t user = of[task].begin.user;
-            if (user == users.count || begin_of(user) == of[task].begin.entry) continue;
+            if (user == users.count || entries.begin(user) == of[task].begin.entry) continue;
             T *const sum = of[task].d_p;
             std::copy_n(users.gradient_of(user), rank, sum);
             for (; task < tasks && of[task].begin.user == user; ++task) {

@@ -11,6 +11,7 @@
 #include "call.h"
 #include "microkernels.h"
 #include "packing.h"
+#include "phases.h"
 #include "pool.h"
 #include "scratch.h"
 
@@ -57,10 +58,12 @@ template <class T> class Step {
         pool.parallel(call.threads, units, [&](int64_t unit, int64_t thread) { run_unit(unit, workspaces[thread]); });
         *call.loss = sum(sse, units) + call.reg * sum(norms, units);
         if (!call.gradients) return;
+        Stopwatch watch;
         pool.parallel(call.threads, reductions, [&](int64_t part, int64_t) {
             bias_sums[part] = users.reduce(part, reductions, items.ranges, call.reg);
             items.reduce(part, reductions, users.ranges, call.reg);
         });
+        watch.book(REDUCTION);
         *static_cast<T *>(call.d_global_bias) = T(2 * sum(bias_sums, reductions));
     }
 
@@ -107,6 +110,7 @@ template <class T> class Step {
     }
 
     void run_unit(int64_t unit, Workspace &workspace) {
+        Stopwatch watch;
         const int64_t user_range = unit / items.ranges, item_range = unit % items.ranges;
         pack_unit(user_range, item_range, workspace);
         if (call.gradients) {
@@ -116,6 +120,7 @@ template <class T> class Step {
         sse[unit] = norms[unit] = 0;
         if (item_range == 0) norms[unit] += users.squared_norm(workspace.users);
         if (user_range == 0) norms[unit] += items.squared_norm(workspace.items);
+        watch.book(PACKING);
         const int64_t i_end = users.end(user_range), j_end = items.end(item_range);
         for (int64_t i = users.begin(user_range); i < i_end; i += Block<T>::USERS)
             for (int64_t j = items.begin(item_range), columns; j < j_end; j += columns) {
@@ -147,6 +152,7 @@ template <class T> class Step {
         std::fill_n(block.column_sums, Block<T>::ITEMS, T(0));
         std::fill(std::begin(block.observed), std::end(block.observed), TileMask(0));
         for (int64_t i = 0; i < at.rows; i += MR) {
+            Stopwatch watch;
             const int64_t rows = std::min<int64_t>(MR, at.rows - i);
             RatingsPanel<T> panel, last;
             TileMask observed = ratings.read_panel({at.i + i, at.j, rows, whole}, panel, block.copy, 0);
@@ -155,21 +161,20 @@ template <class T> class Step {
                 observed |= ratings.read_panel(rest, last, block.copy, whole) << whole / NR;
             }
             block.observed[i / MR] = observed;
+            watch.book(DECODING);
             T *E = block.E + i * Block<T>::ITEMS;
             const Position next = panels_ahead(observed ? 1 : PREFETCH_DISTANCE, i, at);
-            for (int64_t j = 0; j < at.columns; j += NR) {
-                const bool any = contains(observed, j / NR);
-                if (prefetching) ratings.prefetch(next.i, next.j + j, any);
-                if (any) predict_tile(rank, P + i * ld, ld, Qt + j * ld, E + j, Block<T>::ITEMS);
-            }
-            if (!observed) continue;
+            const typename decltype(ratings)::Walk walk = {{at.i + i, at.j}, next, prefetching};
             PanelErrors<T> errors = {E, Block<T>::ITEMS, block.column_sums, {}, 0};
-            for_each_run(observed & first_tiles(whole / NR), NR, whole, [&](int64_t j, int64_t length) {
-                ratings.errors(panel, j, j + length, bu + i, bi, errors);
-            });
-            errors.E += whole;
-            errors.column_sums += whole;
-            if (contains(observed, whole / NR)) ratings.errors(last, 0, NR, bu + i, bi + whole, errors);
+            PanelFactors<T> factors = {rank, ld, P + i * ld, Qt, bu + i, bi};
+            ratings.errors(panel, factors, observed & first_tiles(whole / NR), walk, errors);
+            if (whole < at.columns) {
+                errors.E += whole;
+                errors.column_sums += whole;
+                factors.Qt += whole * ld;
+                factors.item_bias += whole;
+                ratings.errors(last, factors, observed >> whole / NR, walk.from(whole), errors);
+            }
             squares += errors.squares;
             if (!call.gradients) continue;
             double *d_user_bias = users.d_bias + item_range * users.padded + at.i + i;
@@ -177,10 +182,6 @@ template <class T> class Step {
         }
         return squares;
     }
-
-    struct Position {
-        int64_t i, j;
-    };
 
     // Returns where the walk through the matrix is `panels` panels after row i of a block: below, or in the next block.
     static Position panels_ahead(int64_t panels, int64_t i, const Region &at) {
@@ -191,6 +192,7 @@ template <class T> class Step {
 
     // Adds the gradient products of a block, over runs of active tiles.
     void block_gradients(const Region &at, int64_t user_range, int64_t item_range, Workspace &workspace) {
+        Stopwatch watch;
         using B = Block<T>;
         B &block = *workspace.block;
         block.activate();
@@ -210,6 +212,7 @@ template <class T> class Step {
                                           dP + i * ld + whole, ld);
             });
         }
+        watch.book(USER_GRADIENTS);
         for (int64_t j = 0; j < at.columns; j += ACCUMULATORS)  // dQ += E' P
             for_each_run(block.active_cells(j, ACCUMULATORS), B::CELL_USERS, at.rows, [&](int64_t i, int64_t depth) {
                 gradient_product<T, 1, B::ITEMS>(std::min<int64_t>(ACCUMULATORS, at.columns - j), vectors, depth,
@@ -220,6 +223,7 @@ template <class T> class Step {
                 transposed_tail_product<T, B::ITEMS>(tail, depth, block.E + i * B::ITEMS + j, P + i * ld + whole,
                                                      dQ + j * ld + whole, ld);
             });
+        watch.book(ITEM_GRADIENTS);
     }
 };
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from functools import cache
@@ -11,16 +12,18 @@ import torch
 
 VARIABLE = "MFBENCH_THREADS"  # a user's choice, which overrides PyTorch's number of threads
 UNLIMITED = 1 << 30
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+QUOTA_FILES = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))  # in version 2, and in version 1
 
 
 def step_threads() -> int:
     """Return the number of threads of a step: PyTorch's, or another that the environment asks for."""
-    return min(_from_environment() or torch.get_num_threads(), _cpu_quota())
+    return min(_from_environment() or torch.get_num_threads(), cpu_quota())
 
 
 @cache
 def _from_environment() -> int:
-    return threads_from(os.environ, min(usable_cores(), _cpu_quota()))
+    return threads_from(os.environ, min(usable_cores(), cpu_quota()))
 
 
 def threads_from(environment: Mapping[str, str], cores: int) -> int:
@@ -52,10 +55,16 @@ def usable_cores() -> int:
 
 
 @cache
-def _cpu_quota() -> int:
+def cpu_quota() -> int:
     """Return the number of CPUs that the control group grants this process, rounded up."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, -(-int(quota) // int(period)))
-    except (OSError, ValueError):
-        return UNLIMITED
+    return quota_in(CONTROL_GROUPS)
+
+
+def quota_in(folder: Path) -> int:
+    """Return the quota that a folder of control groups holds, in CPUs; `UNLIMITED` if it holds none."""
+    for files in QUOTA_FILES:
+        with contextlib.suppress(OSError, ValueError):  # the other version, or "max"
+            quota, period = (int(word) for file in files for word in (folder / file).read_text().split())
+            if quota > 0:  # -1: none
+                return max(1, -(-quota // period))
+    return UNLIMITED

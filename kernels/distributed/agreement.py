@@ -1,7 +1,9 @@
-"""What every process of a group must pass alike: compared once, before the first step of its kind."""
+"""What processes must pass alike: compared once, before the first step of its kind."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import product
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -9,39 +11,52 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from kernels.distributed.group import Group, all_gather
+from kernels.distributed.failure import naming_missing_processes
+from kernels.distributed.group import AXES, Axes, Group, all_gather
 from kernels.problem import PARAMETER_DTYPES, Problem
 
 
 class Kind(NamedTuple):
-    """What the size of a sum over the processes depends on."""
+    """What the size of a sum over the processes depends on, as far as it is the same on every process."""
 
-    items: int
+    items: int | None  # None: divided among the processes
     rank: int
     dtype: torch.dtype
     gradients: bool
     deterministic: bool
 
 
+class Field(NamedTuple):
+    """A number that processes compare."""
+
+    argument: str
+    what: str
+    block_of: str = ""  # one of `AXES`: processes with the same block of them must agree; "": all processes
+
+
 _compared: WeakKeyDictionary[dist.ProcessGroup, set[Kind]] = WeakKeyDictionary()
 
+BLOCK_WORDS = 1 << 22  # of a checksum computed at once, to bound the memory of temporaries
 WORDS = {torch.float32: torch.int32, torch.float64: torch.int64}
-# What is compared: a column of the exchanged table, the argument that it comes from, and its name
 FIELDS = (
-    ("item_factors", "number of items"),
-    ("item_factors", "rank"),
-    ("item_factors", "dtype"),
-    ("mf_loss", "need of gradients"),
-    ("deterministic", "value"),
-    ("reg", "value"),
-    ("item_factors", "values"),
-    ("item_bias", "values"),
-    ("global_bias", "values"),
+    Field("user_factors", "number of users", "users"),
+    Field("item_factors", "number of items", "items"),
+    Field("item_factors", "rank"),
+    Field("item_factors", "dtype"),
+    Field("mf_loss", "need of gradients"),
+    Field("deterministic", "value"),
+    Field("reg", "value"),
+    Field("user_factors", "values", "users"),
+    Field("item_factors", "values", "items"),
+    Field("user_bias", "values", "users"),
+    Field("item_bias", "values", "items"),
+    Field("global_bias", "values"),
 )
+Table = list[list[list[int]]]  # of a process with block a of the users and block b of the items: table[a][b][field]
 
 
 def check_agreement(
-    problem: Problem, gradients: bool, deterministic: bool, group: Group, all_users: int | None
+    problem: Problem, gradients: bool, deterministic: bool, axes: Axes, whole: tuple[int, int] | None
 ) -> None:
     """Raise ValueError, on every process, where the processes' arguments do not belong to one problem.
 
@@ -49,64 +64,99 @@ def check_agreement(
     another way, since comparing each time would wait for the device.
 
     Args:
-        all_users: of all processes, where they must be sharded as `torch.chunk` does; None: each has any number.
+        axes: of several processes.
+        whole: all users and items, where they must be sharded as `torch.chunk` does; None: each process has any number.
     """
-    _, item_factors, user_bias, item_bias, global_bias = problem.parameters
-    kind = Kind(*problem.shape[1:], problem.dtype, gradients, deterministic)
-    compared = _compared.setdefault(group.handle, set())
+    handle = next(group.handle for group in axes if group.size > 1)
+    _, items, rank = problem.shape
+    kind = Kind(items if axes.items.size == 1 else None, rank, problem.dtype, gradients, deterministic)
+    compared = _compared.setdefault(handle, set())
     if kind in compared:
         return
-    reg = int(torch.tensor(float(problem.reg), dtype=torch.float64, device="cpu").view(torch.int64))
-    numbers = [kind.items, kind.rank, PARAMETER_DTYPES.index(kind.dtype), int(gradients), int(deterministic), reg]
-    own = torch.cat([
-        torch.tensor(numbers, device=problem.device),
-        *(checksum(parameter).reshape(1) for parameter in (item_factors, item_bias, global_bias)),
-        torch.ones_like(user_bias, dtype=torch.int64).sum().reshape(1),  # users
-    ])  # fmt: skip
-    table = own.new_empty(group.size * len(own))
-    all_gather(table, own, group=group.handle)
-    rows = table.reshape(group.size, len(own)).tolist()
-    _compare(rows)
-    if all_users is not None:
-        _check_chunks([users for *_, users in rows], all_users)
+    numbers = _numbers(problem, kind, axes)
+    for group in (axes.items, axes.users):
+        numbers = _gathered(numbers, group)
+    table: Table = numbers.reshape(axes.users.size, axes.items.size, len(FIELDS)).tolist()
+    _compare(table)
+    if whole is not None:
+        _check_chunks("users", [row[0][0] for row in table], whole[0])
+        _check_chunks("items", [own[1] for own in table[0]], whole[1])
     compared.add(kind)
 
 
 def checksum(values: Tensor) -> Tensor:
     """Return a number, 0-d int64, that depends on every bit of a tensor and on its place, in whatever order summed."""
-    words = values.detach().contiguous().view(WORDS[values.dtype]).reshape(-1).long()
-    return (words * (2 * torch.arange(len(words), device=words.device) + 1)).sum()  # wraps around
+    words = values.detach().contiguous().view(WORDS[values.dtype]).reshape(-1)
+    total, before = torch.zeros_like(words[:0]).sum(), 0
+    for block in words.split(BLOCK_WORDS):
+        place = torch.ones_like(block, dtype=torch.int64).cumsum(0) + before
+        total = total + (block * (2 * place - 1)).sum()  # odd factors; wraps around
+        before += BLOCK_WORDS
+    return total
 
 
-def _compare(rows: list[list[int]]) -> None:
-    for process, row in enumerate(rows):
-        for (argument, what), first, own in zip(FIELDS, rows[0], row, strict=False):
-            if own != first:
-                here, there = (_shown(argument, what, value) for value in (first, own))
-                raise ValueError(
-                    f"{argument}: expected the same {what} on every process, got {here} on process 0 and {there} on "
-                    f"process {process}"
-                )
+def _numbers(problem: Problem, kind: Kind, axes: Axes) -> Tensor:
+    """Return this process's fields, (len(FIELDS),) int64, with 0 for values that no other process has."""
+    P, Q, bu, bi, mu = problem.parameters
+    reg = int(torch.tensor(float(problem.reg), dtype=torch.float64, device="cpu").view(torch.int64))
+    options = (kind.rank, PARAMETER_DTYPES.index(kind.dtype), int(kind.gradients), int(kind.deterministic), reg)
+    shared = {"users": axes.items.size > 1, "items": axes.users.size > 1, "": True}
+    values = [
+        checksum(value if shared[field.block_of] else value[:0])
+        for field, value in zip(FIELDS[-5:], (P, Q, bu, bi, mu), strict=True)
+    ]
+    counts = [torch.ones_like(bias, dtype=torch.int64).sum() for bias in (bu, bi)]
+    return torch.cat([
+        torch.stack(counts), torch.tensor(options, device=problem.device), torch.stack(values),
+    ])  # fmt: skip
 
 
-def _check_chunks(users: list[int], all_users: int) -> None:
-    """Raise ValueError where the processes' users are not the chunks of `torch.chunk`."""
-    chunk = -(-all_users // len(users))
-    for process, count in enumerate(users):
-        expected = max(0, min(chunk, all_users - process * chunk))
-        if count != expected:
+def _gathered(own: Tensor, group: Group) -> Tensor:
+    if group.size == 1:
+        return own
+    table = own.new_empty(group.size * own.numel())
+    with naming_missing_processes(group):
+        all_gather(table, own, group=group.handle)
+    return table
+
+
+def _compare(table: Table) -> None:
+    """Raise ValueError where a field differs from that of the first process that must agree."""
+    by_items = len(table[0]) > 1
+    for users, items in product(range(len(table)), range(len(table[0]))):
+        for place, field in enumerate(FIELDS):
+            first = (users if field.block_of == "users" else 0, items if field.block_of == "items" else 0)
+            expected, value = table[first[0]][first[1]][place], table[users][items][place]
+            if value == expected:
+                continue
+            block = users if field.block_of == "users" else items
+            among = f" with block {block} of the {field.block_of}" if by_items and field.block_of else ""
             raise ValueError(
-                f"user_factors: expected {expected} of {all_users} users on process {process}, as torch.chunk shards "
-                f"them, which is all that a DTensor can describe; got {count}. Pass plain tensors, of each process its "
-                "own users: these may be any number"
+                f"{field.argument}: expected the same {field.what} on every process{among}, "
+                f"got {_shown(field, expected)} on process {first if by_items else first[0]} "
+                f"and {_shown(field, value)} on process {(users, items) if by_items else users}"
             )
 
 
-def _shown(argument: str, what: str, value: int) -> str:
-    if what == "dtype":
+def _check_chunks(axis: str, counts: Sequence[int], whole: int) -> None:
+    """Raise ValueError where the blocks of users or items are not the chunks of `torch.chunk`."""
+    chunk = -(-whole // len(counts))
+    argument = ("user_factors", "item_factors")[AXES.index(axis)]
+    for block, count in enumerate(counts):
+        expected = max(0, min(chunk, whole - block * chunk))
+        if count != expected:
+            raise ValueError(
+                f"{argument}: expected {expected} of {whole} {axis} in block {block}, as torch.chunk shards them, "
+                f"which is all that a DTensor can describe; got {count}. Pass plain tensors, of each process its "
+                f"own {axis}: these may be any number"
+            )
+
+
+def _shown(field: Field, value: int) -> str:
+    if field.what == "dtype":
         return str(PARAMETER_DTYPES[value]).removeprefix("torch.")
-    if argument == "reg":
+    if field.argument == "reg":
         return str(torch.tensor(value).view(torch.float64).item())
-    if what == "values":
+    if field.what == "values":
         return f"ones with checksum {value % 2**64:016x}"
-    return str(value) if argument == "item_factors" else str(bool(value))
+    return str(value) if field.argument.endswith("factors") else str(bool(value))

@@ -30,8 +30,9 @@ def naming_missing_processes(group: Group) -> Iterator[None]:
         else:
             missing = f"no word from process {', '.join(map(str, silent))}" if silent else "those of all others, too"
         first_line = str(error).partition("\n")[0]
+        along = f" along the mesh's {group.axis}" if group.axis else ""
         raise RuntimeError(
-            f"group: a message of process {group.process} of {group.size} failed, and {missing}: {first_line}"
+            f"group: a message of process {group.process} of {group.size}{along} failed, and {missing}: {first_line}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""The public functions: those of `kernels`, over the processes of a group."""
+"""The public functions: those of `kernels`, over several processes."""
 
 from __future__ import annotations
 
@@ -40,31 +40,39 @@ def bundle_for_group(
 
 @with_arguments(bundle_for_group)
 def mf_loss_and_grads(of: GroupCall) -> tuple[Tensor, Grads]:
-    """Return the loss of the whole problem, the gradients of this process's users, and the items' whole gradients.
+    """Return the loss of the whole problem, and the whole gradients of the parameters that this process holds.
 
-    Every process in the group calls it, with its own users' rows; item parameters and global bias are the same on all.
-    Processes exchange one message: the sums of the items' gradients and of the squared errors.
+    Every process calls it, with its own users' rows, and the same items and global bias. On a mesh of users x items
+    each has a block of the ratings, and the parameters of its users and its items: processes in a row of the mesh the
+    same users, those in a column the same items. Processes exchange one message, which adds up squared errors and the
+    gradients of what they share; on a mesh one along each dimension.
 
     Args:
-        user_factors, user_bias, ratings, mask: as of `kernels.mf_loss_and_grads`, of this process's users: any number
-            of rows, 0 included. `DTensor`s are sharded by users, `Shard(0)`; ratings and mask may also be plain
-            tensors of the local rows, sparse or encoded ratings always are.
-        item_factors, item_bias, global_bias: the same on every process. `DTensor`s are `Replicate()`.
+        user_factors, user_bias: as of `kernels.mf_loss_and_grads`, of this process's users, any number of them, 0
+            included. `DTensor`s are `Shard(0)` over the mesh's users, `Replicate()` over its items.
+        item_factors, item_bias: the same on every process; on a mesh of this process's items, any number of them.
+            `DTensor`s are `Replicate()` over the mesh's users, `Shard(0)` over its items if it has them.
+        global_bias: the same on every process.
+        ratings, mask: as of `kernels.mf_loss_and_grads`, of this process's users and items; columns of sparse ratings
+            count from this process's first item. Beside parameters that are `DTensor`s they are `Shard(0)` over users
+            and `Shard(1)` over items, or plain tensors with the local block; sparse or encoded ones always are.
         reg: as of `kernels.mf_loss_and_grads`, and the same on every process; each parameter counts once.
         backend, precision: as of `kernels.mf_loss_and_grads`.
         deterministic: also add the processes' sums in the order of the processes, whatever the order in which messages
             arrive; the same on every process.
-        group: a `torch.distributed` process group; None: the default group, or that of the `DTensor`s' mesh.
+        group: a `torch.distributed` process group, among whose processes users are divided; or a `DeviceMesh` of one
+            dimension, likewise, or of two, users x items, unless its dimensions are named "items" and "users". None:
+            the default group, or the mesh of the `DTensor`s.
 
     Returns:
-        The loss, 0-d float64, and `Grads` with the parameters' shapes and dtypes. Those of the items and of the global
-        bias are bitwise the same on every process: do not sum them again. Of `DTensor`s, `DTensor`s: the loss
-        `Replicate()`, the gradients with their parameters' placements.
+        The loss, 0-d float64, and `Grads` with the parameters' shapes and dtypes. Gradients of what processes share are
+        bitwise the same on each of them: do not sum them again. Of `DTensor`s, `DTensor`s: the loss `Replicate()`, the
+        gradients with their parameters' placements.
 
     Raises:
         TypeError, ValueError: as `kernels.mf_loss_and_grads`, on this process alone, while the others wait for it; no
-            process group is initialised, or it does not fit. On every process: item parameters, `reg` or
-            `deterministic` differ between processes at the first step of a kind in a group.
+            process group is initialised, or it does not fit. On every process: parameters that processes share, `reg`
+            or `deterministic` differ between them at the first step of a kind in a group.
         RuntimeError: the requested backend cannot run here, or a process ended before it had sent its sums.
     """
     return untraced_step(of) if is_dynamo_compiling() else _step(of)

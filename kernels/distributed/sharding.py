@@ -1,4 +1,4 @@
-"""`DTensor` arguments: users sharded, items replicated, over a mesh of one dimension."""
+"""`DTensor` arguments: users sharded over one dimension of a mesh, items over the other if it has two."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
+from kernels.distributed.group import axes_of
 from kernels.distributed.step import GroupCall
 from kernels.problem import Grads
 
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor
 
-USERS = (0, 2)  # places of the users' parameters
+OBSERVATIONS = ("ratings", "mask")
+# The dimension of every argument that an axis divides; others are replicated over it
+DIVIDED = {
+    "users": {"user_factors": 0, "user_bias": 0, "ratings": 0, "mask": 0},
+    "items": {"item_factors": 0, "item_bias": 0, "ratings": 1, "mask": 1},
+}
 
 
 class Sharding(NamedTuple):
@@ -31,13 +37,14 @@ class Sharding(NamedTuple):
         ratings, mask, *_ = call.observations
         observations = call.observations._replace(ratings=_local(ratings), mask=_local(mask))
         call = call._replace(parameters=(P, Q, bu, bi, mu), observations=observations)
-        return GroupCall(call, self.mesh.get_group(), self.mesh.get_local_rank(), self.parameters[0].shape[0])
+        users, items, *_ = self.parameters
+        return GroupCall(call, self.mesh, (users.shape[0], items.shape[0]))
 
     def replicated(self, loss: Tensor) -> Tensor:
         """Return the loss as a `DTensor` that every process holds."""
         from torch.distributed.tensor import DTensor, Replicate
 
-        return DTensor.from_local(loss, self.mesh, (Replicate(),), run_check=False)
+        return DTensor.from_local(loss, self.mesh, (Replicate(),) * self.mesh.ndim, run_check=False)
 
     def as_parameters(self, grads: Grads) -> Grads:
         """Return gradients as `DTensor`s with the placements of their parameters."""
@@ -57,14 +64,14 @@ def sharding_of(of: GroupCall) -> Sharding | None:
 
     Raises:
         TypeError: only some of the parameters are `DTensor`s.
-        ValueError: the placements are not those of users sharded and items replicated, the meshes differ or have
-            several dimensions, or a group is passed beside them.
+        ValueError: the placements are not those of users and items divided over the mesh, the meshes differ or have
+            more than two dimensions, or another group is passed beside them.
     """
     module = sys.modules.get("torch.distributed.tensor")
     if module is None:  # so there is none
         return None
-    observations = {"ratings": of.call.observations.ratings, "mask": of.call.observations.mask}
-    named: dict[str, Any] = dict(zip(Grads._fields, of.call.parameters, strict=True)) | observations
+    named: dict[str, Any] = dict(zip(Grads._fields, of.call.parameters, strict=True))
+    named |= {name: getattr(of.call.observations, name) for name in OBSERVATIONS}
     sharded = {name: value for name, value in named.items() if isinstance(value, module.DTensor)}
     if not sharded:
         return None
@@ -72,16 +79,16 @@ def sharding_of(of: GroupCall) -> Sharding | None:
         if name not in sharded:
             raise TypeError(f"{name}: expected a DTensor as {next(iter(sharded))}, got {type(named[name]).__name__}")
     mesh = sharded["user_factors"].device_mesh
-    if mesh.ndim != 1:
-        raise ValueError(f"user_factors: expected a device mesh of one dimension, got {mesh}")
-    for place, (name, value) in enumerate(sharded.items()):
+    axes = axes_of(mesh, "user_factors")
+    for name, value in sharded.items():
         if value.device_mesh != mesh:
             raise ValueError(f"{name}: expected {mesh} as user_factors, got {value.device_mesh}")
-        by_users = place in USERS or name in observations
-        expected = (module.Shard(0) if by_users else module.Replicate(),)
+        divided = [DIVIDED[axis].get(name) for axis in axes]
+        expected = tuple(module.Replicate() if d is None else module.Shard(d) for d in divided)
         if tuple(value.placements) != expected:
             raise ValueError(f"{name}: expected placements {expected}, got {tuple(value.placements)}")
-    if of.group is not None and of.group != mesh.get_group():
+    groups = (None, mesh, *(mesh.get_all_groups() if mesh.ndim == 1 else ()))
+    if of.group not in groups:
         raise ValueError("group: expected None or the group of the DTensors' mesh, got a different one")
     return Sharding(mesh, [sharded[name] for name in Grads._fields])
 

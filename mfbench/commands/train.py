@@ -15,7 +15,8 @@ from mfbench.measure.devices.selection import select
 from mfbench.problems.cases import parse_size
 from mfbench.problems.ratings import DataWarning
 from mfbench.results import environment
-from mfbench.train.loop import LogEntry, TrainingRun, run_training
+from mfbench.train.history import LogEntry, TrainingRun
+from mfbench.train.loop import run_training
 from mfbench.train.options import TrainOptions
 from mfbench.train.processes import is_silent, run_training_over_processes, set_threads, several_processes
 

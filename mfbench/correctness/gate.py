@@ -193,7 +193,7 @@ def _code(output: np.ndarray, exact: np.ndarray) -> Code:
 
 def _eager(inputs: Inputs) -> list[np.ndarray]:
     """Evaluate with eager PyTorch in full precision, in blocks of users if the matrix is large, to bound memory."""
-    with full_float32("cpu", "cuda"):
+    with full_float32("cpu", "cuda"), torch.autocast(inputs.user_factors.device.type, enabled=False):
         return _eager_in_blocks(inputs)
 
 

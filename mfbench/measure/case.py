@@ -78,9 +78,11 @@ def measure_case(
         ceilings, observed = roofline.measure(case, origin.device), inputs.observed
         for competitor in passing:
             name, prepared = competitor.name, competitor.prepared
+            if competitor.eager:
+                log.note(f"{name}: {competitor.eager}")
             records[name] = origin.success(
                 name,
-                {"product_precisions": prepared.product_precisions},
+                competitor.ran_with,
                 correctness=recording.correctness(competitor.checks),
                 compile_s=max(0.0, prepared.first_s - prepared.second_s),
                 peak_bytes=prepared.peak_bytes,

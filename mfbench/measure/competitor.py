@@ -43,11 +43,17 @@ class Competitor:
         self.name, self.case, self.worker = name, case, worker
         self.failure: ProviderFailure | None = None
         self.checks: dict[str, OutputCheck] = {}  # of the last evaluation that the gate saw, by output
+        self.eager = ""  # why code under torch.compile ran in eager mode by then; empty if it did not
         self._device = device
         self._product_eps = _product_eps(name, device)
         self._prepared: Prepared | None = None
         self._timed_on: Draw | None = None
         self._auditor: Auditor | None = None
+
+    @property
+    def ran_with(self) -> dict[str, Any]:
+        """Return the settings of the provider's own process, for its record; `gate_again` comes first."""
+        return self.prepared.settings | ({"eager": self.eager} if self.eager else {})
 
     @property
     def prepared(self) -> Prepared:
@@ -117,6 +123,7 @@ class Competitor:
                 self._request("release")
 
     def _check(self, standard: Standard, evaluated: Evaluated, when: str = "") -> None:
+        self.eager = evaluated.eager
         self.checks = standard.coarsened(self._product_eps).judge(evaluated.outputs)
         if found := findings(self.checks, evaluated.flaws):
             code = found[0].code

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import psutil
-
 from mfbench.correctness.gate import EAGER_ELEMENTS
 from mfbench.measure.devices.memory import HEADROOM
 from mfbench.measure.roofline import BYTES
 from mfbench.problems.bounds import DRAWN
 from mfbench.problems.cases import Case
+from mfbench.problems.free_memory import free_memory
 from mfbench.problems.shared import REMAPPED
 from reference.oracle import BLOCK_ELEMENTS
 
@@ -76,7 +75,7 @@ def obstacle(case: Case, workers: int, device: str) -> str | None:
         case, workers, device: as `footprint` takes them.
     """
     needed = footprint(case, workers, device)
-    free = int((1 - HEADROOM) * psutil.virtual_memory().available)
+    free = int((1 - HEADROOM) * free_memory())
     if needed.total <= free:
         return None
     plural = "es" if needed.processes > 1 else ""

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from mfbench.problems import matrices, power_law
+from mfbench.problems.free_memory import free_memory
 
 if TYPE_CHECKING:
     from mfbench.problems.cases import Case, CaseSpec, Layout
 
 STARS = 10  # ratings are half stars from 0.5 to 5, as in MovieLens; whole numbers from 1 to 10 in integer dtypes
 ZERO_EVERY = 31  # one rating in so many is 0, as some scales have it: what takes 0 for missing must not pass the gate
+WEIGHTS = 8  # weights of a float mask are quarters from 0.25 to 2
 BLOCK = 64  # users and items of a block that is observed as a whole or not at all
 ALIGNMENT = 64  # bytes, as PyTorch aligns its memory
 PRIVATE: dict[str, Any] = (
@@ -105,13 +107,6 @@ class Inputs(NamedTuple):
         return self._replace(ratings=ratings, mask=mask)
 
 
-def free_memory() -> int:
-    """Return the bytes of the host's memory that can be allocated without swapping."""
-    import psutil  # here, as `gpu-check` draws inputs where it is missing
-
-    return int(psutil.virtual_memory().available)
-
-
 def block_slices(m: int, n: int, elements: int = BLOCK_ELEMENTS) -> Iterator[slice]:
     """Yield slices of the m rows of a matrix with n columns: blocks of at most `elements` elements, or of one row."""
     rows = max(1, elements // max(1, n))
@@ -174,7 +169,10 @@ def draw(case: Case) -> Inputs:
     assert mask is not None  # dense ratings are drawn with one
     if case.mask == "none":
         return Inputs(**parameters, ratings=ratings.masked_fill_(mask == 0, float("nan")), mask=None)
-    return Inputs(**parameters, ratings=ratings, mask=mask.to(getattr(torch, case.mask)))
+    mask = mask.to(getattr(torch, case.mask))
+    if mask.is_floating_point():
+        _weigh(mask, generator)
+    return Inputs(**parameters, ratings=ratings, mask=mask)
 
 
 def _draw_ratings(case: Case, dtype: torch.dtype, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
@@ -194,6 +192,12 @@ def _draw_ratings(case: Case, dtype: torch.dtype, generator: torch.Generator) ->
         loaded = datasets.load(case.data).matrix
         matrix = matrices.with_values(loaded, loaded.values().to(dtype))
     return (matrix, None) if case.sparse else matrices.to_dense(matrix)
+
+
+def _weigh(mask: Tensor, generator: torch.Generator) -> None:
+    """Multiply a mask of zeros and ones by drawn weights, so that what takes weights for a binary mask is wrong."""
+    for rows in row_blocks(mask):
+        rows *= torch.randint(1, WEIGHTS + 1, rows.shape, generator=generator, device="cpu") / 4
 
 
 def redraw_parameters(case: Case, draw_number: int) -> dict[str, Any]:

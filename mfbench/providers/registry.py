@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from kernels.loss import PRECISIONS
 from mfbench.errors import UsageError
 from mfbench.problems import matrices
 from mfbench.problems.inputs import Inputs
-from mfbench.providers import user_code
+from mfbench.providers import compilation, user_code
 from mfbench.providers.graphs import in_graph
 from mfbench.wording import nearest
 from reference.autograd import notebook_loss, notebook_operands
@@ -28,7 +27,6 @@ Prepare = Callable[[Inputs], Step]
 
 GROUP = "mfbench.providers"  # of entry points
 SPARSE_KERNELS = "layout" in inspect.signature(encode_ratings).parameters  # older revisions take matrices alone
-EAGER_SWITCHES = ("TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE", "TORCHDYNAMO_SUPPRESS_ERRORS")  # named in an error
 
 
 class Provider(NamedTuple):
@@ -152,7 +150,7 @@ def _prepare_autograd(inputs: Inputs, compiled: bool = False) -> Step:
     ratings, mask = notebook_operands(inputs.ratings, inputs.mask, *dtype)
     parameters = [parameter.detach().requires_grad_() for parameter in inputs[:5]]
     p, q, bu, bi, u = parameters
-    loss_function = _compiled(notebook_loss) if compiled else notebook_loss
+    loss_function = compilation.compiled(notebook_loss) if compiled else notebook_loss
 
     def step() -> Outputs:
         loss = loss_function(p, q, bu, bi, u, ratings, mask, inputs.reg)
@@ -167,7 +165,7 @@ def _prepare_closed_form(inputs: Inputs, compiled: bool = False) -> Step:
     weights = None
     if mask is not None and inputs.weighted and not torch.equal(mask, ~missing):
         weights = mask.to(dtype)
-    function = _compiled(_closed_form) if compiled else _closed_form
+    function = compilation.compiled(_closed_form) if compiled else _closed_form
     return functools.partial(function, *inputs[:5], inputs.ratings.to(dtype), missing, weights, inputs.reg)
 
 
@@ -191,28 +189,6 @@ def _closed_form(
     )
     squares = E.square_().sum(dtype=torch.float64)
     return squares + reg * sum(parameter.square().sum() for parameter in (P, Q, bu, bi)), grads
-
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `torch.compile` of a function, which raises if PyTorch runs it in eager mode instead.
-
-    Whether it compiled is asked inside: `torch.compiler.is_compiling()` is true while the compiler traces it, and so
-    becomes a constant of the compiled code.
-    """
-
-    @functools.partial(torch.compile, dynamic=False)
-    def traced(*arguments: Any) -> tuple[Any, bool]:
-        return function(*arguments), torch.compiler.is_compiling()
-
-    def call(*arguments: Any) -> Any:
-        result, compiled = traced(*arguments)
-        if not compiled:
-            switches = [f"{name}={os.environ[name]}" for name in EAGER_SWITCHES if name in os.environ]
-            cause = f" ({', '.join(switches)})" if switches else ""
-            raise RuntimeError(f"torch.compile did not compile, and ran the function in eager mode{cause}")
-        return result
-
-    return call
 
 
 def _fused(description: str, **options: Any) -> Builtin:

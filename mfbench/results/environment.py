@@ -21,6 +21,7 @@ import torch
 from mfbench import log
 from mfbench.git import git
 from mfbench.installation import ROOT
+from mfbench.wording import counted
 
 try:
     import psutil
@@ -101,9 +102,12 @@ def usable_cpus() -> int:
 
 
 def check_threads(threads: int | None) -> None:
-    """Note that there are more threads than processors."""
-    if threads is not None and threads > (cpus := usable_cpus()):
-        log.note(f"--threads: {threads} threads share {cpus} CPUs and wait for each other")
+    """Note that there are more threads, asked for or PyTorch's own choice, than processors or their quota allows."""
+    from kernels.cpu.threads import cpu_quota  # here, as workers may have kernels of an older revision
+
+    chosen, cpus = threads or torch.get_num_threads(), min(usable_cpus(), cpu_quota())
+    if chosen > cpus:
+        log.note(f"--threads: {chosen} threads share {counted(cpus, 'CPU')} and wait for each other")
 
 
 @functools.cache

@@ -8,8 +8,10 @@ from mfbench.stats import student
 from mfbench.stats.intervals import BLOCKS, FEWEST, Interval, Location
 
 
-def blocks_needed(noise: float, half_width: float, confidence: float) -> int:
+def blocks_needed(noise: float, half_width: float, confidence: float) -> float:
     """Return the fewest independent blocks whose mean has an interval of at most this half width (Student's t).
+
+    Infinite where their number exceeds the largest double.
 
     Args:
         noise: standard deviation of a block.
@@ -21,7 +23,9 @@ def blocks_needed(noise: float, half_width: float, confidence: float) -> int:
         if student.quantile(count - 1, quantile) * noise <= half_width * math.sqrt(count):
             return count
     # more blocks than these are averaged in groups, which does not change the degrees of freedom
-    return max(BLOCKS[1], math.ceil((student.quantile(BLOCKS[1] - 1, quantile) * noise / half_width) ** 2))
+    ratio = student.quantile(BLOCKS[1] - 1, quantile) * noise / half_width
+    needed = ratio * ratio
+    return max(BLOCKS[1], math.ceil(needed)) if math.isfinite(needed) else math.inf
 
 
 def growth(location: Location, half_width: float, confidence: float) -> float:

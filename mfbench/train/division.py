@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mfbench.errors import MfbenchError
 from mfbench.problems import matrices
 from mfbench.train.task import Task
+
+T = TypeVar("T")
 
 
 class OwnTask(Task):
@@ -35,11 +41,14 @@ def bounds(counts: Tensor, processes: int) -> list[int]:
     return [0, *torch.searchsorted(before, wanted).tolist(), len(counts)]
 
 
-def own_task(task: Task, process: int, processes: int) -> OwnTask:
-    """Return a process's users of a task, in memory of their own, so that the rest can be freed."""
+def own_users(task: Task, process: int, processes: int) -> slice:
+    """Return the users of one of several processes."""
     of_users, _ = matrices.counts(task.inputs.ratings, task.inputs.mask)
-    start, stop = bounds(of_users, processes)[process : process + 2]
-    users = slice(start, stop)
+    return slice(*bounds(of_users, processes)[process : process + 2])
+
+
+def own_task(task: Task, users: slice) -> OwnTask:
+    """Return a task of some users alone, in memory of their own, so that the rest can be freed."""
     inputs = task.inputs.of_users(users)
     inputs = inputs._replace(
         user_factors=inputs.user_factors.clone(),
@@ -62,8 +71,20 @@ def whole_users(own: Tensor, process: int, processes: int) -> Tensor | None:
     return None if parts is None else torch.cat(parts)
 
 
-def same_everywhere(value: float) -> float:
-    """Return the first process's value on every process."""
-    values = [value]
-    dist.broadcast_object_list(values)
-    return values[0]
+def on_first(function: Callable[[], T]) -> T:
+    """Return on every process what a function returns on the first, which alone calls it.
+
+    Raises:
+        MfbenchError: the function raised it.
+    """
+    outcome: list[Any] = [None, None]
+    if dist.get_rank() == 0:
+        try:
+            outcome[0] = function()
+        except MfbenchError as error:
+            outcome[1] = error
+    dist.broadcast_object_list(outcome)
+    value, refusal = outcome
+    if refusal is not None:
+        raise refusal
+    return cast(T, value)

@@ -13,7 +13,7 @@ from mfbench.providers.exceptions import reason
 from mfbench.providers.registry import Step
 from mfbench.train.options import Optimizer
 from mfbench.train.preconditioner import Preconditioner
-from mfbench.train.task import Task
+from mfbench.train.task import PARAMETERS, Task
 
 MOMENTUM = 0.9
 TOLERANCE = 1e-2  # of a replayed update, relative to the largest one of its tensor; sums on a GPU vary by 1e-6
@@ -40,6 +40,25 @@ class Update:
         for parameter, grad in zip(self.parameters, self._scaled(grads) if self._scaled else grads, strict=True):
             parameter.grad = grad
         self._rule.step()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the tensors that the optimizer keeps, by the parameter's name and their own: `item_bias.exp_avg`."""
+        kept = self._rule.state if self._rule else {}
+        return {
+            f"{name}.{key}": value
+            for name, parameter in zip(PARAMETERS, self.parameters, strict=True)
+            for key, value in kept.get(parameter, {}).items()
+        }
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Continue with what `state` returned."""
+        if self._rule is None:
+            return
+        whole = self._rule.state_dict()
+        for full_name, value in state.items():
+            name, _, key = full_name.partition(".")
+            whole["state"].setdefault(PARAMETERS.index(name), {})[key] = value
+        self._rule.load_state_dict(whole)
 
     def written(self) -> list[Tensor]:
         """Return the tensors that an update writes to: parameters first, then the optimizer's state."""

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from mfbench import log
 from mfbench.errors import UsageError
+from mfbench.problems import matrices
 from mfbench.problems.inputs import MatrixTooLarge
 from mfbench.providers import registry
 from mfbench.providers.outputs import flaws, tensors
+from mfbench.train.checkpointing import checkpoints_in, folder_of
 from mfbench.train.epoch import Update, epoch_of
+from mfbench.train.history import START, LogEntry, Progress, TrainingRun
+from mfbench.train.identity import identity
 from mfbench.train.options import Optimizer, TrainOptions
 from mfbench.train.rates import default_rate
 from mfbench.train.saving import BestParameters, check_writable
 from mfbench.train.task import Task, make_task
 
+if TYPE_CHECKING:
+    from mfbench.train.checkpoint import Checkpoints
+
 CHECK_EVERY = 100  # epochs between checks of the loss, each of which waits for the device
 EXPLODED = 10  # ratio of the loss to the first at which training has diverged
 HALVINGS = 64  # rates tried, each half the last; if training diverges at all of them, the gradients are wrong
-GAIN = 1e-4  # least relative fall of the held-out error that counts as one
 TRIAL_EPOCHS = 1000  # most epochs for which a rate is tried before a message suggests it
+SQUARABLE = 1e16  # no rating up to this is the reason of a loss that is not finite: float32 holds sums of such squares
 
 
 class Diverged(UsageError):
@@ -33,63 +41,51 @@ class Diverged(UsageError):
     code = "diverged"
 
 
-class LogEntry(NamedTuple):
-    """The state after a number of epochs, as a line of the log shows it."""
-
-    epoch: int
-    loss: float
-    held_out_sse: float
-    held_out_rmse: float  # NaN if nothing is held out
-    seconds: float  # of steps and updates so far, without the passes over the held-out part
-
-
-class TrainingRun(NamedTuple):
-    """A finished training run; the last entry is the state after the last update."""
-
-    task: str
-    provider: str
-    optimizer: str
-    learning_rate: float
-    reg: float
-    trained_on: int  # ratings
-    held_out: int  # ratings
-    entries: list[LogEntry]
-    target_rmse: float | None
-    patience: int | None  # entries
-
-    @property
-    def best(self) -> LogEntry:
-        """The first entry with the least held-out error; the last if nothing is held out."""
-        return min(self.entries, key=lambda entry: entry.held_out_rmse) if self.held_out else self.entries[-1]
-
-    @property
-    def stalled(self) -> bool:
-        """Whether the last `patience` entries brought no lower held-out error, which ends training."""
-        if self.patience is None or len(self.entries) <= self.patience:
-            return False
-        errors = [entry.held_out_rmse for entry in self.entries]  # NaN if nothing is held out
-        return min(errors[-self.patience :]) > (1 - GAIN) * min(errors[: -self.patience])
-
-    @property
-    def reached(self) -> LogEntry | None:
-        """The entry whose held-out RMSE reached the target and ended training."""
-        last = self.entries[-1]
-        return last if self.target_rmse is not None and last.held_out_rmse <= self.target_rmse else None
+def _bad_start(loss: float, task: Task) -> UsageError:
+    """Return the error for a first loss that is not finite: the provider is at fault, unless the ratings are huge."""
+    largest = float(matrices.parts(task.inputs.ratings)[-1].abs().max())
+    if SQUARABLE < largest < math.inf:
+        message = f"the loss is {loss} before the first update: float32 does not hold the squares of {largest:.3g}"
+        return UsageError(f"{message}; divide the ratings", code="bad-loss", argument="data")
+    return UsageError(f"the loss is {loss} before the first update", code="bad-loss", argument="provider")
 
 
-def descend(task: Task, step: registry.Step, update: Update, epochs: int, every: int) -> Iterator[LogEntry]:
-    """Train in place for `epochs` updates; yield an entry every `every` epochs and one after the last update.
+def descend(
+    task: Task,
+    step: registry.Step,
+    update: Update,
+    epochs: int,
+    every: int,
+    start: Progress = START,
+    save: Callable[[int, float], object] | None = None,
+    save_every: int = 1,
+) -> Iterator[LogEntry]:
+    """Train in place up to `epochs` updates; yield an entry every `every` epochs and one after the last update.
 
     Epochs at which nothing is reported or checked run as `epoch_of` has them; the time to capture one does not count.
+
+    Args:
+        task: judged at each entry.
+        step: evaluates loss and gradients of the present parameters.
+        update: of the parameters, with the optimizer's state at `start`.
+        epochs: updates, those done before `start` included.
+        every: epochs between two entries.
+        start: where training begins or continues.
+        save: called with the epoch and the seconds of training so far every `save_every` epochs and after the last
+            update, before the entry of that epoch.
+        save_every: epochs.
 
     Raises:
         Diverged: the loss is not finite any more, or ten times the first.
         UsageError: the first loss is not finite.
     """
     count = task.held_out_count
-    limit, seconds, resumed = math.inf, 0.0, time.perf_counter()
+    limit = (EXPLODED * start.entries[0].loss or math.inf) if start.entries else math.inf
+    seconds, resumed = start.seconds, time.perf_counter()
     run_epoch: Callable[[], object] | None = None  # from the second epoch on
-    for epoch in range(epochs + 1):
+    for epoch in range(start.epoch, epochs + 1):
+        if save and epoch > start.epoch and (epoch % save_every == 0 or epoch == epochs):
+            save(epoch, seconds + time.perf_counter() - resumed)
         entry_due = epoch % every == 0 or epoch == epochs
         if run_epoch and not entry_due and epoch % CHECK_EVERY:
             run_epoch()
@@ -99,8 +95,7 @@ def descend(task: Task, step: registry.Step, update: Update, epochs: int, every:
         if epoch == 0:
             limit = EXPLODED * value or math.inf
             if not math.isfinite(value):
-                message = f"the loss is {value} before the first update"
-                raise UsageError(message, code="bad-loss", argument="provider")
+                raise _bad_start(value, task)
         if not value <= limit:
             first = limit / EXPLODED
             message = f"training diverged: loss {value:.6g} at epoch {epoch}, {first:.6g} at first"
@@ -112,7 +107,7 @@ def descend(task: Task, step: registry.Step, update: Update, epochs: int, every:
             resumed = time.perf_counter()
         if epoch < epochs:
             update(grads)
-        if epoch == 0 < epochs:
+        if epoch == start.epoch < epochs:
             seconds += time.perf_counter() - resumed
             run_epoch = epoch_of(step, update)
             resumed = time.perf_counter()
@@ -129,6 +124,7 @@ def train(
     patience: int | None = None,
     on_entry: Callable[[LogEntry], Any] = lambda entry: None,
     default: Callable[[Task, Optimizer, registry.Step], float] = default_rate,
+    checkpoints: Checkpoints | None = None,
 ) -> TrainingRun:
     """Train a task's parameters in place.
 
@@ -147,11 +143,12 @@ def train(
         patience: stop when that many entries in a row bring no lower held-out error; None: never.
         on_entry: called with each entry at once, also in attempts at a default rate that proves too large.
         default: the learning rate at the start of a task.
+        checkpoints: training continues from the last one, and writes more; None: it begins and leaves none.
 
     Raises:
         Diverged: `lr` is too large; the message names a smaller rate that was tried for up to 1000 epochs.
-        UsageError: the provider fails, its gradients have the wrong shapes, its first loss is not finite, or training
-            diverges at every rate.
+        UsageError: the provider fails, its gradients have the wrong shapes, its first loss is not finite, training
+            diverges at every rate, a checkpoint cannot be written, or the one to continue from has more epochs.
     """
     parameters, inputs = task.inputs[:5], task.inputs
     try:
@@ -167,29 +164,43 @@ def train(
     if wrong or not all(isinstance(grad, Tensor) for grad in first[1]):
         message = f"{provider.name}: {'; '.join(wrong) or 'expected tensors as gradients'}"
         raise UsageError(message, code="provider-failed", argument="provider")
-    start = [parameter.clone() for parameter in parameters]
+    initial = [parameter.clone() for parameter in parameters]
 
     def restore() -> None:
-        for parameter, initial in zip(parameters, start, strict=True):
-            parameter.copy_(initial)
+        for parameter, value in zip(parameters, initial, strict=True):
+            parameter.copy_(value)
 
     def attempt(rate: float, epochs: int) -> Iterator[LogEntry]:
         return descend(task, step, Update(task, optimizer, rate), epochs, every)
 
-    rate = default(task, optimizer, step) if lr is None else lr
+    def descent(run: TrainingRun, start: Progress) -> Iterator[LogEntry]:
+        update = Update(task, optimizer, run.learning_rate)
+        if checkpoints is None:
+            return descend(task, step, update, epochs, every)
+        if start.epoch:
+            checkpoints.restore(update)
+        save = functools.partial(checkpoints.save, run, update)
+        return descend(task, step, update, epochs, every, start, save, checkpoints.every)
+
+    begin = checkpoints.start if checkpoints else START
+    if begin.epoch > epochs:
+        message = f"expected at least {begin.epoch}, the epoch of the checkpoint; got {epochs}"
+        raise UsageError(message, code="bad-number", argument="epochs")
+    rate = begin.learning_rate or (default(task, optimizer, step) if lr is None else lr)
     for _ in range(HALVINGS):
         run = TrainingRun(
             task.name, provider.name, optimizer, rate, inputs.reg,
-            inputs.observed, task.held_out_count, [], target_rmse, patience,
+            inputs.observed, task.held_out_count, list(begin.entries), target_rmse, patience,
         )  # fmt: skip
         try:
-            for entry in attempt(rate, epochs):
+            for entry in descent(run, begin):
                 run.entries.append(entry)
                 on_entry(entry)
                 if run.reached or run.stalled:
                     break
         except Diverged as error:
             restore()
+            begin = START
             if lr is not None:
                 trial = min(epochs, TRIAL_EPOCHS)
                 works = _stable_rate(min(lr / 2, default(task, optimizer, step)), attempt, trial, restore)
@@ -240,10 +251,15 @@ def run_training(options: TrainOptions, on_entry: Callable[[LogEntry], Any] = la
     if options.save:
         check_writable(options.save, options.data)
     provider = registry.load(options.provider)
-    task = make_task(options).to(options.device)
+    folder = folder_of(options)
+    task = make_task(options)
+    problem = identity(options, task) if folder else {}
+    task = task.to(options.device)
     best = BestParameters(task)
+    m = len(task.inputs.user_factors)
     try:
-        run = train_as_asked(task, provider, options, best, on_entry)
+        with checkpoints_in(folder, problem, best, options.checkpoint_interval, slice(0, m), m) as checkpoints:
+            run = train_as_asked(task, provider, options, best, on_entry, checkpoints=checkpoints)
     except (KeyboardInterrupt, SystemExit):
         if options.save and best.kept:
             best.write(options.save)
@@ -267,15 +283,16 @@ def train_as_asked(
     best: BestParameters,
     on_entry: Callable[[LogEntry], Any],
     default: Callable[[Task, Optimizer, registry.Step], float] = default_rate,
+    checkpoints: Checkpoints | None = None,
 ) -> TrainingRun:
-    """Train a task as the options ask for, and keep its best parameters where they are to be saved."""
+    """Train a task as the options ask for; keep its best parameters if they are to be saved or part of a checkpoint."""
 
     def report(entry: LogEntry) -> None:
-        if options.save:
+        if options.save or checkpoints:
             best.see(entry.epoch, entry.held_out_rmse)
         on_entry(entry)
 
     return train(
         task, provider, options.updates, options.log_every, options.update_rule, options.lr, options.target_rmse,
-        options.lines_of_patience, report, default,
+        options.lines_of_patience, report, default, checkpoints,
     )  # fmt: skip

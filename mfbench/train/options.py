@@ -16,14 +16,16 @@ Layout = Literal["dense", "sparse", "auto"]
 NOTEBOOK_SIZE = (200, 300)
 NOTEBOOK_EPOCHS, NOTEBOOK_EVERY = 28001, 1000
 EPOCHS, EVERY, PATIENCE = 500, 10, 5  # on all other data
+LINES_PER_CHECKPOINT = 10  # of the log
 
 COUNT = Bounds(1, whole=True)
 POSITIVE = Bounds(0, above_low=True)
 BOUNDS = {
     "epochs": COUNT, "every": COUNT, "rank": RANK, "density": DENSITY, "seed": SEED, "reg": Bounds(0), "lr": POSITIVE,
     "holdout": Bounds(0, 1, below_high=True), "target_rmse": POSITIVE, "patience": COUNT,
+    "checkpoint_every": COUNT,
 }  # fmt: skip
-OPTIONAL = ("epochs", "every", "reg", "lr", "target_rmse", "patience")
+OPTIONAL = ("epochs", "every", "reg", "lr", "target_rmse", "patience", "checkpoint_every")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,9 @@ class TrainOptions:
         patience: stop when that many log lines in a row show no lower held-out error; None: never on `seed`, else 5.
         device: "cpu" or "cuda".
         save: the file for the parameters with the least held-out error.
+        checkpoint: the folder for checkpoints, of which the last two are kept; None: there are none.
+        checkpoint_every: epochs between two checkpoints; None: those of ten lines of the log.
+        resume: continue from the last checkpoint, if there is one.
 
     Raises:
         UsageError: a value that does not fit; the error names the argument.
@@ -74,6 +79,9 @@ class TrainOptions:
     patience: int | None = None
     device: str = "cpu"
     save: Path | None = None
+    checkpoint: Path | None = None
+    checkpoint_every: int | None = None
+    resume: bool = False
 
     def __post_init__(self) -> None:
         if self.optimizer not in (None, *get_args(Optimizer)):
@@ -87,6 +95,11 @@ class TrainOptions:
             unset = name in OPTIONAL and value is None
             if not unset and not bounds.hold(value):
                 raise UsageError(f"expected {bounds}, got {value!r}", code="bad-number", argument=name)
+
+        for name in ("checkpoint_every", "resume"):
+            if getattr(self, name) and self.checkpoint is None:
+                message = "needs the folder of checkpoints, --checkpoint DIR"
+                raise UsageError(message, code="bad-value", argument=name)
 
     @property
     def updates(self) -> int:
@@ -107,3 +120,8 @@ class TrainOptions:
     def log_every(self) -> int:
         """Epochs between two log lines, by default as the data asks for."""
         return self.every or (NOTEBOOK_EVERY if self.data == "seed" else EVERY)
+
+    @property
+    def checkpoint_interval(self) -> int:
+        """Epochs between two checkpoints, by default those of some lines of the log."""
+        return self.checkpoint_every or LINES_PER_CHECKPOINT * self.log_every

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -17,12 +18,18 @@ from kernels.precision import PRECISIONS
 from mfbench.errors import UsageError
 from mfbench.problems.inputs import Inputs
 from mfbench.providers import registry
-from mfbench.train.division import own_task, same_everywhere, whole_users
-from mfbench.train.loop import LogEntry, TrainingRun, train_as_asked
+from mfbench.train.checkpointing import checkpoints_in, folder_of
+from mfbench.train.division import on_first, own_task, own_users, whole_users
+from mfbench.train.history import LogEntry, TrainingRun
+from mfbench.train.identity import identity
+from mfbench.train.loop import train_as_asked
 from mfbench.train.options import TrainOptions
 from mfbench.train.rates import default_rate
 from mfbench.train.saving import BestParameters, check_writable
-from mfbench.train.task import make_task
+from mfbench.train.task import Task, make_task
+
+if TYPE_CHECKING:
+    from mfbench.train.checkpoint_folder import Folder
 
 OPTIONS: dict[str, dict[str, Any]] = {  # of the step, by the provider's name
     "fused": {},
@@ -55,24 +62,28 @@ def run_training_over_processes(
 ) -> TrainingRun:
     """Train as `mfbench train` does under torchrun. Arguments, result and errors are those of `run_training`.
 
-    Every process makes the whole task, finds the learning rate that one process would find, and keeps the ratings of
-    its own users alone.
+    Every process makes the whole task and keeps the ratings of its own users alone. The first finds the learning rate
+    that one process would find.
     """
     provider = provider_over_processes(options.provider)
     if Path(options.data).is_fifo():
         raise UsageError("expected a file, which every process can read; got a pipe", code="bad-data", argument="data")
     with _process_group(options.device):
         process, processes = dist.get_rank(), dist.get_world_size()
-        if options.save and process == 0:
-            check_writable(options.save, options.data)
-        task = make_task(options).to(options.device)
-        observed = task.inputs.observed
-        alone = registry.load(options.provider).prepare(task.inputs)
-        rate = same_everywhere(default_rate(task, options.update_rule, alone))
-        own = own_task(task, process, processes)
-        del task, alone
+        folder = on_first(lambda: _check_files(options))
+        task = make_task(options)
+        problem = identity(options, task) if folder else {}
+        task = task.to(options.device)
+        observed, users = task.inputs.observed, own_users(task, process, processes)
+        rate = on_first(functools.partial(_rate_alone, task, options))
+        m, own = len(task.inputs.user_factors), own_task(task, users)
+        del task
         best = BestParameters(own)
-        run = train_as_asked(own, provider, options, best, on_entry, default=lambda *_: rate)
+        # A group of its own, since checkpoints are written beside the training
+        group = dist.new_group(backend="gloo") if folder else None
+        interval = options.checkpoint_interval
+        with checkpoints_in(folder, problem, best, interval, users, m, group) as checkpoints:
+            run = train_as_asked(own, provider, options, best, on_entry, lambda *_: rate, checkpoints)
         if options.save:
             for name in ("user_factors", "user_bias"):
                 whole = whole_users(best.kept[name], process, processes)
@@ -81,6 +92,16 @@ def run_training_over_processes(
             if process == 0:
                 best.write(options.save)
         return run._replace(trained_on=observed)
+
+
+def _check_files(options: TrainOptions) -> Folder | None:
+    if options.save:
+        check_writable(options.save, options.data)
+    return folder_of(options)
+
+
+def _rate_alone(task: Task, options: TrainOptions) -> float:
+    return default_rate(task, options.update_rule, registry.load(options.provider).prepare(task.inputs))
 
 
 def provider_over_processes(name: str) -> registry.Provider:

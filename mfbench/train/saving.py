@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from mfbench.errors import UsageError
-from mfbench.problems.inputs import Inputs
-from mfbench.train.task import Task
-
-PARAMETERS = Inputs._fields[:5]
+from mfbench.train.history import LogEntry
+from mfbench.train.task import PARAMETERS, Task
 
 
 class BestParameters:
@@ -32,6 +31,11 @@ class BestParameters:
             self._rmse = held_out_rmse
             inputs = self._task.inputs
             self.kept = {name: getattr(inputs, name).detach().cpu().clone() for name in PARAMETERS}
+
+    def restore(self, kept: dict[str, torch.Tensor], entries: Sequence[LogEntry]) -> None:
+        """Continue with the parameters kept, the best of those entries of the log."""
+        self.kept = kept
+        self._rmse = min((entry.held_out_rmse for entry in entries), default=math.inf)
 
     def write(self, path: Path) -> None:
         """Write a dictionary that `torch.load` reads with `weights_only=True`. A file of that name is replaced at once.

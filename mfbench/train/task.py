@@ -18,6 +18,7 @@ from mfbench.problems.datasets import Ratings
 from mfbench.problems.inputs import Inputs, draw, on_device, resolve
 from mfbench.train.options import NOTEBOOK_SIZE, TrainOptions
 
+PARAMETERS = Inputs._fields[:5]
 START_SCALE = 0.1  # standard deviation of the initial factors on real ratings
 NOTEBOOK_REG = 0.1
 NOISE = 0.75  # of the standard deviation of people's ratings, what a model leaves unexplained

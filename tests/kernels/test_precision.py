@@ -7,7 +7,7 @@ since Triton's interpreter computes in full float32.
 import pytest
 import torch
 
-from kernels import aot, mf_loss, mf_sse
+from kernels import aot, backends, mf_loss, mf_loss_and_grads, mf_sse
 from kernels.gpu.config import ARITHMETIC, TARGETS
 from kernels.precision import full_float32, resolve_precision
 from kernels.problem import Observations, check_problem
@@ -100,6 +100,7 @@ def switches():
         torch._C._set_fp32_precision_setter(library, "matmul", "none")
     torch.set_float32_matmul_precision("highest")
     torch.backends.cuda.matmul.fp32_precision = torch.backends.mkldnn.matmul.fp32_precision = "none"
+    torch.backends.mkldnn.fp32_precision = torch.backends.cudnn.conv.fp32_precision = "none"
     torch.backends.fp32_precision = "none"
 
 
@@ -116,6 +117,11 @@ def set_switch(module, value):
         (lambda: set_switch(torch.backends.mkldnn.matmul, "bf16"), "ieee"),
         (lambda: set_switch(torch.backends.mkldnn.matmul, "tf32"), "ieee"),
         (lambda: set_switch(torch.backends, "tf32"), "tf32"),
+        (lambda: set_switch(torch.backends, "bf16"), "ieee"),
+        (lambda: set_switch(torch.backends.mkldnn, "bf16"), "ieee"),
+        (lambda: set_switch(torch.backends.cudnn.conv, "tf32"), "ieee"),
+        (lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True), "bf16x3"),
+        (lambda: setattr(torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", True), "ieee"),
         (lambda: torch.set_float32_matmul_precision("high"), "bf16x3"),
         (lambda: torch.set_float32_matmul_precision("medium"), "tf32"),
         (lambda: (torch.set_float32_matmul_precision("high"), set_switch(torch.backends.cuda.matmul, "ieee")), "ieee"),
@@ -146,7 +152,8 @@ def test_cpu_products_are_in_full_precision_whatever_is_set(monkeypatch, setting
 
 
 @pytest.mark.usefixtures("switches")
-def test_bounds_come_from_full_precision_whatever_is_set(monkeypatch):
+@pytest.mark.parametrize("module", [torch.backends.mkldnn.matmul, torch.backends.mkldnn, torch.backends])
+def test_bounds_come_from_full_precision_whatever_is_set(monkeypatch, module):
     """Eager PyTorch with bfloat16 products where a switch allows them stands in for a CPU with AMX."""
     inputs = draw_inputs(64, 48, 32, columns=True)
     expected = standard(inputs).bounds
@@ -157,7 +164,7 @@ def test_bounds_come_from_full_precision_whatever_is_set(monkeypatch):
         return autograd_loss_and_grads(*arguments)
 
     monkeypatch.setattr("mfbench.correctness.gate.autograd_loss_and_grads", coarse)
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    set_switch(module, "bf16")
     assert coarse(*inputs)[0] != autograd_loss_and_grads(*inputs)[0]
     assert standard(inputs).bounds == expected
 
@@ -170,3 +177,38 @@ def test_an_inherited_switch_is_inherited_again():
     assert product_precisions()["cpu"] == "bf16"
     torch.backends.fp32_precision = "none"
     assert product_precisions()["cpu"] == "ieee"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_bounds_come_from_full_precision_under_autocast_too(dtype):
+    """As in a test of a model in mixed precision, or under a fixture that turns it on for all tests."""
+    inputs = draw_inputs(64, 48, 32, columns=True)
+    expected = standard(inputs)
+    with torch.autocast("cpu", dtype):
+        found = standard(inputs)
+    assert found.bounds == expected.bounds
+    assert found.rms_bounds == expected.rms_bounds
+
+
+def test_a_step_in_half_precision_does_not_pass_under_autocast():
+    inputs = draw_inputs(64, 48, 32, columns=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, grads = autograd_loss_and_grads(*inputs)
+        checks = standard(inputs).judge([value.double().numpy() for value in (loss, *grads)])
+    assert not checks["user_factors"].ok
+
+
+@pytest.mark.parametrize("backend", [name for name in ("native", "torch", "interpret") if backends()[name].available])
+@pytest.mark.parametrize("mask_dtype", [torch.bool, torch.float32])
+def test_deterministic_algorithms_change_no_result(backend, mask_dtype):
+    """They also fill new memory with NaN, so that an output never written would show."""
+    inputs = draw_inputs(37, 53, 5, mask_dtype=mask_dtype)
+    expected = mf_loss_and_grads(*inputs, backend=backend, deterministic=True)
+    torch.use_deterministic_algorithms(True)
+    try:
+        got = [mf_loss_and_grads(*inputs, backend=backend) for _ in range(2)]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for loss, grads in got:
+        assert loss == expected[0]
+        assert all(map(torch.equal, grads, expected[1]))

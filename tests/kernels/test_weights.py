@@ -110,3 +110,59 @@ def test_the_loss_is_not_differentiated_in_the_weights():
     leaves, ratings, mask, reg = small()
     with pytest.raises(ValueError, match=r"^mask: expected no requires_grad"):
         mf_loss(*leaves, ratings, mask.requires_grad_(), reg)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("weight", [65504.0, 6e-8])
+def test_the_largest_and_the_smallest_weight_of_half_precision(backend, weight):
+    """Their squares are beyond float16: 4e9 and 4e-15."""
+    inputs = draw_inputs(37, 53, 5)
+    weights = torch.where(inputs.mask, weight, 0.0).half()
+    assert weights[inputs.mask].isfinite().all()
+    assert weights[inputs.mask].all()
+    assert_right(inputs._replace(mask=weights), mf_loss_and_grads(*inputs._replace(mask=weights), backend=backend))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("weight", [1e-50, -1e-300, 5e-324])
+def test_a_weight_that_float32_rounds_to_zero_is_still_observed(backend, weight):
+    """As from exp(-age): only 0 itself marks an unobserved rating."""
+    inputs = draw_inputs(20, 30, 3, mask_dtype=torch.float64)
+    inputs.mask[3, 4], inputs.ratings[3, 4] = weight, 1.0
+    assert_right(inputs, mf_loss_and_grads(*inputs, backend=backend))
+    inputs.ratings[3, 4] = NAN
+    loss, grads = mf_loss_and_grads(*inputs, backend=backend)
+    assert loss.isnan()
+    assert [
+        grad.reshape(len(grad), -1)[place].isnan().all() for grad, place in zip(grads, (3, 4, 3, 4, 0), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("ratings_dtype", [torch.uint8, torch.int8])
+def test_confidences_of_counts(backend, ratings_dtype):
+    """Implicit feedback (Hu, Koren and Volinsky, 2008): every place has a weight, and the ratings are whole numbers."""
+    counts = draw_inputs(37, 53, 5, ratings_dtype=ratings_dtype, mask_dtype=torch.uint8)
+    plays = counts.ratings * (counts.mask != 0)
+    inputs = counts._replace(ratings=(plays > 0).to(ratings_dtype), mask=1 + 40 * plays.float())
+    assert_right(inputs, mf_loss_and_grads(*inputs, backend=backend))
+
+
+def test_weights_are_those_of_the_call_under_compile():
+    """Compiled once; other weights of the same shape are not constants of the compiled code."""
+    inputs = draw_inputs(37, 53, 5, mask_dtype=torch.float32)
+    compiled = torch.compile(mf_loss, backend="aot_eager", fullgraph=True)
+    for factor in (1.0, -0.5, 0.0):
+        weighted = inputs._replace(mask=factor * inputs.mask)
+        assert compiled(*weighted) == mf_loss(*weighted)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_batch_of_weights(backend):
+    """As of bootstrap samples, each rating weighing as often as it was drawn."""
+    leaves, ratings, mask, reg = small()
+    parameters = [leaf.detach() for leaf in leaves]
+    draws = torch.poisson(torch.ones(4, *mask.shape, dtype=torch.float64), torch.Generator().manual_seed(1))
+    batch = torch.func.vmap(lambda weights: mf_loss(*parameters, ratings, weights, reg, backend=backend))(draws)
+    expected = [notebook(*parameters, ratings, weights, reg) for weights in draws]
+    torch.testing.assert_close(batch, torch.stack(expected), rtol=1e-12, atol=0)

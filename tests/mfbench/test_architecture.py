@@ -46,6 +46,8 @@ FROM_OTHER_REVISIONS = {
     # For the provider `gather` alone, which imports them when it prepares a case
     "reference.autograd.gather_loss",
     "reference.problem.Triplets",
+    # For a note of the harness itself, before any worker starts
+    "kernels.cpu.threads.cpu_quota",
 }
 GATE = "mfbench.correctness.gate"  # only in the harness's own process, which has the present revision
 GROUPS = ("mfbench.providers.over_processes", "mfbench.measure.scaling.member")  # not beside another revision

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+from torch.distributed import TCPStore
 
 from mfbench.installation import ROOT
 from tests.mfbench.cli_runner import command, mfbench_here
@@ -145,3 +147,43 @@ def test_running_out_of_memory_elsewhere_is_one_line(monkeypatch, capsys) -> Non
     monkeypatch.setattr(doctor, "doctor", exhausted)
     assert mfbench_here(monkeypatch, "doctor") == 2
     assert capsys.readouterr().err.endswith("out of memory, or over this process's limit [out-of-memory]\n")
+
+
+def test_processes_of_torchrun_print_an_error_once(tmp_path: Path, monkeypatch, capsys) -> None:
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    settings = {"TORCHELASTIC_USE_AGENT_STORE": "True", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    for name, value in (settings | {"MASTER_PORT": str(store.port)}).items():
+        monkeypatch.setenv(name, value)
+
+    def printed(name: str) -> str:
+        assert mfbench_here(monkeypatch, "compare", tmp_path / name, tmp_path / name) == 2
+        return capsys.readouterr().err
+
+    assert [printed("a").count("cannot be read") for _ in range(3)] == [1, 0, 0]
+    assert "b" in printed("b")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert "cannot be read" in printed("a")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert "cannot be read" in printed("a")
+
+
+def test_without_the_store_of_torchrun_each_process_prints_its_error(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("mfbench.shell.STORE_S", 0.1)
+    for port in ("no port", "1"):
+        monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("MASTER_PORT", port)
+        assert mfbench_here(monkeypatch, "compare", tmp_path, tmp_path) == 2
+        assert "mfbench: " in capsys.readouterr().err
+
+
+def test_no_folder_for_temporary_files_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """As on a full disk, where Python finds none that takes a file."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc"])
+    options = ("--size", "9x9", "--provider", "autograd", "--out", tmp_path / "r.jsonl")
+    assert mfbench_here(monkeypatch, "run", *options) == 2
+    err = capsys.readouterr().err
+    assert err.endswith("in ['/proc']; set TMPDIR to a folder that can be written [unwritable-file]\n")
+    assert len(err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())

@@ -48,12 +48,12 @@ for line in sys.stdin:
 
 
 class Worker:
-    """A process that runs steps of one checkout."""
+    """A process that runs steps of one checkout, or another script that does as `WORKER`."""
 
-    def __init__(self, checkout: Path) -> None:
+    def __init__(self, checkout: Path, script: str = WORKER, *arguments: str) -> None:
         environment = os.environ | {"PYTHONPATH": str(checkout)}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", WORKER], cwd=checkout, env=environment, text=True,
+            [sys.executable, "-c", script, *arguments], cwd=checkout, env=environment, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Count the verdicts of `--resolve`: on identical code under two names, and on code slowed down by 5 %.
 
-    python -m tests.studies.resolve                  # on this machine: 4 runs of 5 cases, 18 minutes at most
+    python -m tests.studies.resolve                  # on this machine: 4 runs of 5 cases, 20 minutes at most
     python -m tests.studies.resolve --simulated      # timings of a simulated machine whose truth is known
 
 Each case times a step, the same step under another name, and the step slowed down. The first pair should be called the

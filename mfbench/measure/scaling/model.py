@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mfbench.problems.cases import Case
 
 PRODUCTS = 3  # of k multiplications and k additions for each rating: error, and the gradients of both factors
-SLOT_WORDS = 4  # numbers of the message in which each process sends its squared errors
+SLOT_WORDS = 8  # numbers of the message in which each process sends its squared errors and the gradient of the bias
 FLOAT_BYTES = 4
 
 
@@ -57,7 +57,7 @@ class Problem(NamedTuple):
 
     def message_bytes(self, processes: int) -> float:
         """Return the bytes that the processes sum up in a step: the items' gradients, and squared errors."""
-        return FLOAT_BYTES * (self.n * (self.k + 1) + 1 + SLOT_WORDS * processes)
+        return FLOAT_BYTES * (self.n * (self.k + 1) + SLOT_WORDS * processes)
 
 
 class Processor(NamedTuple):

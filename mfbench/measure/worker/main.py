@@ -38,7 +38,7 @@ from mfbench.problems.inputs import (
     redraw_parameters,
 )  # fmt: skip
 from mfbench.problems.shared import Location
-from mfbench.providers import registry
+from mfbench.providers import compilation, registry
 from mfbench.providers.exceptions import reason
 from mfbench.providers.graphs import NeedsGpu
 from mfbench.providers.outputs import WrongOutputs, changed_inputs, flaws, tensors
@@ -57,6 +57,7 @@ class Evaluated(NamedTuple):
     outputs: list[np.ndarray]  # loss and gradients, float64
     seconds: float
     flaws: list[Finding]  # gradients of the wrong shape or dtype, inputs that the provider changed
+    eager: str  # why code under torch.compile ran in eager mode so far; empty if it did not
 
 
 class Prepared(NamedTuple):
@@ -66,7 +67,7 @@ class Prepared(NamedTuple):
     first_s: float  # includes compilation
     second_s: float
     peak_bytes: int | None  # beyond inputs and outputs
-    product_precisions: dict[str, str]  # what PyTorch's switches allow float32 products to be computed in, by device
+    settings: dict[str, Any]  # of PyTorch in this process, which the provider may have changed, for the record's `env`
 
 
 class Worker:
@@ -112,7 +113,7 @@ class Worker:
             first_s,
             second_s,
             None if peak is None else max(0, peak - outputs_bytes),
-            product_precisions(),
+            {"product_precisions": product_precisions(), "provider_threads": torch.get_num_threads()},
         )
 
     def place(self, case: Case, draw_number: int) -> None:
@@ -200,8 +201,7 @@ class Worker:
         self.copies, self.steps, self.outputs = [], [], []
         self.inputs, self.seen, self.location = None, None, None
         gc.collect()
-        if "torch._dynamo" in sys.modules:  # importing it takes seconds, and only `compile` needs it
-            torch.compiler.reset()
+        compilation.forget()
         if self.device_name != "cpu":
             torch.cuda.empty_cache()
 
@@ -234,7 +234,7 @@ class Worker:
         numbers = [value.detach().cpu().to(torch.float64).numpy().copy() for value in values]
         found = flaws(values, self.seen) + changed
         probe.poison(values)
-        return Evaluated(numbers, seconds, found)
+        return Evaluated(numbers, seconds, found, compilation.ran_eagerly())
 
 
 def _open(device: str) -> Device:

@@ -48,6 +48,8 @@ def read(source: Source, columns: Sequence[str] | None, format: str | None, miss
         unread = [name for name in names if name not in ("ratings", "mask") and content[name].shape == shape]
         if unread and "mask" not in names:
             raise BadData(f"expected the mask of 'ratings' as 'mask', got {', '.join(unread)} of the same shape")
+        if unread:
+            warn(f"{source.name}: {', '.join(unread)} left out, of the same shape as 'ratings'")
         return _dense(content["ratings"], content.get("mask"), source.name, format == "dense", missing)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,9 +24,11 @@ from mfbench.problems.ratings.lines import BLANKS, DECIMAL_COMMA, WANTED_NUMBER
 
 SAMPLE = 100  # lines looked at
 SEPARATORS = {"double-colon": "::", "tab": "\t", "semicolon": ";", "comma": ",", "blanks": BLANKS}
-FIRST_TIME = 1e8  # seconds since 1970: whole numbers from here up look like times, not ratings
+TIMES = (1e8, 1e20)  # numbers between these look like times since 1970, in seconds to nanoseconds, not like ratings
 BOOK_CROSSING = ["userid", "isbn", "bookrating"]
 is_number = re.compile(f"{WANTED_NUMBER}|{DECIMAL_COMMA}").match
+is_day = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(\.0)?").fullmatch  # 20050906
+is_date = re.compile(r"\d{4}[-/.]\d\d?[-/.]\d\d?([T ].*)?|\d\d?[-/.]\d\d?[-/.]\d{4}([T ].*)?").fullmatch
 
 
 class Layout(NamedTuple):
@@ -75,6 +78,8 @@ def recognize(block: bytes, columns: Sequence[str] | None, format: str | None) -
     sample = _sample(block)
     if not sample:
         raise BadData("expected ratings, found none")
+    if _is_json(sample[0][1]):
+        raise BadData("is JSON; expected text with one rating a line, such as CSV")
     separators = [SEPARATORS[format]] if format in SEPARATORS else list(SEPARATORS.values())
     if format == "libmf":
         separators = [BLANKS]
@@ -120,6 +125,13 @@ def _sample(block: bytes) -> list[tuple[int, str]]:
             lines.append((number, text))
         start, number = end + 1, number + 1
     return lines
+
+
+def _is_json(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict | list)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _candidate(separator: str, sample: list[tuple[int, str]], columns: Sequence[str] | None) -> Candidate | None:
@@ -258,15 +270,17 @@ def _unnamed(candidate: Candidate, header: list[str]) -> Columns:
             f"--columns 2,1,5 which three to take; --format jester reads a matrix of Jester"
         )
     times = [_mostly(_is_time, [field for field in column if _numeric(field)]) for column in zip(*rows, strict=True)]
+    dates = [_mostly(_is_date, column) for column in zip(*rows, strict=True)]
     if times[2]:
         raise Ambiguous(
             f"no header, and column 3 looks like times ({line}); more than one reading: "
             f"--columns user,item,rating if it holds the ratings"
             + (", --columns user,item,_,rating if column 4 does" if width == 4 else "")
         )
-    if width == 4 and (times[0] or times[1]) and not times[3]:
+    early = next((i for i in range(2) if times[i] or dates[i]), None)
+    if width == 4 and early is not None and not (times[3] or dates[3]):
         raise Ambiguous(
-            f"no header, and column {1 if times[0] else 2} looks like times ({line}); more than one reading: "
+            f"no header, and column {early + 1} looks like times ({line}); more than one reading: "
             f"--columns user,item,rating if these are identifiers, or what each column holds, as in "
             f"--columns time,user,item,rating"
         )
@@ -289,8 +303,13 @@ def _mostly(test: Callable[[str], bool], column: Sequence[str]) -> bool:
     return 2 * sum(map(test, column)) > len(column)
 
 
-def _is_time(field: str) -> bool:
-    return field.isdecimal() and int(field) >= FIRST_TIME
+def _is_time(number: str) -> bool:
+    """Return whether a number may be a time since 1970, or a day as 20050906."""
+    return TIMES[0] <= float(number.replace(",", ".")) < TIMES[1] or is_day(number) is not None
+
+
+def _is_date(field: str) -> bool:
+    return is_date(field) is not None
 
 
 def _counts_up(fields: list[str]) -> bool:

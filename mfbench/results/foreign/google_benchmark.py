@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from mfbench.results.foreign.results import Part, ToolResults, entries_of, mappi
 NAME = "google-benchmark"
 SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
 SUMMARY = ("median", "stddev")  # the aggregates that are used where the repetitions were not written
+AGGREGATES = ("mean", *SUMMARY)  # all that a file of before version 1.5 holds
 
 
 class _Row(Part):
@@ -39,7 +41,7 @@ def read(path: Path, document: dict[str, Any]) -> ToolResults:
     context = mapping_of(document, "context")
     results = ToolResults(path, NAME, _environment(context), str(context.get("date") or ""))
     benchmarks: dict[str, list[_Row]] = {}
-    for row in results.valid(_Row, entries_of(document, "benchmarks")):
+    for row in _typed(list(results.valid(_Row, entries_of(document, "benchmarks")))):
         benchmarks.setdefault(row.run_name or row.name, []).append(row)
     for name, rows in benchmarks.items():
         family = name.partition("/")[0]
@@ -51,6 +53,18 @@ def read(path: Path, document: dict[str, Any]) -> ToolResults:
         else:
             results.add_failure(family, name, "skipped", failed.skip_message or "no message")
     return results
+
+
+def _typed(rows: Sequence[_Row]) -> Iterator[_Row]:
+    """Yield rows with their types, which files of before version 1.5 lack: there the names tell aggregates."""
+    names = {row.name for row in rows}
+    for row in rows:
+        run, _, aggregate = row.name.rpartition("_")
+        untyped = "run_type" not in row.model_fields_set and aggregate in AGGREGATES
+        if untyped and names.issuperset(f"{run}_{name}" for name in AGGREGATES):
+            yield row.model_copy(update={"run_type": "aggregate", "run_name": run, "aggregate_name": aggregate})
+        else:
+            yield row
 
 
 def _samples(rows: list[_Row]) -> list[float] | Quartiles:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +40,11 @@ class _State(Part):
         return next((v.value for v in values if v.name == name), None)
 
     def number(self, tag: str) -> float | None:
-        """Return the number of a summary."""
-        found = self.find(tag)
-        return None if found is None else float(found)
+        """Return the number of a summary; None where it is missing or not finite, as the deviation of one sample is."""
+        with contextlib.suppress(TypeError, ValueError):
+            if math.isfinite(found := float(self.find(tag))):  # type: ignore[arg-type]
+                return found
+        return None
 
 
 class _Benchmark(Part):
@@ -87,5 +91,7 @@ def _samples(path: Path, state: _State) -> list[float] | Quartiles | None:
         return Quartiles(median, spread, count)
     if mean is None:
         return None
-    deviation = state.number(f"{TIME}/stdev/absolute") or mean * (state.number(f"{TIME}/stdev/relative") or 0.0)
-    return normal_quartiles(mean, deviation, count)
+    deviation, relative = state.number(f"{TIME}/stdev/absolute"), state.number(f"{TIME}/stdev/relative")
+    if deviation is None and relative is not None:
+        deviation = mean * relative
+    return Quartiles(mean, 0.0, 1) if deviation is None else normal_quartiles(mean, deviation, count)

@@ -142,15 +142,23 @@ def arithmetic(command: list[str], folder: Path) -> str:
 
 @needs_kernel
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="reads x86 assembly")
-@pytest.mark.parametrize(("vendor", "hint"), [("GenuineIntel", "prefetcht1"), ("AuthenticAMD", "prefetchnta")])
-def test_ratings_are_prefetched_to_where_the_processor_keeps_them(vendor, hint, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("vendor", "vectors", "hint"),
+    [
+        ("GenuineIntel", "-mno-avx512f", "prefetcht1"),
+        ("AuthenticAMD", "-mno-avx512f", "prefetchnta"),
+        ("AuthenticAMD", "-mavx512f", "prefetcht1"),
+    ],
+)
+def test_ratings_are_prefetched_to_where_the_processor_keeps_them(vendor, vectors, hint, tmp_path, monkeypatch):
     monkeypatch.setattr(build, "cpu_identity", lambda: f"vendor_id\t: {vendor}")
     source = tmp_path / "prefetch.cpp"
     source.write_text(
-        '#include "reader.h"\nvoid prefetch(const mf::MatrixReader<float, 96> &matrix) { matrix.prefetch(1, 2); }\n'
+        '#include "reader.h"\n'
+        "void prefetch(const mf::MatrixReader<float, 96> &matrix) { matrix.lines({1, 2}).prefetch(3); }\n"
     )
-    command = [*build.find_compiler(), *build.flag_sets()[0], f"-I{build.SOURCE.parent}", "-S", "-o-", str(source)]
-    assert set(re.findall(r"prefetch\w+(?=\s+[^:]*\()", build._run(command))) == {hint}
+    command = [*build.find_compiler(), *build.flag_sets()[0], vectors, f"-I{build.SOURCE.parent}", "-S", "-o-"]
+    assert set(re.findall(r"prefetch\w+(?=\s+[^:]*\()", build._run([*command, str(source)]))) == {hint}
 
 
 @needs_kernel
@@ -183,6 +191,23 @@ def test_a_compiler_that_appends_fast_math_is_refused(tmp_path):
     """
     run = run_python(code, CXX=str(script), MFBENCH_CACHE=str(tmp_path / "cache"))
     assert "compiles with -ffast-math or the like, which changes results True" in run.stdout, run.stderr[-2000:]
+
+
+@needs_kernel
+@pytest.mark.parametrize("options", ["-fsanitize=address", "-fsanitize=undefined,thread -g", "-O0 -fno-inline"])
+def test_a_compiler_with_other_options_is_used_without_its_sanitizers(options, tmp_path):
+    """A library with one ends a process that did not start with its runtime."""
+    command = [*build.find_compiler(), *options.split(), *build.flag_sets()[0]]
+    assert arithmetic(command, tmp_path) == "True True\n"
+
+
+@needs_kernel
+@pytest.mark.parametrize("name", ["CXXFLAGS", "CFLAGS", "CPPFLAGS", "LDFLAGS"])
+def test_flags_in_the_environment_change_nothing(name, monkeypatch, built_library):
+    """Build systems read these, a compiler does not; so the library in the cache stays the right one."""
+    monkeypatch.setenv(name, "-Ofast -ffast-math")
+    build.load_kernel.cache_clear()
+    assert build.load_kernel()._name == str(built_library)
 
 
 @needs_kernel

@@ -75,6 +75,24 @@ def test_the_last_entries_of_the_ratings_are_read_to_their_end_only():
         assert_right(inputs, mf_loss_and_grads(*inputs[:5], ratings, reg=inputs.reg, backend="native"))
 
 
+@pytest.mark.parametrize("part", ["columns", "rows"])
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("number", [1, 3])
+def test_indices_that_were_overwritten_unseen_reach_no_foreign_memory(part, gradients, number, threads):
+    """PyTorch does not count what NumPy writes: results are then wrong, but rows of 500 GB away must not be read."""
+    threads(number)
+    inputs, encoded = sparse_inputs(300, 400, 512, 0.3)
+    step = mf_loss_and_grads if gradients else mf_sse
+    step(*inputs[:5], encoded, backend="native")  # checked here
+    indices = getattr(encoded, part).numpy()
+    if part == "columns":
+        indices[::3] = 65_535
+    else:
+        indices[1::4], indices[2::4], indices[3::4] = 1 << 40, -(1 << 40), 17
+    step(*inputs[:5], encoded, backend="native")
+    assert_right(inputs, mf_loss_and_grads(*inputs[:5], encode_ratings(inputs.ratings, inputs.mask), reg=inputs.reg))
+
+
 def test_factors_of_any_strides():
     inputs, encoded = sparse_inputs(60, 80, 10, 0.3, layouts=("every second", "contiguous", "contiguous"))
     assert_right(inputs, mf_loss_and_grads(*inputs[:5], encoded, reg=inputs.reg, backend="native"))

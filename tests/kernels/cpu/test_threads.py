@@ -14,7 +14,7 @@ import torch
 
 from kernels import mf_loss_and_grads
 from kernels.cpu import build
-from kernels.cpu.threads import threads_from
+from kernels.cpu.threads import UNLIMITED, quota_in, threads_from
 from tests.kernels.cpu.test_build import needs_kernel, run_python, runtime_library
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
@@ -259,3 +259,24 @@ def test_a_process_of_torchrun_starts_helpers_on_its_share_of_the_cores():
     """
     run = run_python(code, **TORCHRUN)
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({"cpu.max": "max 100000\n"}, UNLIMITED),
+        ({"cpu.max": "200000 100000\n"}, 2),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "1000 100000\n"}, 1),
+        ({"cpu.max": "\n"}, UNLIMITED),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, UNLIMITED),
+        ({"cpu/cpu.cfs_quota_us": "350000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "350000\n"}, UNLIMITED),
+        ({}, UNLIMITED),
+    ],
+)
+def test_the_quota_of_either_version_of_control_groups(tmp_path, files, cpus):
+    (tmp_path / "cpu").mkdir()
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    assert quota_in(tmp_path) == cpus

@@ -91,7 +91,9 @@ def test_simulated_processes_with_other_items():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_a_checksum_depends_on_every_bit_and_place(dtype):
+@pytest.mark.parametrize("block", [5, 1 << 22])
+def test_a_checksum_depends_on_every_bit_and_place(dtype, block, monkeypatch):
+    monkeypatch.setattr("kernels.distributed.agreement.BLOCK_WORDS", block)
     values = torch.randn(4, 3, dtype=dtype)
     assert checksum(values) == checksum(values.clone()) == checksum(values.T.contiguous().T)
     assert checksum(values) != checksum(values.T)
@@ -99,3 +101,11 @@ def test_a_checksum_depends_on_every_bit_and_place(dtype):
         other = values.clone()
         other.view(-1)[place] = torch.nextafter(other.view(-1)[place], torch.tensor(9.0, dtype=dtype))
         assert checksum(values) != checksum(other)
+
+
+def test_a_checksum_does_not_depend_on_blocks(monkeypatch):
+    values = torch.randn(7, 3)
+    whole = checksum(values)
+    monkeypatch.setattr("kernels.distributed.agreement.BLOCK_WORDS", 5)
+    assert checksum(values) == whole
+    assert checksum(values[:0]) == 0

@@ -6,16 +6,21 @@ import os
 
 import pytest
 import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
 
 from kernels.distributed import mf_loss_and_grads
 from kernels.distributed.failure import naming_missing_processes
 from kernels.distributed.group import Group
 from tests.kernels.distributed.processes import Processes
+from tests.kernels.distributed.simulation import block_of
 from tests.problems import draw_inputs
 
 
-def one_ends(group, process, doomed):
+def one_ends(group, process, doomed, on_mesh):
     inputs = draw_inputs(5, 7, 3)
+    if on_mesh:
+        group = init_device_mesh("cpu", (1, 3))
+        inputs = block_of(inputs, slice(None), slice(process, process + 2))
     mf_loss_and_grads(*inputs, group=group)
     if process == doomed:
         os._exit(9)
@@ -23,17 +28,18 @@ def one_ends(group, process, doomed):
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("doomed", [1, 2])
-def test_the_others_name_a_process_that_ends(doomed):
+@pytest.mark.parametrize(("doomed", "on_mesh"), [(1, False), (2, False), (1, True)])
+def test_the_others_name_a_process_that_ends(doomed, on_mesh):
     started = Processes(3, (3,))
     try:
-        errors = started.call(one_ends, 3, doomed)
+        errors = started.call(one_ends, 3, doomed, on_mesh)
     finally:
         started.close()
+    along = " along the mesh's items" if on_mesh else ""
     survivors = [process for process in range(3) if process != doomed]
     for process in survivors:
-        with pytest.raises(RuntimeError, match=f"^group: a message of process {process} of 3 failed, and no word from "
-                           f"process {doomed}: .*[Cc]onnection"):  # fmt: skip
+        message = f"^group: a message of process {process} of 3{along} failed, and no word from process {doomed}: "
+        with pytest.raises(RuntimeError, match=f"{message}.*[Cc]onnection"):
             raise errors[process]
 
 

@@ -31,7 +31,8 @@ def test_without_a_group(function):
 
 @pytest.mark.usefixtures("one_process")
 def test_something_else_as_group():
-    with pytest.raises(TypeError, match=r"^group: expected a torch\.distributed process group or None, got int"):
+    message = r"^group: expected a torch\.distributed process group, a device mesh or None, got int"
+    with pytest.raises(TypeError, match=message):
         mf_loss(*INPUTS, group=3)
     with pytest.raises(ValueError, match=r"^group: expected a group that this process belongs to"):
         mf_loss(*INPUTS, group=dist.GroupMember.NON_GROUP_MEMBER)

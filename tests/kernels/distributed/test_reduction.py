@@ -26,7 +26,7 @@ def summed(parts, values, deterministic=False):
     with simulated(processes) as mesh:
         group = Group(mesh.get_group(), mesh.get_local_rank(), processes)
         tensors = [of_each(parts)] if parts else []
-        sums = sum_over_processes(tensors, of_each(numbers(*values)), group, deterministic)
+        sums = sum_over_processes(tensors, [of_each(numbers(*values))], group, deterministic)
     return [on_each(total, processes) for total in sums]
 
 
@@ -77,3 +77,17 @@ def test_deterministic_sums_start_at_the_first_process():
     sums, _ = summed(parts, [0.0] * 3, deterministic=True)
     for total in sums:
         assert total.tolist() == [(torch.tensor(1e8) + 1.0 - 1e8).item(), (torch.tensor(1.0) + 1e8 - 1e8).item()]
+
+
+@DTYPES
+@DETERMINISTIC
+def test_several_numbers_of_either_shape(dtype, deterministic):
+    with simulated(3) as mesh:
+        group = Group(mesh.get_group(), mesh.get_local_rank(), 3)
+        scalars, columns = of_each(numbers(1.0, 2.0, 1e-16)), of_each([x[None] for x in numbers(0.1, 1e300, -1e300)])
+        parts = of_each([torch.full((2,), place, dtype=dtype) for place in (1.0, 2.0, 4.0)])
+        sums = sum_over_processes([parts], [scalars, columns], group, deterministic)
+    for tensor, scalar, column in zip(*(on_each(total, 3) for total in sums), strict=True):
+        assert tensor.tolist() == [7.0, 7.0]
+        assert (scalar.shape, scalar.item()) == ((), 1.0 + 2.0 + 1e-16)
+        assert (column.shape, column.item()) == ((1,), 0.1 + 1e300 - 1e300)

@@ -129,10 +129,10 @@ def test_sparse_ratings_beside_sharded_parameters(mesh):
     assert_right(inputs, (whole(loss), [whole(grad) for grad in grads]))
 
 
-def test_a_mesh_of_two_dimensions_is_refused(mesh):
-    two = init_device_mesh("cpu", (1, 1))
-    arguments = [distribute_tensor(value, two, [Replicate()] * 2) for value in INPUTS[:7]]
-    with pytest.raises(ValueError, match=r"^user_factors: expected a device mesh of one dimension"):
+def test_a_mesh_of_three_dimensions_is_refused(mesh):
+    three = init_device_mesh("cpu", (1, 1, 1))
+    arguments = [distribute_tensor(value, three, [Replicate()] * 3) for value in INPUTS[:7]]
+    with pytest.raises(ValueError, match=r"^user_factors: expected a device mesh of users, or of users x items; got 3"):
         mf_loss(*arguments)
 
 

@@ -87,7 +87,7 @@ def test_deterministic_algorithms_imply_deterministic_sums(monkeypatch):
     seen = []
     monkeypatch.setattr(
         "kernels.distributed.step.sum_over_processes",
-        lambda tensors, number, group, deterministic: seen.append(deterministic) or [*tensors, number],
+        lambda tensors, numbers, group, deterministic: seen.append(deterministic) or [*tensors, *numbers],
     )
     inputs = draw_inputs(5, 7, 3)
     mf_loss(*inputs)
@@ -97,7 +97,7 @@ def test_deterministic_algorithms_imply_deterministic_sums(monkeypatch):
     finally:
         torch.use_deterministic_algorithms(False)
     mf_loss(*inputs, deterministic=True)
-    assert seen == [False, True, True]
+    assert seen == [False, False, True, True, True, True]  # along either axis
 
 
 @pytest.mark.usefixtures("one_process")

@@ -9,6 +9,7 @@ import pytest
 
 from mfbench.measure.case import measure_case
 from mfbench.measure.recording import Origin
+from mfbench.providers import compilation
 from mfbench.results.records import Record
 from tests.mfbench.measure.in_process import CASE, InProcess, write_providers
 
@@ -68,3 +69,71 @@ def test_a_worker_that_dies_takes_no_other_with_it(workers: dict[str, InProcess]
     assert (records["tiled"].status, records["tiled"].code) == ("crashed", "signal")
     assert records["tiled"].timing is None
     assert records["autograd"].status == "ok"
+
+
+COMPILED = """
+import torch
+from reference import autograd_loss_and_grads
+
+calls = 0
+
+@torch.compile(backend="eager", dynamic=False)
+def scaled(loss, factor):
+    return loss * factor / factor
+
+def step(*arguments):
+    global calls
+    calls += 1
+    loss, grads = autograd_loss_and_grads(*arguments)
+    return scaled(loss, calls), grads  # another constant in every call
+
+def settled(*arguments):
+    loss, grads = autograd_loss_and_grads(*arguments)
+    return scaled(loss, 2), grads
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "disabled", "told"),
+    [
+        ("settled", False, None),
+        ("step", False, "torch.compile gave up on 1 function, and ran that in eager mode"),
+        ("settled", True, "torch.compile is switched off, and runs in eager mode what it should compile"),
+    ],
+)
+def test_a_users_code_that_pytorch_ran_in_eager_mode_is_told(
+    tmp_path: Path, capsys, function: str, disabled: bool, told: str | None
+) -> None:
+    import torch._dynamo
+
+    path = tmp_path / "own.py"
+    path.write_text(COMPILED)
+    compilation.forget()
+    with torch._dynamo.config.patch(disable=disabled):
+        records = measure({"own": InProcess(f"{path}:{function}")}, baseline="own")
+    assert records["own"].status == "ok"
+    assert records["own"].env.get("eager") == told
+    assert capsys.readouterr().err == (f"mfbench: own: {told}\n" if told else "")
+
+
+SWITCHED = """
+import torch
+torch.backends.fp32_precision = "bf16"
+torch.set_num_threads(1)
+from reference import autograd_loss_and_grads as step
+"""
+
+
+def test_the_record_holds_what_a_provider_set_in_its_own_process(tmp_path: Path) -> None:
+    import torch
+
+    path, threads = tmp_path / "own.py", torch.get_num_threads()
+    path.write_text(SWITCHED)
+    torch.set_num_threads(2)
+    try:
+        env = measure({"own": InProcess(f"{path}:step")}, baseline="own")["own"].env
+    finally:
+        torch.backends.fp32_precision = "none"
+        torch.set_num_threads(threads)
+    assert env["product_precisions"]["cpu"] == "bf16"
+    assert env["provider_threads"] == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -42,7 +41,7 @@ def case(**changes: Any) -> Case:
 
 
 def set_free(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
-    monkeypatch.setattr(module.psutil, "virtual_memory", lambda: SimpleNamespace(available=size))
+    monkeypatch.setattr(module, "free_memory", lambda: size)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the high-water mark of resident memory is Linux's")

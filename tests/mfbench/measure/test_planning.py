@@ -68,3 +68,19 @@ def test_an_extension_at_most_doubles_the_rounds() -> None:
 )
 def test_durations_in_words(seconds: float, words: str) -> None:
     assert planning.duration(seconds) == words
+
+
+@pytest.mark.parametrize("resolve", [1e-9, 1e-200, 0.999])
+@pytest.mark.parametrize("left_s", [-5.0, 0.05, 100.0])
+def test_any_difference_has_a_plan_within_the_budget_or_the_fewest_rounds(resolve: float, left_s: float) -> None:
+    plan = planned(Goal(100.0, resolve), pilot(0.05), left_s)
+    assert planning.FEWEST_PLACEMENTS <= plan.placements <= max(planning.FEWEST_PLACEMENTS, left_s / 0.1)
+    assert (plan.wanted_s > 1e6) == (resolve < 0.5)
+    assert str(plan).startswith(f"{plan.rounds} rounds, about ")
+    assert planning.duration(plan.wanted_s).endswith((" s", " min", " h"))
+
+
+def test_a_provider_alone_has_nothing_to_resolve() -> None:
+    alone = Pilot({"base": pilot(0.05).samples["base"]}, 16, 0.1)
+    assert planned(Goal(100.0, 0.02), alone).placements == planning.FEWEST_PLACEMENTS
+    assert planning.extension(Goal(100.0, 0.02), alone, "base", {}, 100.0) is None

@@ -273,3 +273,25 @@ def test_a_slow_case_is_resolved_with_a_pilot_of_three_rounds() -> None:
     result, plans = resolve(Machine(jitter=0.002), {"a": 3.0, "b": 0.2}, Goal(60.0, 0.02))
     assert result.pilot_rounds == 1 + intervals.FEWEST
     assert plans[0].rounds == result.placements == intervals.FEWEST
+
+
+def test_a_budget_shorter_than_a_round_takes_the_fewest_rounds() -> None:
+    result, plans = resolve(Machine(jitter=0.002), {"a": 0.5, "b": 0.5}, Goal(0.01, 0.02))
+    assert len(result.providers["a"].samples) == intervals.FEWEST
+    assert [plan.further for plan in plans] == [False]
+    assert plans[0].seconds > 0.01
+
+
+@pytest.mark.parametrize("difference", [1e-200, 0.999])
+def test_differences_at_the_ends_of_the_range(difference: float) -> None:
+    machine = Machine(jitter=0.02)
+    result, plans = resolve(machine, {"a": 6e-3, "b": 6e-3}, Goal(3.0, difference))
+    assert machine.now <= 3.0
+    assert (result.placements == planning.FEWEST_PLACEMENTS) == (difference > 0.5)
+    assert (plans[0].wanted_s > 3.0) == (difference < 0.5)
+
+
+def test_a_provider_alone_is_timed_with_a_difference_to_resolve() -> None:
+    result, plans = resolve(Machine(jitter=0.02), {"a": 6e-3})
+    assert result.placements == plans[0].placements == planning.FEWEST_PLACEMENTS
+    assert len(plans) == 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -114,8 +113,7 @@ def test_an_oracle_that_does_not_fit_is_out_of_memory(measured, monkeypatch: pyt
 
 
 def test_a_case_too_large_for_the_free_memory_is_skipped_and_the_next_is_measured(measured, monkeypatch) -> None:
-    free = SimpleNamespace(available=1 << 30)
-    monkeypatch.setattr(footprint.psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(footprint, "free_memory", lambda: 1 << 30)
     too_large, fits = run(session(spec(size=(20000, 20000), layout="dense"), spec(6)))
     assert [(record.status, record.code) for record in too_large] == [("skipped", "too-large-for-memory")] * 2
     assert all((record.reason or "").startswith("needs about 4") for record in too_large)

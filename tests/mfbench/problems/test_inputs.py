@@ -147,3 +147,15 @@ def test_some_observed_ratings_are_0(data: str, layout: str, dtype: str) -> None
     assert 0.02 < share < 0.05
     star = 0.5 if dtype == "float32" else 1
     assert observed.unique().tolist() == [star * number for number in range(11)]
+
+
+@pytest.mark.parametrize("data", ["synthetic", "blocks", "seed"])
+def test_a_float_mask_holds_weights_and_changes_nothing_else(data: str) -> None:
+    weighted, plain = draw(case(data, mask="float32")), draw(case(data))
+    assert weighted.mask is not None
+    assert plain.mask is not None
+    assert weighted.mask.dtype == torch.float32
+    assert torch.equal(weighted.mask != 0, plain.mask != 0)
+    assert weighted.mask[weighted.mask != 0].unique().tolist() == [number / 4 for number in range(1, 9)]
+    assert all(map(torch.equal, weighted[:6], plain[:6]))
+    assert torch.equal(weighted.mask, draw(case(data, mask="float32")).mask)

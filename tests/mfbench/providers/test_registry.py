@@ -17,7 +17,7 @@ from mfbench.problems.inputs import Inputs
 from mfbench.problems.matrices import to_sparse
 from mfbench.providers import registry
 from reference import oracle_loss_and_grads
-from tests.problems import draw_inputs
+from tests.problems import assert_right, draw_inputs
 
 COMPILED = ("compile", "compile-closed-form")  # they take a C++ compiler and half a minute
 REDUCED = ("fused-tf32", "fused-bf16x3", "fused-tf32x3")  # the gate's tests have their bounds
@@ -276,3 +276,48 @@ def test_gather_refuses_weights_alone() -> None:
         gather.prepare(inputs)
     binary = inputs._replace(mask=(inputs.mask != 0).float())
     assert_exact(gather.prepare(binary), binary)
+
+
+MASKS = [None, torch.bool, torch.uint8, torch.int8, torch.int32, torch.int64, torch.float16, torch.float32,
+         torch.float64]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"), [("autograd", True), ("closed-form", True), ("closed-form", False), ("tiled", False)]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("mask_dtype", MASKS)
+def test_rivals_compute_the_step_in_every_form(name: str, columns: bool, mask_dtype, dtype: torch.dtype) -> None:
+    """Weights of either sign, masks of other values than 0 and 1, NaN; within the gate's bounds, of the right dtype."""
+    for ratings_dtype in (dtype, torch.int8 if mask_dtype else torch.float16):
+        inputs = draw_inputs(21, 34, 5, dtype, ratings_dtype, mask_dtype, columns=columns)
+        loss, grads = registry.load(name).prepare(inputs)()
+        assert_right(inputs, (loss.double(), [grad.detach() for grad in grads]))
+
+
+@pytest.mark.parametrize("size", [(0, 4, 3), (4, 0, 3), (4, 5, 0), (1, 1, 1)])
+@pytest.mark.parametrize("mask_dtype", [None, torch.uint8, torch.float32])
+def test_the_closed_form_of_empty_problems(size: tuple[int, int, int], mask_dtype) -> None:
+    inputs = draw_inputs(*size, mask_dtype=mask_dtype)
+    assert_right(inputs, registry.load("closed-form").prepare(inputs)())
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf")])
+def test_the_closed_form_keeps_weights_that_are_not_finite(weight: float) -> None:
+    inputs = draw_inputs(21, 34, 5, mask_dtype=torch.float32)
+    inputs.mask[3, 4], inputs.ratings[3, 4] = weight, 1.0
+    loss, grads = registry.load("closed-form").prepare(inputs)()
+    assert not loss.isfinite()
+    assert (~grads[0].isfinite()).any(1).nonzero().flatten().tolist() == [3]
+    assert (~grads[1].isfinite()).any(1).nonzero().flatten().tolist() == [4]
+
+
+@pytest.mark.parametrize("mask_dtype", [torch.float32, torch.bool])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", COMPILED)
+def test_what_compiled_providers_compile_is_the_step(name: str, dtype: torch.dtype, mask_dtype) -> None:
+    """The graphs run in eager mode, which takes seconds instead of half a minute."""
+    inputs = draw_inputs(21, 34, 5, dtype, mask_dtype=mask_dtype)
+    with torch.compiler.set_stance(force_backend="eager"):
+        loss, grads = registry.load(name).prepare(inputs)()
+    assert_right(inputs, (loss.double(), [grad.detach() for grad in grads]))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from kernels.cpu import threads
 from mfbench.results import environment
 
 
@@ -75,7 +76,11 @@ def test_commit_and_changes_of_a_repository(tmp_path: Path) -> None:
     assert environment._git(tmp_path, "no-such-command") is None
 
 
-@pytest.mark.parametrize("names", [("GIT_DIR",), ("GIT_DIR", "GIT_WORK_TREE"), ("GIT_DIR", "GIT_INDEX_FILE")])
+@pytest.mark.parametrize(
+    "names",
+    [("GIT_DIR",), ("GIT_DIR", "GIT_WORK_TREE"), ("GIT_DIR", "GIT_INDEX_FILE"), ("GIT_WORK_TREE",), ("GIT_INDEX_FILE",),
+     ("GIT_OBJECT_DIRECTORY",), ("GIT_COMMON_DIR",)],
+)  # fmt: skip
 def test_a_hook_of_another_repository_does_not_change_the_commit(tmp_path: Path, monkeypatch, names) -> None:
     folders = tmp_path / "own", tmp_path / "other"
     for folder in folders:
@@ -84,11 +89,13 @@ def test_a_hook_of_another_repository_does_not_change_the_commit(tmp_path: Path,
         for arguments in (["init", "--quiet"], [*name, "commit", "--quiet", "--allow-empty", "-m", folder.name]):
             subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True)
     expected = environment._git(folders[0], "rev-parse", "HEAD")
-    places = {"GIT_DIR": ".git", "GIT_WORK_TREE": "", "GIT_INDEX_FILE": ".git/index"}
+    places = {"GIT_DIR": ".git", "GIT_WORK_TREE": "", "GIT_INDEX_FILE": ".git/index", "GIT_COMMON_DIR": ".git",
+              "GIT_OBJECT_DIRECTORY": ".git/objects"}  # fmt: skip
     for name in names:
         monkeypatch.setenv(name, str(folders[1] / places[name]))
     assert environment._git(folders[0], "rev-parse", "HEAD") == expected
     assert environment._git(folders[0], "rev-parse", "--show-toplevel") == str(folders[0])
+    assert environment._git(folders[0], "status", "--porcelain") == ""
 
 
 @pytest.mark.parametrize(("more", "noted"), [(0, False), (1, True), (4000, True)])
@@ -97,4 +104,16 @@ def test_more_threads_than_cpus_are_noted(capsys, more: int, noted: bool) -> Non
     environment.check_threads(threads)
     assert (f"{threads} threads share " in capsys.readouterr().err) == noted
     environment.check_threads(None)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("asked", "of_pytorch", "quota"), [(3, 1, 2), (None, 3, 2), (2, 1, 1), (None, 2, 1)])
+def test_more_threads_than_a_container_may_use_are_noted(monkeypatch, capsys, asked, of_pytorch, quota) -> None:
+    monkeypatch.setattr(environment, "usable_cpus", lambda: 64)
+    monkeypatch.setattr(threads, "cpu_quota", lambda: quota)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: of_pytorch)
+    environment.check_threads(asked)
+    share = f"--threads: {asked or of_pytorch} threads share {quota} CPU{'s' if quota > 1 else ''} and wait"
+    assert share in capsys.readouterr().err
+    environment.check_threads(quota)
     assert capsys.readouterr().err == ""

@@ -56,3 +56,12 @@ def test_the_half_width_that_decides(ratio: float, margin: float, half_width: fl
 )  # fmt: skip
 def test_an_interval_is_clear_of_the_margin_by_its_nearer_end(low: float, high: float, clearance: float) -> None:
     assert sample_size.clearance(Interval(1.0, low, high), 0.02) == pytest.approx(clearance)
+
+
+@pytest.mark.parametrize("half_width", [1e-150, 1e-300, 5e-324])
+def test_a_width_that_no_number_of_samples_reaches(half_width: float) -> None:
+    assert sample_size.blocks_needed(1.0, half_width, 0.95) > 1e299
+    rng = np.random.default_rng(5)
+    centre = intervals.ratio_location(*(np.exp(0.02 * rng.normal(size=90)) for _ in range(2)))
+    assert sample_size.growth(centre, half_width, 0.95) > 1e290
+    assert sample_size.growth_to_decide(centre, half_width, 0.95) > 0

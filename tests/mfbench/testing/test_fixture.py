@@ -47,3 +47,23 @@ def test_a_wrong_output_is_named() -> None:
     (case,) = cases({"size": "9x7", "rank": 3})
     with pytest.raises(AssertionError, match="item_bias is off by"):
         case.check(wrong)
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        (lambda mask: mask != 0, "treats the weights as a binary mask"),
+        (lambda mask: mask.sqrt(), "has the weights to the first power, not squared"),
+    ],
+)
+def test_a_float_mask_is_one_of_weights(change, hint: str) -> None:
+    """Ones alone would let pass what takes any mask for a binary one."""
+
+    def wrong(*arguments):
+        *parameters, ratings, mask, reg = arguments
+        return autograd_loss_and_grads(*parameters, ratings, change(mask), reg)
+
+    (case,) = cases({"size": "33x27", "rank": 3, "mask": "float32"})
+    case.check(autograd_loss_and_grads)
+    with pytest.raises(AssertionError, match=hint):
+        case.check(wrong)

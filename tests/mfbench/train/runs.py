@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mfbench.commands.train import train_and_log
-from mfbench.train.loop import TrainingRun
+from mfbench.train.history import TrainingRun
 from mfbench.train.options import TrainOptions
 
 

@@ -13,7 +13,8 @@ from mfbench.problems import datasets
 from mfbench.problems.datasets import Ratings
 from mfbench.problems.matrices import to_sparse, with_values
 from mfbench.providers import registry
-from mfbench.train.loop import Diverged, TrainingRun, train
+from mfbench.train.history import TrainingRun
+from mfbench.train.loop import Diverged, train
 from mfbench.train.options import Optimizer
 from mfbench.train.rates import default_rate
 from mfbench.train.task import rating_task

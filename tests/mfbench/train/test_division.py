@@ -11,8 +11,9 @@ import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mfbench.errors import UsageError
 from mfbench.problems.matrices import to_dense
-from mfbench.train.division import bounds, own_task, same_everywhere, whole_users
+from mfbench.train.division import bounds, on_first, own_task, own_users, whole_users
 from mfbench.train.options import TrainOptions
 from mfbench.train.task import Task, make_task
 
@@ -40,7 +41,7 @@ def tasks() -> list[Task]:
 @pytest.mark.parametrize("processes", [1, 2, 3, 64])
 def test_the_parts_of_a_task_make_up_the_whole(place: int, processes: int) -> None:
     task = tasks()[place]
-    parts = [own_task(task, process, processes) for process in range(processes)]
+    parts = [own_task(task, own_users(task, process, processes)) for process in range(processes)]
     for name in ("user_factors", "user_bias"):
         assert torch.equal(torch.cat([getattr(part.inputs, name) for part in parts]), getattr(task.inputs, name))
     for of in (lambda task: task.inputs.ratings, lambda task: task.held_out):
@@ -62,7 +63,7 @@ def one_process() -> Iterator[None]:
 @pytest.mark.parametrize("place", range(3))
 def test_one_process_judges_as_the_task_does(place: int) -> None:
     task = tasks()[place]
-    own = own_task(task, 0, 1)
+    own = own_task(task, own_users(task, 0, 1))
     assert own.held_out_count == task.held_out_count > 0
     assert own.held_out_sse() == task.held_out_sse()
 
@@ -73,4 +74,12 @@ def test_exchanges_of_one_process() -> None:
     whole = whole_users(rows, 0, 1)
     assert whole is not None
     assert torch.equal(whole, rows)
-    assert same_everywhere(0.1) == 0.1
+    assert on_first(lambda: 0.1) == 0.1
+    error = UsageError("no", code="bad-value", argument="lr")
+    with pytest.raises(UsageError) as raised:
+        on_first(lambda: throw(error))
+    assert (str(raised.value), raised.value.code, raised.value.argument) == ("lr: no", "bad-value", "lr")
+
+
+def throw(error: Exception) -> None:
+    raise error

@@ -9,7 +9,8 @@ import torch
 
 from kernels import mf_loss_and_grads
 from mfbench.providers.registry import Provider, load
-from mfbench.train.loop import TrainingRun, train
+from mfbench.train.history import TrainingRun
+from mfbench.train.loop import train
 from mfbench.train.task import notebook_task
 from tests import cuda_graphs
 

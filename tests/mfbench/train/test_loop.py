@@ -13,7 +13,8 @@ from mfbench.problems import datasets
 from mfbench.problems.datasets import Ratings
 from mfbench.problems.matrices import to_sparse
 from mfbench.providers import registry
-from mfbench.train.loop import Diverged, LogEntry, descend, train
+from mfbench.train.history import LogEntry
+from mfbench.train.loop import Diverged, descend, train
 from mfbench.train.task import notebook_task, rating_task
 from reference.autograd import notebook_loss
 from tests.mfbench.train.runs import run_training

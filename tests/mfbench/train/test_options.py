@@ -1,6 +1,7 @@
 """Options of a training run: values that do not fit are refused by name, defaults depend on the data."""
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,9 @@ from tests.mfbench.train.runs import run_training
         ({"target_rmse": -1.0}, "bad-number", "target_rmse"),
         ({"holdout": 1.0}, "bad-number", "holdout"),
         ({"rank": None}, "bad-number", "rank"),
+        ({"checkpoint": Path("run"), "checkpoint_every": 0}, "bad-number", "checkpoint_every"),
+        ({"checkpoint_every": 5}, "bad-value", "checkpoint_every"),
+        ({"resume": True}, "bad-value", "resume"),
         ({"provider": "fusde"}, "no-such-provider", "provider"),
         ({"data": "movilens"}, "no-such-data", "data"),
         ({"data": "bfi", "size": (3, 4)}, "bad-size", "size"),
@@ -40,3 +44,9 @@ def test_the_notebook_is_trained_and_logged_as_in_the_notebook():
     given = TrainOptions(data="bfi", epochs=7, every=3, optimizer="adam", patience=2)
     assert (given.updates, given.log_every) == (7, 3)
     assert (given.update_rule, given.lines_of_patience) == ("adam", 2)
+
+
+def test_checkpoints_come_every_ten_lines_of_the_log():
+    assert TrainOptions().checkpoint_interval == 10_000
+    assert TrainOptions(data="bfi", every=3).checkpoint_interval == 30
+    assert TrainOptions(checkpoint=Path("run"), checkpoint_every=7).checkpoint_interval == 7

@@ -6,15 +6,18 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
 from mfbench.errors import UsageError
 from mfbench.installation import ROOT
 from mfbench.train import processes
+from mfbench.train.loop import run_training
 from mfbench.train.options import TrainOptions
 
 EACH_ALONE = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -72,7 +75,54 @@ def test_lines_are_written_once_and_errors_end_every_process() -> None:
     assert len(lines) == 5
     failed = started(["--epochs", "3", "--lr", "1"], 2)
     assert failed.returncode
-    assert "training diverged" in failed.stderr
+    assert failed.stderr.count("training diverged") == 1
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("optimizer", ["adam", "preconditioned"])
+def test_the_optimizer_goes_on_in_other_numbers_of_processes(optimizer: str, tmp_path: Path) -> None:
+    data = ["--data", "power-law", "--size", "90x70", "--density", "0.3", "--layout", "sparse", "--rank", "4"]
+    arguments = [*data, "--optimizer", optimizer, "--every", "10", "--patience", "99"]
+    given = {
+        "data": "power-law", "size": (90, 70), "density": 0.3, "layout": "sparse", "rank": 4, "optimizer": optimizer,
+        "every": 10, "patience": 99,
+    }  # fmt: skip
+    whole = run_training(TrainOptions(**given, epochs=90, save=tmp_path / "whole.pt"))
+    files = {"checkpoint": tmp_path / "run", "save": tmp_path / "parts.pt"}
+    options = [f"--{name}={path}" for name, path in files.items()]
+    run([*arguments, *options, "--epochs", "30"], 3)
+    run_training(TrainOptions(**given, **files, epochs=60, resume=True))
+    parts = run([*arguments, *options, "--epochs", "90", "--resume"], 2)
+    for one, other in zip(parts["entries"], whole.entries, strict=True):
+        assert one["epoch"] == other.epoch
+        assert (one["loss"], one["held_out_sse"]) == pytest.approx(other[1:3], rel=1e-6), other.epoch
+    ours, theirs = (torch.load(tmp_path / name, weights_only=True) for name in ("parts.pt", "whole.pt"))
+    torch.testing.assert_close(ours["user_factors"], theirs["user_factors"], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.processes
+def test_torchrun_starts_again_at_the_last_checkpoint(tmp_path: Path) -> None:
+    arguments = ["--epochs", "3000", "--every", "500"]
+    checkpoints = tmp_path / "run"
+    options = ["--checkpoint", str(checkpoints), "--checkpoint-every", "100", "--json"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
+    command = [sys.executable, *torchrun, "-m", "mfbench", "train", *arguments, *options]
+    with (tmp_path / "out").open("w+") as out, (tmp_path / "err").open("w+") as err:
+        process = subprocess.Popen(command, stdout=out, stderr=err, env={**os.environ, **EACH_ALONE})
+        try:
+            while process.poll() is None and not list(checkpoints.glob("0*")):
+                time.sleep(0.02)
+            psutil.Process(process.pid).children()[-1].kill()
+            assert process.wait(timeout=200) == 0, (tmp_path / "err").read_text()[-2000:]
+        finally:
+            for child in psutil.Process().children(recursive=True):
+                if process.poll() is None:
+                    child.kill()
+    resumed = json.loads((tmp_path / "out").read_text())
+    assert "continuing at epoch " in (tmp_path / "err").read_text()
+    alone = run(arguments, 1)
+    assert resumed["entries"][-1]["loss"] == pytest.approx(alone["entries"][-1]["loss"], rel=1e-6)
+    assert [entry["epoch"] for entry in resumed["entries"]] == [entry["epoch"] for entry in alone["entries"]]
 
 
 def test_a_provider_that_computes_alone_is_refused() -> None:

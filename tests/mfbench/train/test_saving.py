@@ -12,10 +12,11 @@ import torch
 from mfbench.errors import UsageError
 from mfbench.problems.datasets import Ratings
 from mfbench.problems.matrices import to_sparse
-from mfbench.train.loop import LogEntry, run_training
+from mfbench.train.history import LogEntry
+from mfbench.train.loop import run_training
 from mfbench.train.options import TrainOptions
-from mfbench.train.saving import PARAMETERS, BestParameters
-from mfbench.train.task import make_task, rating_task
+from mfbench.train.saving import BestParameters
+from mfbench.train.task import PARAMETERS, make_task, rating_task
 
 
 def ratings_file(folder: Path) -> Path:

@@ -231,3 +231,29 @@ def test_a_mask_of_another_name_is_not_ignored(tmp_path):
         read(tmp_path / "a.npz")
     np.savez(tmp_path / "b.npz", ratings=values, mask=observed, titles=np.array(["a", "b", "c"]))
     assert len(read(tmp_path / "b.npz")[0]) == 4
+
+
+@pytest.mark.parametrize(
+    ("mask", "read_as"),
+    [
+        (np.array([[1, 0, 1], [0, 255, 255]], np.uint8), EXPECTED),
+        (np.array([[1, -0.0, 1], [0, 1, 1]], np.float16), EXPECTED),
+        (np.array([[1, 0, 1], [0, 1, np.nan]]), "a rating file has no weights"),
+        (np.array([[1, 0, -1], [0, 1, 1]], np.float16), "a rating file has no weights"),
+        (np.array([["1", "0", "1"], ["0", "1", "1"]]), "expected real numbers in 'mask', got <U1"),
+    ],
+)
+def test_masks_as_tools_write_them(tmp_path, mask, read_as):
+    np.savez(tmp_path / "a.npz", ratings=np.nan_to_num(VALUES), mask=mask)
+    if isinstance(read_as, dict):
+        assert read(tmp_path / "a.npz") == (read_as, [])
+        return
+    with pytest.raises(UsageError) as raised:
+        read(tmp_path / "a.npz")
+    assert read_as in raised.value.message
+
+
+@pytest.mark.parametrize("name", ["weights", "timestamps"])
+def test_arrays_beside_ratings_and_mask_are_named(tmp_path, name):
+    np.savez(tmp_path / "a.npz", ratings=np.nan_to_num(VALUES), mask=OBSERVED, **{name: VALUES})
+    assert read(tmp_path / "a.npz") == (EXPECTED, [f"{name} left out, of the same shape as 'ratings'"])

@@ -1,0 +1,60 @@
+"""Which problem a checkpoint belongs to: a run continues from one only if both are the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mfbench.problems import matrices
+from mfbench.train.options import TrainOptions
+from mfbench.train.task import Task
+
+Identity = dict[str, Any]  # by the name in messages; None where an option was left to its default
+
+
+def identity(options: TrainOptions, task: Task) -> Identity:
+    """Return what decides where training leads, as values that JSON holds: data, start, objective and optimizer.
+
+    Provider, device, layout and the number of processes change rounding alone and are left out; so are the options that
+    say when to log and when to stop.
+
+    Args:
+        task: of all users, on the CPU, before training.
+    """
+    inputs = task.inputs
+    held_out = task.held_out if inputs.sparse else matrices.to_sparse(inputs.ratings, task.held_out)
+    trained = inputs.ratings if inputs.sparse else matrices.to_sparse(inputs.ratings, inputs.mask)
+    m, n = inputs.ratings.shape
+    return {
+        "size": f"{m}x{n}",
+        "rank": options.rank,
+        "seed": options.seed,
+        "holdout": options.holdout,
+        "reg": options.reg,
+        "optimizer": options.update_rule,
+        "lr": options.lr,
+        "ratings": f"{checksum(trained):016x}-{checksum(held_out):016x}",
+    }
+
+
+def differences(there: Identity, here: Identity) -> str:
+    """Return how a checkpoint's problem differs from this one, in words; empty if it does not."""
+
+    def shown(value: object) -> object:
+        return "left to its default" if value is None else value
+
+    return ", ".join(
+        f"{name}: {shown(there.get(name))} there, {shown(value)} here"
+        for name, value in here.items()
+        if there.get(name) != value
+    )
+
+
+def checksum(ratings: Tensor) -> int:
+    """Return a number below 2⁶⁴ that depends on every bit of torch.sparse_csr ratings and on their places."""
+    _, columns, values = matrices.parts(ratings)
+    places = matrices.row_numbers(ratings).long() * ratings.shape[1] + columns
+    bits = values.view({4: torch.int32, 8: torch.int64}[values.element_size()]).long()
+    return int((bits * (2 * places + 1)).sum()) % 2**64  # wraps around, in whatever order it is summed
