@@ -69,17 +69,18 @@ def _row(record: Record) -> Sequence[Text]:
     if record.timing is None:
         return name, Text(f"{record.status}, {_processes(record)}", style="red")
     half, group, scaling, speedup = half_width(record), record.group, record.scaling, record.speedup
+    step_s, predicted_s = record.timing.median_s, group.predicted_s if group else None
     several = (record.case.processes or 1) > 1
     is_baseline = speedup is None or speedup.baseline == record.provider
     return (
         name,
         Text(str(record.case.processes or "no group")),
         Text(str(record.env["threads"])),
-        Text(seconds(record.timing.median_s)),
+        Text(seconds(step_s)),
         Text("" if half is None else percent(half)),
         Text(seconds(group.computing_s) if group and several else ""),
-        Text(_signed(group.communicating_s) if group and several else ""),
-        Text(seconds(group.predicted_s) if group and group.predicted_s else ""),
+        Text(f"{_signed(group.communicating_s)} ({group.communicating_s / step_s:.0%})" if group and several else ""),
+        Text(f"{seconds(predicted_s)} ({predicted_s / step_s - 1:+.0%})" if predicted_s else ""),
         Text(f"{scaling.ratio:.3g} {interval(*scaling.ci95)}" if scaling else ""),
         Text(f"{scaling.efficiency:.0%} {_percents(*scaling.efficiency_ci95)}" if scaling else ""),
         Text("" if is_baseline or speedup is None else f"{speedup.ratio:.3g} {interval(*speedup.ci95)}"),
@@ -124,7 +125,8 @@ def legend(records: Sequence[Record]) -> str:
     return (
         f"\nstep: of the slowest process, the median of the rounds of {launches} launches; one process was "
         "launched before and after each. computing: the same on its own users, without messages; rest: what the step "
-        "takes beyond it. model: predicted by docs/scaling.md from rates measured in the same launches. T₁/T: one "
-        "process's time over this one's, by launches, with its 95 % interval. efficiency: of strong scaling that "
-        f"divided by the number of processes. {group.backend}, {env['cpu']}, {env['cpus']} cores"
+        "takes beyond it, and its share. model: predicted by docs/scaling.md from rates measured in the same launches, "
+        "and how far that is off. T₁/T: one process's time over this one's, by launches, with its 95 % interval. "
+        "efficiency: of strong scaling that divided by the number of processes. "
+        f"{group.backend}, {env['cpu']}, {env['cpus']} cores"
     )

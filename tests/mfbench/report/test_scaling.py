@@ -64,6 +64,8 @@ def test_the_table_shows_both_and_says_why_one_failed() -> None:
     assert "weak scaling: 64×64 rank 8, 0.5 observed, float32 + uint8 mask for each process" in text
     (row,) = [line for line in text.splitlines() if "1.6 [1.44, 1.76]" in line and line.startswith("fused")]
     assert "80% [72%, 88%]" in row
+    assert "62.5 µs (10%)" in row
+    assert "688 µs (+10%)" in row
     assert "fused: 2 processes of 2 threads are 0.95 [0.9, 1] times as fast as one of 2 threads" in text
     assert "mine.py:step, 1 process: no memory" in text
 
