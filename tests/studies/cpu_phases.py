@@ -5,7 +5,7 @@ python -m tests.studies.cpu_phases [--size 4096x4096 --rank 32 --ratings float32
 Without a size: the notebook's problem, 2048 x 2048 and 4096 x 4096. Bounds: products at the rate of multiply-adds in
 registers; packing, errors and reduction at the bandwidth of a working set of the size of what they read and write; all
 other phases could in principle take no time. Times are the least of all rounds, which other load disturbs least. Where
-errors are made in registers, predictions include them. A second thread that sleeps or spins is woken by a job of no work.
+errors are made in registers, predictions include them. A second thread, asleep or spinning, is woken by an empty job.
 """
 
 from __future__ import annotations
