@@ -55,7 +55,7 @@ class Checkpoints:
         self.every = every
         self._folder, self._identity, self._best, self._rows, self._group = folder, identity, best, rows, group
         self._number = folder.number
-        self._written: tuple[Future[Any], Path] | None = None  # where it is unfinished| None = None
+        self._written: tuple[Future[Any], Path] | None = None  # and where it is unfinished
         self._tensors: dict[str, Tensor] = {}
         self.start = self._read() if folder.complete else START
 
