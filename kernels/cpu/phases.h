@@ -10,7 +10,8 @@
 
 namespace mf {
 
-// DECODING: also finding observed micro-tiles. STEP: all of mf_step. Numbered as in the study.
+// DECODING: also finding observed micro-tiles. PREDICTIONS: also the errors where these are made in registers. STEP: all
+// of mf_step. Numbered as in the study.
 enum Phase { PACKING, DECODING, PREDICTIONS, ERRORS, USER_GRADIENTS, ITEM_GRADIENTS, REDUCTION, STEP, PHASES };
 
 #ifdef TIME_PHASES

@@ -179,12 +179,11 @@ template <class T, int ITEMS> class Ratings {
                             [&](int64_t r) __attribute__((always_inline)) { lines.prefetch(r); });
             tile_errors<T, how, Stored, Word>(panel, factors.user_bias, j, e, sums, to);
         }
-        watch.book(PREDICTIONS);
         if (!observed) return;
         for (int r = 0; r < MR; ++r) to.row_sums[r] += sum_lanes<T>(sums.rows[r]);
         for (int v = 1; v < Simd<T>::NV; ++v) sums.squares[0] += sums.squares[v];
         to.squares += sum_lanes<T>(sums.squares[0]);
-        watch.book(ERRORS);
+        watch.book(PREDICTIONS);
     }
 
     // Stores the predictions of the panel, and then turns them into errors row by row.

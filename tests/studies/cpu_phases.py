@@ -111,7 +111,8 @@ def phases(kernel: ctypes.CDLL, case: Case, rounds: int, steps: int) -> list[Row
         samples.append([part / steps for part in (*parts, step - sum(parts), elapsed - step)])
     least = [min(column) for column in zip(*samples[1:], strict=True)]
     bounds = bounds_of(case)
-    return [Row(name, s, *bounds.get(name, ())) for name, s in zip((*PHASES, "rest", "Python"), least, strict=True)]
+    found = zip((*PHASES, "rest", "Python"), least, strict=True)
+    return [Row(name, seconds, *bounds.get(name, ())) for name, seconds in found if seconds]
 
 
 def bounds_of(case: Case) -> dict[str, tuple[float, str]]:
@@ -151,6 +152,7 @@ def waking(rounds: int) -> list[Row]:
 
 
 def show(title: str, rows: Sequence[Row]) -> None:
+    """Print the rows as a table."""
     table = Table("phase", "time", "share", "bound", "bound / time", "limit", title=title, title_justify="left")
     total = sum(row.seconds for row in rows)
     for name, seconds, bound, limit in rows:
