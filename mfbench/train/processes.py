@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from kernels.cpu.threads import VARIABLE
@@ -127,7 +128,7 @@ def _process_group(device: str) -> Iterator[None]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     store, process, processes = next(rendezvous("env://"))
     # torchrun keeps the store when it starts processes again, and in it the addresses of those that have ended
-    own_store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    own_store = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     dist.init_process_group(BACKENDS[device], store=own_store, rank=process, world_size=processes)
     try:
         yield
