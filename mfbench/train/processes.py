@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from kernels.cpu.threads import VARIABLE
 from kernels.distributed import mf_loss_and_grads
@@ -124,7 +126,10 @@ def provider_over_processes(name: str) -> registry.Provider:
 def _process_group(device: str) -> Iterator[None]:
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group(BACKENDS[device])
+    store, process, processes = next(rendezvous("env://"))
+    # torchrun keeps the store when it starts processes again, and in it the addresses of those that have ended
+    own_store = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    dist.init_process_group(BACKENDS[device], store=own_store, rank=process, world_size=processes)
     try:
         yield
     finally:
