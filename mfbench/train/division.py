@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mfbench.errors import MfbenchError
 from mfbench.problems import matrices
+from mfbench.problems.division import bounds
 from mfbench.train.task import Task
 
 T = TypeVar("T")
@@ -24,21 +25,6 @@ class OwnTask(Task):
         total = own.clone()
         dist.all_reduce(total)
         return total
-
-
-def bounds(counts: Tensor, processes: int) -> list[int]:
-    """Return where the users of each process start, and last the number of users.
-
-    Args:
-        counts: (m,), ratings of each user.
-        processes: more than users leave some without any.
-    """
-    total, before = int(counts.sum()), torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    if not total:  # divide the users themselves
-        before = torch.arange(len(before), device=counts.device)
-        total = len(counts)
-    wanted = torch.arange(1, processes, device=counts.device) * total // processes
-    return [0, *torch.searchsorted(before, wanted).tolist(), len(counts)]
 
 
 def own_users(task: Task, process: int, processes: int) -> slice:

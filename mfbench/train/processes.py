@@ -15,11 +15,9 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from kernels.cpu.threads import VARIABLE
-from kernels.distributed import mf_loss_and_grads
-from kernels.precision import PRECISIONS
 from mfbench.errors import UsageError
-from mfbench.problems.inputs import Inputs
 from mfbench.providers import registry
+from mfbench.providers.over_processes import FUSED, prepare
 from mfbench.train.checkpointing import checkpoints_in, folder_of
 from mfbench.train.division import on_first, own_task, own_users, whole_users
 from mfbench.train.history import LogEntry, TrainingRun
@@ -33,12 +31,6 @@ from mfbench.train.task import Task, make_task
 if TYPE_CHECKING:
     from mfbench.train.checkpoint_folder import Folder
 
-OPTIONS: dict[str, dict[str, Any]] = {  # of the step, by the provider's name
-    "fused": {},
-    "fused-deterministic": {"deterministic": True},
-    "tiled": {"backend": "torch"},
-    **{f"fused-{precision}": {"precision": precision} for precision in PRECISIONS},
-}
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 
 
@@ -112,14 +104,11 @@ def provider_over_processes(name: str) -> registry.Provider:
     Raises:
         UsageError: the provider computes alone.
     """
-    if name not in OPTIONS:
-        message = f"over several processes expected one of {', '.join(OPTIONS)}, got {name!r}"
+    if name not in FUSED:
+        message = f"over several processes expected one of {', '.join(FUSED)}, got {name!r}"
         raise UsageError(message, code="no-such-provider", argument="provider")
 
-    def prepare(inputs: Inputs) -> registry.Step:
-        return lambda: mf_loss_and_grads(*inputs, **OPTIONS[name])
-
-    return registry.Provider(name, prepare)
+    return registry.Provider(name, functools.partial(prepare, name))
 
 
 @contextmanager

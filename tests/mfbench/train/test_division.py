@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 
 import pytest
 import torch
 import torch.distributed as dist
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mfbench.errors import UsageError
 from mfbench.problems.matrices import to_dense
-from mfbench.train.division import bounds, on_first, own_task, own_users, whole_users
+from mfbench.train.division import on_first, own_task, own_users, whole_users
 from mfbench.train.options import TrainOptions
 from mfbench.train.task import Task, make_task
-
-
-@given(st.lists(st.integers(0, 50), max_size=40), st.integers(1, 9))
-def test_every_user_has_one_process_and_ratings_are_balanced(counts: list[int], processes: int) -> None:
-    edges = bounds(torch.tensor(counts, dtype=torch.int64), processes)
-    assert (edges[0], edges[-1], len(edges)) == (0, len(counts), processes + 1)
-    assert edges == sorted(edges)
-    for start, stop in pairwise(edges):
-        assert sum(counts[start:stop]) <= sum(counts) / processes + max(counts, default=0)
-
-
-def test_users_without_ratings_are_divided_themselves() -> None:
-    assert bounds(torch.zeros(9, dtype=torch.int64), 3) == [0, 3, 6, 9]
 
 
 def tasks() -> list[Task]:
