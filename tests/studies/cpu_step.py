@@ -86,14 +86,22 @@ def turns(case: str, checkouts: list[Path], threads: int, rounds: int) -> tuple[
     size, rank, ratings, mask = case.split(",")
     m, n = size.split("x")
     flops = 6.0 * int(m) * int(n) * int(rank)
+    steps = max(1, int(TURN_FLOPS / flops))
+    products: list[float] = []
+    times: list[list[float]] = [[] for _ in checkouts]
     with ExitStack() as stack:
-        workers = [Worker(checkouts[0], PRODUCT, str(threads), str(GEMM_SIZE))]
-        workers += [Worker(checkout, STEP, str(threads), m, n, rank, ratings, mask) for checkout in checkouts]
-        for worker in workers:
+        product = Worker(checkouts[0], PRODUCT, str(threads), str(GEMM_SIZE))
+        workers = [Worker(checkout, STEP, str(threads), m, n, rank, ratings, mask) for checkout in checkouts]
+        for worker in (product, *workers):
             stack.callback(worker.close)
-        steps = max(1, int(TURN_FLOPS / flops))
-        times = [[worker.seconds(steps) for worker in workers] for _ in range(rounds)]
-    return flops, [list(seconds) for seconds in zip(*times, strict=True)]
+        order = list(zip(workers, times, strict=True))
+        for _ in range(rounds):
+            products.append(product.seconds(1))
+            order.reverse()
+            order[0][0].seconds(steps)  # while the product's threads still spin
+            for worker, seconds in order:
+                seconds.append(worker.seconds(steps))
+    return flops, [products, *times]
 
 
 def compiler_with(flags: str) -> str:
