@@ -107,6 +107,12 @@ def run_command(group: click.Group) -> NoReturn:
         _print_traceback(error)
         _print_error("out of memory, or over this process's limit", code="out-of-memory")
         code = UsageError.exit_code
+    except RuntimeError as error:
+        if not _allocation_failed(error):
+            raise
+        _print_traceback(error)
+        _print_error("out of memory: the problem is too large for this machine", code="out-of-memory")
+        code = UsageError.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     if code == INTERRUPTED:
@@ -118,6 +124,15 @@ def import_uninterrupted(name: str) -> ModuleType:
     """Import a module; Ctrl-C in between ends the process, as PyTorch's import aborts on an exception."""
     with _interruption_ends_process():
         return importlib.import_module(name)
+
+
+def _allocation_failed(error: RuntimeError) -> bool:
+    """Return whether PyTorch could not allocate memory on the host."""
+    if "torch" not in sys.modules:
+        return False
+    from mfbench.measure.devices.memory import ALLOCATION_FAILED
+
+    return bool(ALLOCATION_FAILED.search(str(error)))
 
 
 @contextlib.contextmanager

@@ -60,6 +60,11 @@ def _block(series: Series) -> Block:
     columns = [f"× {', '.join(baselines)}" if column == "×" else column for column in COLUMNS]
     failed = [record for record in series.records if record.status != "ok"]
     remarks = [f"{short(record.provider)}, {_processes(record)}: {record.reason}" for record in failed]
+    remarks += [
+        f"{short(record.provider)}, {_processes(record)}: undecided: {record.speedup.reason}"
+        for record in series.records
+        if record.speedup and record.speedup.reason
+    ]
     remarks += [remark for record in series.records if (remark := _against_threads(record))]
     return Block(title, columns, [_row(record) for record in series.records], remarks)
 
@@ -125,7 +130,7 @@ def legend(records: Sequence[Record]) -> str:
     return (
         f"\nstep: of the slowest process, the median of the rounds of {launches} launches; one process was "
         "launched before and after each. computing: the same on its own users, without messages; rest: what the step "
-        "takes beyond it, and its share. model: predicted by docs/scaling.md from rates measured in the same launches, "
+        "takes beyond it, and its share, each a median over rounds. model: predicted by docs/scaling.md from rates measured in the same launches, "
         "and how far that is off. T₁/T: one process's time over this one's, by launches, with its 95 % interval. "
         "efficiency: of strong scaling that divided by the number of processes. "
         f"{group.backend}, {env['cpu']}, {env['cpus']} cores"

@@ -5,16 +5,18 @@ A checkpoint is written into a hidden folder beside the complete ones, synced to
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.storage import WriteResult
@@ -26,6 +28,7 @@ KEPT = 2  # complete checkpoints: the second one is for a disk that damages the 
 COMPLETE = re.compile(r"(\d+)-epoch-\d+")  # the number orders them, also where training started again at a lower rate
 UNFINISHED = re.compile(r"\.\d+-epoch-\d+\.[0-9a-f]+")  # being written, or being deleted
 CONTENT = "run.json"  # what is not a tensor
+BLOCK_BYTES = 1 << 20  # read at a time
 
 Content = dict[str, Any]
 
@@ -66,8 +69,9 @@ class CheckpointWriter(FileSystemWriter):
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
         """Finish the checkpoint, and delete those that it replaces: called on one process, after all have written."""
         super().finish(metadata, results)
+        run = json.dumps(self._content)
         with (self.unfinished / CONTENT).open("w", encoding="utf-8") as file:
-            json.dump(self._content, file)
+            json.dump({"run": run, "files": _digests(self.unfinished), "digest": _digest([run.encode()])}, file)
             file.flush()
             os.fsync(file.fileno())
         _sync(self.unfinished)
@@ -110,13 +114,33 @@ def _number(name: str) -> int:
 
 
 def _content(path: Path) -> Content:
-    """Return what is not a tensor; empty if that or the index of the tensors cannot be read."""
+    """Return what is not a tensor; empty if a file is not what was written."""
     try:
-        content: Content = json.loads((path / CONTENT).read_text(encoding="utf-8"))
-        FileSystemReader(path).read_metadata()
-    except Exception:  # a damaged pickle raises any
+        written = json.loads((path / CONTENT).read_text(encoding="utf-8"))
+        run = written["run"]
+        if written["files"] != _digests(path) or written["digest"] != _digest([run.encode()]):
+            return {}
+        content: Content = json.loads(run)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return {}
     return content
+
+
+def _digests(path: Path) -> dict[str, str]:
+    """Return hashes of all files but `CONTENT`, by name: archives of tensors do not notice damage to a number."""
+    return {file.name: _digest_of(file) for file in sorted(path.iterdir()) if file.name != CONTENT}
+
+
+def _digest_of(file: Path) -> str:
+    with file.open("rb") as stream:
+        return _digest(iter(lambda: stream.read(BLOCK_BYTES), b""))
+
+
+def _digest(blocks: Iterable[bytes]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for block in blocks:
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def _delete(path: Path) -> None:

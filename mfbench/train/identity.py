@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mfbench.problems import matrices
@@ -35,7 +35,7 @@ def identity(options: TrainOptions, task: Task) -> Identity:
         "reg": options.reg,
         "optimizer": options.update_rule,
         "lr": options.lr,
-        "ratings": f"{checksum(trained):016x}-{checksum(held_out):016x}",
+        "ratings": f"{checksum(trained)}-{checksum(held_out)}",
     }
 
 
@@ -52,9 +52,10 @@ def differences(there: Identity, here: Identity) -> str:
     )
 
 
-def checksum(ratings: Tensor) -> int:
-    """Return a number below 2⁶⁴ that depends on every bit of torch.sparse_csr ratings and on their places."""
-    _, columns, values = matrices.parts(ratings)
-    places = matrices.row_numbers(ratings).long() * ratings.shape[1] + columns
-    bits = values.view({4: torch.int32, 8: torch.int64}[values.element_size()]).long()
-    return int((bits * (2 * places + 1)).sum()) % 2**64  # wraps around, in whatever order it is summed
+def checksum(ratings: Tensor) -> str:
+    """Return a hash of torch.sparse_csr ratings: of their places, dtype and every bit, in 16 characters."""
+    digest = hashlib.blake2b(str((tuple(ratings.shape), ratings.dtype)).encode(), digest_size=8)
+    pointers, columns, values = matrices.parts(ratings)
+    for part in (pointers.long(), columns.long(), values):
+        digest.update(part.contiguous().numpy().data)
+    return digest.hexdigest()

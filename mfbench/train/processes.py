@@ -106,7 +106,7 @@ def provider_over_processes(name: str) -> registry.Provider:
     """
     if name not in FUSED:
         message = f"over several processes expected one of {', '.join(FUSED)}, got {name!r}"
-        raise UsageError(message, code="no-such-provider", argument="provider")
+        raise UsageError(message, code="bad-provider", argument="provider")
 
     return registry.Provider(name, functools.partial(prepare, name))
 

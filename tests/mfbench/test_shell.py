@@ -149,6 +149,12 @@ def test_running_out_of_memory_elsewhere_is_one_line(monkeypatch, capsys) -> Non
     assert capsys.readouterr().err.endswith("out of memory, or over this process's limit [out-of-memory]\n")
 
 
+def test_a_tensor_too_large_for_the_machine_is_one_line(monkeypatch, capsys) -> None:
+    assert mfbench_here(monkeypatch, "train", "--size", "1000000x1000000", "--epochs", "2") == 2
+    err = capsys.readouterr().err
+    assert err == "mfbench: out of memory: the problem is too large for this machine [out-of-memory]\n"
+
+
 def test_processes_of_torchrun_print_an_error_once(tmp_path: Path, monkeypatch, capsys) -> None:
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     settings = {"TORCHELASTIC_USE_AGENT_STORE": "True", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from kernels.cpu import launch
+from mfbench.problems.free_memory import free_memory
 
 ALLOCATION_FAILED = re.compile("can't allocate memory|not enough memory")
 HEADROOM = 0.05  # fraction of the free memory left to the rest of the system
@@ -30,7 +30,7 @@ def limit_to_free_memory(shared_bytes: int = 0) -> None:
         return
     import resource
 
-    data = int(_status("VmData") + (1 - HEADROOM) * psutil.virtual_memory().available) + shared_bytes
+    data = int(_status("VmData") + (1 - HEADROOM) * free_memory()) + shared_bytes
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (data if hard < 0 else min(data, hard), hard))
 

@@ -27,6 +27,7 @@ WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Werror")
 # takes its own AVX-512 intrinsics for uses of what is uninitialised (its bug 105593)
 SILENCED = (
     "-Wno-overriding-t-option", "-Wno-overriding-option", "-Wno-unknown-warning-option", "-Wno-maybe-uninitialized",
+    "-Wno-uninitialized",
 )  # fmt: skip
 
 
@@ -210,7 +211,7 @@ def test_flags_in_the_environment_change_nothing(name, monkeypatch, built_librar
     """Build systems read these, a compiler does not; so the library in the cache stays the right one."""
     monkeypatch.setenv(name, "-Ofast -ffast-math")
     build.load_kernel.cache_clear()
-    assert build.load_kernel()._name == str(built_library)
+    assert Path(build.load_kernel()._name).name == built_library.name
 
 
 @needs_kernel

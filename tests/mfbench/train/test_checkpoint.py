@@ -184,7 +184,7 @@ def test_another_problem_is_refused(other: dict[str, Any], said: str, tmp_path: 
 
 
 @pytest.mark.parametrize("file", ["__0_0.distcp", ".metadata", "run.json"])
-@pytest.mark.parametrize("damage", ["cut", "absent"])
+@pytest.mark.parametrize("damage", ["cut", "absent", "bits"])
 def test_a_damaged_checkpoint_leaves_the_one_before(
     file: str, damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -194,8 +194,11 @@ def test_a_damaged_checkpoint_leaves_the_one_before(
 
     def spoil(name: str) -> None:
         path = tmp_path / "run" / name / file
+        whole = path.read_bytes()
         if damage == "cut":
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+            path.write_bytes(whole[: len(whole) // 2])
+        elif damage == "bits":  # of numbers, which no archive would notice
+            path.write_bytes(bytes(byte ^ (at == len(whole) * 7 // 10) for at, byte in enumerate(whole)))
         else:
             path.unlink()
 

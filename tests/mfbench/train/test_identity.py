@@ -58,6 +58,15 @@ def test_a_checksum_depends_on_values_and_places() -> None:
     swapped[0, 0], swapped[1, 1] = ratings[1, 1], ratings[0, 0]
     moved = ratings.clone()
     moved[1, 0], moved[1, 1] = ratings[1, 1], ratings[1, 0]
-    different = [ratings, swapped, moved, -ratings, ratings.double(), ratings[:, :2], ratings[:1]]
+    zero_elsewhere = torch.tensor([[1.0, 2.0, 0.0], [float("nan"), 3.0, 4.0]])
+    different = [ratings, swapped, moved, zero_elsewhere, -ratings, ratings.double(), ratings[:, :2], ratings[:1]]
     assert len({checksum(to_sparse(matrix, None)) for matrix in different}) == len(different)
     assert checksum(to_sparse(ratings, None)) == checksum(to_sparse(ratings.clone(), None))
+
+
+def test_checksums_see_zeros_and_rearranged_values() -> None:
+    first, second = torch.tensor([[True, True, False]]), torch.tensor([[True, False, True]])
+    zeros = torch.zeros(1, 3)
+    assert checksum(to_sparse(zeros, first)) != checksum(to_sparse(zeros, second))
+    mirrored = torch.tensor([[5.0, 1.0, 1.0, 5.0]]), torch.tensor([[1.0, 5.0, 5.0, 1.0]])
+    assert len({checksum(to_sparse(ratings, None)) for ratings in mirrored}) == 2
