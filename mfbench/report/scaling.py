@@ -131,7 +131,7 @@ def legend(records: Sequence[Record]) -> str:
         f"\nstep: of the slowest process, the median of the rounds of {launches} launches; one process was "
         "launched before and after each. computing: the same on its own users, without messages; rest: what the step "
         "takes beyond it, and its share, each a median over rounds. model: predicted by docs/scaling.md from rates "
-        "measured in the same launches, and how far that is off. T₁/T: one process's time over this one's, by launches, "
-        "with its 95 % interval. efficiency: of strong scaling that divided by the number of processes. "
+        "measured in the same launches, and how far that is off. T₁/T: one process's time over this one's, by "
+        "launches, with its 95 % interval. efficiency: of strong scaling that divided by the number of processes. "
         f"{group.backend}, {env['cpu']}, {env['cpus']} cores"
     )
