@@ -24,7 +24,6 @@ class Kind(NamedTuple):
     dtype: torch.dtype
     gradients: bool
     deterministic: bool
-    shape: tuple[int, int]  # of the mesh, users x items; meshes of the same processes may share a group
 
 
 class Field(NamedTuple):
@@ -70,8 +69,7 @@ def check_agreement(
     """
     handle = next(group.handle for group in axes if group.size > 1)
     _, items, rank = problem.shape
-    shape = (axes.users.size, axes.items.size)
-    kind = Kind(items if axes.items.size == 1 else None, rank, problem.dtype, gradients, deterministic, shape)
+    kind = Kind(items if axes.items.size == 1 else None, rank, problem.dtype, gradients, deterministic)
     compared = _compared.setdefault(handle, set())
     if kind in compared:
         return

@@ -66,7 +66,7 @@ def resolve_axes(group: Any, device: torch.device) -> Axes:
 
 
 def axes_of(mesh: DeviceMesh, argument: str = "group") -> tuple[str, ...]:
-    """Return what each dimension of a mesh divides: by its name, "users" or "items"; without these, users come first.
+    """Return what each dimension of a mesh divides: by its name, "users" or "items"; without both, users come first.
 
     Raises:
         ValueError: the mesh has neither one nor two dimensions.
@@ -74,8 +74,12 @@ def axes_of(mesh: DeviceMesh, argument: str = "group") -> tuple[str, ...]:
     if mesh.ndim not in (1, 2):
         expected = "a device mesh of users, or of users x items"
         raise ValueError(f"{argument}: expected {expected}; got {mesh.ndim} dimensions")
-    names = mesh.mesh_dim_names
-    return names if names and set(names) <= set(AXES) else AXES[: mesh.ndim]
+    names = mesh.mesh_dim_names or ()
+    known = [name for name in names if name in AXES]
+    if not known:
+        return AXES[: mesh.ndim]
+    other = AXES[1 - AXES.index(known[0])]
+    return tuple(name if name in known else other for name in names)
 
 
 def _axes_of_mesh(mesh: DeviceMesh) -> Axes:

@@ -54,7 +54,15 @@ def test_an_observed_nan_of_one_block_reaches_its_users_and_items_everywhere():
 
 
 @pytest.mark.parametrize(
-    ("shape", "names"), [((2, 3), ("items", "users")), ((3, 2), ("users", "items")), ((3, 2), ("dp", "tp"))], ids=str
+    ("shape", "names"),
+    [
+        ((2, 3), ("items", "users")),
+        ((3, 2), ("users", "items")),
+        ((3, 2), ("dp", "tp")),
+        ((2, 3), ("dp", "users")),
+        ((2, 3), ("items", "tp")),
+    ],
+    ids=str,
 )
 def test_dimensions_of_a_mesh_are_found_by_their_names_or_order(shape, names):
     inputs = draw_inputs(USERS, ITEMS, 4, torch.float64)
