@@ -84,7 +84,8 @@ template <class T> struct SparseRatings {
     }
 
     Entries entries() const {
-        return {rows.data(), items.data(), 2, {values.data(), 0, 1, sizeof(T) == 8 ? FLOAT64 : FLOAT32}};
+        const Matrix ratings = {values.data(), 0, 1, sizeof(T) == 8 ? FLOAT64 : FLOAT32};
+        return {rows.data(), items.data(), int64_t(values.size()), 2, ratings};
     }
 };
 
@@ -109,7 +110,7 @@ template <class T> Outputs<T> by_kernel(const Problem<T> &p, Marks marks, int64_
     if (marks == ENTRIES) {
         const SparseRatings<T> sparse(p);
         const SparseCall entries = {call, sparse.entries()};
-        if (mf_rows_are_sorted(&entries.entries, p.m, p.n, int64_t(sparse.values.size()), threads))
+        if (mf_rows_are_sorted(&entries.entries, p.m, p.n, threads))
             mf_sparse_step(&entries);
     } else {
         mf_step(&call);
