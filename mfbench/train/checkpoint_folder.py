@@ -101,7 +101,7 @@ def open_folder(path: Path, resume: bool) -> Folder:
     if names and not resume:
         message = f"{path} has checkpoints of a run; --resume continues it, and another run needs another folder"
         raise UsageError(message, code="same-file", argument="checkpoint")
-    return Folder(path, [(name, _content(path / name)) for name in names], secrets.token_hex(4))
+    return Folder(path, [(name, content_of(path / name)) for name in names], secrets.token_hex(4))
 
 
 def _complete(path: Path) -> list[str]:
@@ -113,7 +113,7 @@ def _number(name: str) -> int:
     return int(name.partition("-")[0])
 
 
-def _content(path: Path) -> Content:
+def content_of(path: Path) -> Content:
     """Return what is not a tensor; empty if a file is not what was written."""
     try:
         written = json.loads((path / CONTENT).read_text(encoding="utf-8"))

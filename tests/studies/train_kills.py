@@ -27,7 +27,7 @@ import psutil
 import torch
 
 from mfbench.installation import ROOT
-from mfbench.train.checkpoint_folder import CONTENT
+from mfbench.train.checkpoint_folder import content_of
 from mfbench.train.resharding import Rows, read
 
 TRAINING = ["--data", "seed", "--size", "200x300", "--epochs", "28001", "--every", "500"]
@@ -82,7 +82,7 @@ def unreadable(checkpoints: Path) -> int:
         if path.name.startswith("."):
             continue
         try:
-            users = int(json.loads((path / CONTENT).read_text())["problem"]["size"].partition("x")[0])
+            users = int(content_of(path)["problem"]["size"].partition("x")[0])
             tensors = read(path, Rows(0, users, users))
             whole = len(tensors["parameters.user_factors"]) == users
             count += not (whole and all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()))
