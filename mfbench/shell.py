@@ -108,7 +108,7 @@ def run_command(group: click.Group) -> NoReturn:
         _print_error("out of memory, or over this process's limit", code="out-of-memory")
         code = UsageError.exit_code
     except RuntimeError as error:
-        if not _allocation_failed(error):
+        if not _memory_is_exhausted(error):
             raise
         _print_traceback(error)
         _print_error("out of memory: the problem is too large for this machine", code="out-of-memory")
@@ -126,13 +126,13 @@ def import_uninterrupted(name: str) -> ModuleType:
         return importlib.import_module(name)
 
 
-def _allocation_failed(error: RuntimeError) -> bool:
-    """Return whether PyTorch could not allocate memory on the host."""
+def _memory_is_exhausted(error: RuntimeError) -> bool:
+    """Return whether PyTorch could not allocate memory."""
     if "torch" not in sys.modules:
         return False
-    from mfbench.measure.devices.memory import ALLOCATION_FAILED
+    from mfbench.measure.devices.memory import exhausted
 
-    return bool(ALLOCATION_FAILED.search(str(error)))
+    return exhausted(error)
 
 
 @contextlib.contextmanager

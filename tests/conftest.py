@@ -16,6 +16,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+import torch.distributed as dist
 
 from mfbench.results.environment import usable_cpus
 
@@ -120,3 +121,11 @@ def poisoned():
         for owner, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
             patch.setattr(owner, name, filled(getattr(owner, name)))
         yield
+
+
+@pytest.fixture
+def one_process() -> Iterator[None]:
+    """A group of this process alone."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()

@@ -160,7 +160,6 @@ ALWAYS_INLINE void tile_errors(const RatingsPanel<T> &panel, const T *user_bias,
     for (int v = 0; v < NV; ++v) store(column_sums + v * LANES, column[v]);
 }
 
-
 // Returns the micro-tiles with an observed rating in ROWS rows from `first` on. Rows beyond the panel's last one read
 // the last one again.
 template <class T, Missing how, class Stored, class Word, int ROWS>

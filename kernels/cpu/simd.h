@@ -17,20 +17,18 @@ namespace mf {
 
 // ACCUMULATORS: vector registers that hold sums; the operands of a product take the others.
 // MR: users (rows) of a micro-tile.
-// ERRORS_IN_REGISTERS: registers are left to turn a micro-tile of predictions into errors before it is stored.
 #if defined(__AVX512F__)
 constexpr int VECTOR_BYTES = 64, ACCUMULATORS = 24, MR = 12;
-constexpr bool ERRORS_IN_REGISTERS = true;
 #elif defined(__AVX2__) && defined(__FMA__)
 constexpr int VECTOR_BYTES = 32, ACCUMULATORS = 12, MR = 6;
-constexpr bool ERRORS_IN_REGISTERS = false;
 #elif defined(__aarch64__)
 constexpr int VECTOR_BYTES = 16, ACCUMULATORS = 24, MR = 6;
-constexpr bool ERRORS_IN_REGISTERS = false;
 #else
 constexpr int VECTOR_BYTES = 16, ACCUMULATORS = 12, MR = 6;
-constexpr bool ERRORS_IN_REGISTERS = false;
 #endif
+
+// Whether registers are left to turn a micro-tile of predictions into errors before it is stored.
+constexpr bool ERRORS_IN_REGISTERS = VECTOR_BYTES == 64;
 
 constexpr int CHAINS = 4;  // independent partial sums of a long sum, to hide the latency of addition
 

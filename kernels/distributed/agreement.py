@@ -17,7 +17,7 @@ from kernels.problem import PARAMETER_DTYPES, Problem
 
 
 class Kind(NamedTuple):
-    """What the size of a sum over the processes depends on, as far as it is the same on every process."""
+    """What determines the size of a sum over the processes, except for what may differ between them."""
 
     items: int | None  # None: divided among the processes
     rank: int

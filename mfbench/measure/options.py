@@ -42,7 +42,7 @@ class RunOptions:
         resolve: smallest relative difference that verdicts should tell, which fixes the number of rounds; None: as many
             rounds as the budget allows.
         time_limit: seconds that one answer of a provider may take.
-        processes: numbers of processes whose scaling is measured; None: each provider runs in a process of its own.
+        processes: numbers of processes whose scaling is measured; None: each provider runs in a separate process.
 
     Raises:
         UsageError: a value that does not fit; the error names the argument.

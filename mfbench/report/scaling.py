@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -12,10 +12,9 @@ from mfbench.problems.cases import Case
 from mfbench.report.derived import half_width
 from mfbench.report.labels import interval, percent, seconds, short
 from mfbench.report.terminal import STYLE, Block, Fitted
-from mfbench.results.records import Record
+from mfbench.results.records import Record, ScalingKind
 from mfbench.wording import counted
 
-Kind = Literal["strong", "weak"]
 COLUMNS = (
     "provider", "processes", "threads", "step", "±", "computing", "rest", "model", "T₁/T", "efficiency", "×", "verdict",
 )  # fmt: skip
@@ -25,22 +24,23 @@ class Series(NamedTuple):
     """The records of one problem, or of one that grows with the processes, by number of processes."""
 
     case: Case  # of one process
-    kind: Kind
+    kind: ScalingKind
     records: Sequence[Record]  # those of one process without a group come first
 
 
 def all_series(records: Sequence[Record]) -> list[Series]:
     """Return the strong series of each problem that was measured over processes, and the weak one if there is one."""
+    kinds: tuple[ScalingKind, ...] = ("strong", "weak")
     found = []
     for one in dict.fromkeys(record.case for record in records if record.case.processes == 1):
-        for kind in ("strong", "weak"):
+        for kind in kinds:
             members = [record for record in records if _belongs(record.case, one, kind)]
             if kind == "strong" or any(record.case != one for record in members):
                 found.append(Series(one, kind, sorted(members, key=lambda record: record.case.processes or 0)))
     return found
 
 
-def _belongs(case: Case, one: Case, kind: Kind) -> bool:
+def _belongs(case: Case, one: Case, kind: ScalingKind) -> bool:
     """Return whether a case is part of the series that starts with `one`."""
     if case.processes is None and kind == "weak":
         return False

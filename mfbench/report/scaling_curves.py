@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from mfbench.report.labels import provider_label
-from mfbench.report.scaling import Kind, Series, all_series
+from mfbench.report.scaling import Series, all_series
 from mfbench.report.style import Numbers, Palette, Plot, figure, legend, marker
-from mfbench.results.records import Record
+from mfbench.results.records import Record, ScalingKind
 
 FEWEST = 2  # numbers of processes for a curve
 SPREAD = 1.02  # ratio by which providers at one number of processes are drawn apart
@@ -23,7 +23,7 @@ MEANING = {
 
 def plots(records: Sequence[Record], numbers: Numbers) -> list[Plot]:
     """Return a figure for strong and one for weak scaling, where records have them."""
-    found: dict[Kind, Series] = {}
+    found: dict[ScalingKind, Series] = {}
     for series in all_series(records):
         longest = found.get(series.kind)
         if _counts(series) >= FEWEST and (longest is None or _counts(series) > _counts(longest)):
@@ -86,7 +86,7 @@ def _efficiency(record: Record) -> tuple[float, float, float]:
     return middle, max(0.0, middle - (middle if low is None else low)), max(0.0, (high or middle) - middle)
 
 
-def _predicted(records: Sequence[Record], kind: Kind) -> list[tuple[int, float]]:
+def _predicted(records: Sequence[Record], kind: ScalingKind) -> list[tuple[int, float]]:
     """Return the model's efficiency by number of processes; empty where one process has no prediction."""
     found = {r.case.processes: r.group.predicted_s for r in records if r.case.processes and r.group}
     one = found.get(1)

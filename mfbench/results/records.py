@@ -89,6 +89,9 @@ class Roofline(_Part):
     copy_bytes_per_s: float  # bandwidth of a working set of the case's size
 
 
+ScalingKind = Literal["strong", "weak"]  # strong: the same problem as one process; weak: as many users on each process
+
+
 class Group(_Part):
     """The processes that shared the case, the slowest of which is what `timing` tells, and where a step's time goes."""
 
@@ -108,7 +111,7 @@ class Scaling(_Part):
     An end of an interval that is null is unbounded: too few launches.
     """
 
-    kind: Literal["strong", "weak"]  # strong: the same problem as one process; weak: as many users on each process
+    kind: ScalingKind  # strong: the same problem as one process; weak: as many users on each process
     ratio: float  # T1 / TW, median over the launches
     ci95: tuple[float | None, float | None]  # of the ratio
     efficiency: float  # T1 / (W TW) of strong scaling, T1 / TW of weak

@@ -103,7 +103,7 @@ class TrainOptions:
         if self.checkpoint is not None and not self.checkpoint.name:
             message = f"expected the name of a folder, got {str(self.checkpoint)!r}"
             raise UsageError(message, code="bad-value", argument="checkpoint")
-        if self.save and self.checkpoint and self.save.absolute() in _with_parents(self.checkpoint.absolute()):
+        if self.save and self.checkpoint and self.checkpoint.absolute().is_relative_to(self.save.absolute()):
             message = f"expected a file apart from --checkpoint {self.checkpoint}, got {self.save}"
             raise UsageError(message, code="same-file", argument="save")
 
@@ -131,7 +131,3 @@ class TrainOptions:
     def checkpoint_interval(self) -> int:
         """Epochs between two checkpoints, by default those of some lines of the log."""
         return self.checkpoint_every or LINES_PER_CHECKPOINT * self.log_every
-
-
-def _with_parents(path: Path) -> tuple[Path, ...]:
-    return path, *path.parents

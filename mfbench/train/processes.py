@@ -56,8 +56,8 @@ def run_training_over_processes(
 ) -> TrainingRun:
     """Train as `mfbench train` does under torchrun. Arguments, result and errors are those of `run_training`.
 
-    Every process makes the whole task and keeps the ratings of its own users alone. The first finds the learning rate
-    that one process would find.
+    Every process makes the whole task and keeps only the ratings of its own users. The first finds the learning rate
+    that a single process would find.
     """
     provider = provider_over_processes(options.provider)
     if Path(options.data).is_fifo():
@@ -73,7 +73,7 @@ def run_training_over_processes(
         m, own = len(task.inputs.user_factors), own_task(task, users)
         del task
         best = BestParameters(own)
-        # A group of its own, since checkpoints are written beside the training
+        # A separate group, since checkpoints are written while training communicates
         group = dist.new_group(backend="gloo") if folder else None
         interval = options.checkpoint_interval
         with checkpoints_in(folder, problem, best, interval, users, m, group) as checkpoints:

@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -46,19 +47,20 @@ def test_another_loss_and_a_lost_checkpoint_are_counted(
     tmp_path: Path, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = iter([1.0, 0.0, 1.00001])  # undisturbed, killed, resumed
+    killed = False
 
-    def start(processes: int, arguments: object, folder: Path) -> subprocess.Popen[bytes]:
+    def start(processes: int, arguments: Sequence[object], folder: Path) -> subprocess.Popen[bytes]:
         (folder / "out.json").write_text(json.dumps({"entries": [{"loss": next(losses)}]}))
-        first = "--checkpoint" in list(arguments) and not start.killed  # type: ignore[attr-defined, call-overload]
+        first = "--checkpoint" in arguments and not killed
         return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)" if first else ""])
 
     def kill(process: subprocess.Popen[bytes], rng: random.Random) -> None:
+        nonlocal killed
         process.kill()
         process.wait()
         shutil.rmtree(checkpoints / "000003-epoch-30")
-        start.killed = True  # type: ignore[attr-defined]
+        killed = True
 
-    start.killed = False  # type: ignore[attr-defined]
     monkeypatch.setattr(train_kills, "start", start)
     monkeypatch.setattr(train_kills, "kill_one", kill)
     monkeypatch.setattr(train_kills, "STARTING", 1.0)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from mfbench import log
 from mfbench.problems.bounds import DRAWN
 from mfbench.problems.cases import Case
 from mfbench.results import environment
+from mfbench.results.records import ScalingKind
 from mfbench.wording import counted
 
 VISITS = 5  # launches of each number of processes; the fewest whose medians show their own correlation
-Kind = Literal["strong", "weak"]
 
 
 class Cell(NamedTuple):
@@ -20,7 +20,7 @@ class Cell(NamedTuple):
 
     case: Case  # `processes` of None: one process without a group
     threads: int  # of each process
-    kind: Kind | None = None  # None: it is what others are compared with
+    kind: ScalingKind | None = None  # None: it is what others are compared with
 
     @property
     def processes(self) -> int:
@@ -68,7 +68,7 @@ def plan(case: Case, counts: Sequence[int], threads: int | None) -> Plan:
             f"--processes: {most} processes of {counted(each, 'thread')} share {cores} CPUs and wait for each other"
         )
 
-    def cell(count: int, kind: Kind | None = None) -> Cell:
+    def cell(count: int, kind: ScalingKind | None = None) -> Cell:
         users = case.m * (count if kind == "weak" else 1)
         return Cell(case.model_copy(update={"processes": count, "m": users}), each, kind)
 

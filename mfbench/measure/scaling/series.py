@@ -46,7 +46,7 @@ class Problems:
         self._made: dict[Case, tuple[SharedInputs, Standard]] = {}
 
     def of(self, case: Case) -> tuple[SharedInputs, Standard]:
-        """Return a case's inputs in memory that every process can map, and what is right for them."""
+        """Return a case's inputs, in memory that every process can map, and the standard that outputs are judged by."""
         case = case.model_copy(update={"processes": None})
         if case not in self._made:
             inputs = SharedInputs(draw(case))

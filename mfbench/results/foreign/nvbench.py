@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from pathlib import Path
 from typing import Any
@@ -41,10 +40,12 @@ class _State(Part):
 
     def number(self, tag: str) -> float | None:
         """Return the number of a summary; None where it is missing or not finite, as the deviation of one sample is."""
-        with contextlib.suppress(TypeError, ValueError):
-            if math.isfinite(found := float(self.find(tag))):  # type: ignore[arg-type]
-                return found
-        return None
+        found = self.find(tag)
+        try:
+            number = math.nan if found is None else float(found)
+        except ValueError:  # words
+            return None
+        return number if math.isfinite(number) else None
 
 
 class _Benchmark(Part):

@@ -14,13 +14,6 @@ from tests.problems import draw_inputs
 INPUTS = draw_inputs(5, 7, 3)
 
 
-@pytest.fixture
-def one_process():
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
-
-
 @pytest.mark.parametrize("function", [mf_loss, mf_loss_and_grads])
 def test_without_a_group(function):
     with pytest.raises(ValueError, match=r"^group: expected an initialised process group; call torch\.distributed"):

@@ -110,13 +110,6 @@ def test_dtensors_over_a_simulated_mesh():
     assert_right(inputs, result)
 
 
-@pytest.fixture
-def one_process():
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
-
-
 @pytest.mark.usefixtures("one_process")
 def test_a_mesh_of_other_dimensions():
     mesh = init_device_mesh("cpu", (1, 1, 1))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from kernels import backends, mf_loss_and_grads
 from kernels.distributed import mf_loss
@@ -66,13 +65,6 @@ def test_an_observed_nan_of_one_process_reaches_its_items_everywhere():
     assert loss.isnan()
     for grad, alone in zip(grads, expected, strict=True):
         assert torch.equal(grad.isnan(), alone.isnan())
-
-
-@pytest.fixture
-def one_process():
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 @pytest.mark.usefixtures("one_process")

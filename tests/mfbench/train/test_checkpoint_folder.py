@@ -109,7 +109,7 @@ class FullStream(io.BytesIO):
 
 
 def test_a_full_disk_is_named_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library raises an error of its own archive over that of the disk."""
+    """The library's archive format raises another error, which hides the disk's."""
     folder = open_folder(tmp_path, resume=False)
     monkeypatch.setattr(FileSystem, "create_stream", lambda *_: FullStream())
     with pytest.raises(CheckpointException) as raised:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
-import torch.distributed as dist
 
 from mfbench.errors import UsageError
 from mfbench.problems.matrices import to_dense
@@ -34,13 +31,6 @@ def test_the_parts_of_a_task_make_up_the_whole(place: int, processes: int) -> No
     assert sum(part.inputs.observed for part in parts) == task.inputs.observed
     storage = parts[0].inputs.user_factors.untyped_storage()
     assert storage.nbytes() == parts[0].inputs.user_factors.nbytes  # the rest can be freed
-
-
-@pytest.fixture
-def one_process() -> Iterator[None]:
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 @pytest.mark.usefixtures("one_process")

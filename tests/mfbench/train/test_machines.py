@@ -15,7 +15,7 @@ from mfbench.installation import ROOT
 from tests.mfbench.train.test_processes import EACH_ALONE, run
 
 TOOLS = ("unshare", "nsenter", "ip", "mount", "bash")
-# The first machine, with all that it starts, lives in namespaces of its own. The kernel removes them as their last
+# The first machine, with all that it starts, lives in separate namespaces. The kernel removes them as their last
 # process ends, and ends that where `unshare` is killed: interfaces, addresses and mounts exist nowhere else.
 ISOLATED = [
     "unshare", "--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child",

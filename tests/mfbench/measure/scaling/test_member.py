@@ -12,6 +12,7 @@ from mfbench.measure.scaling.member import Job, Member, _whole
 from mfbench.problems.cases import Case
 from mfbench.problems.inputs import draw
 from mfbench.problems.shared import SharedInputs
+from mfbench.providers.registry import Outputs
 
 CASE = Case(suite="s", m=24, n=10, rank=3, density=0.8, ratings_dtype="float32", mask="uint8", data="synthetic", seed=1)
 
@@ -41,10 +42,10 @@ def test_steps_pass_the_gate_also_after_their_data_moved(layout: str, grouped: b
 def test_a_provider_that_raises_is_named() -> None:
     member, _ = member_with(CASE, ("fused",))
 
-    def tired() -> None:
+    def tired() -> Outputs:
         raise ValueError("no more")
 
-    member.steps["fused"] = tired  # type: ignore[assignment]
+    member.steps["fused"] = tired
     with pytest.raises(RuntimeError, match="fused: ValueError: no more"):
         member.all_do("sample", "fused", 1)
 
