@@ -4,6 +4,8 @@ Operands are packed by the PTX of `prepare`, executed on the CPU. What a matrix 
 since Triton's interpreter computes in full float32.
 """
 
+import itertools
+
 import pytest
 import torch
 
@@ -94,14 +96,14 @@ def test_factors_in_tf32_are_rounded_not_cut():
 
 @pytest.fixture
 def switches():
-    """Restore the switches."""
+    """Restore PyTorch's switches of precision."""
+    kinds = [("generic", "all"), *itertools.product(("cuda", "mkldnn"), ("all", "matmul", "conv", "rnn"))]
+    before = {kind: torch._C._get_fp32_precision_getter(*kind) for kind in kinds}
+    products = torch.get_float32_matmul_precision()
     yield
-    for library in ("mkldnn", "cuda"):
-        torch._C._set_fp32_precision_setter(library, "matmul", "none")
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cuda.matmul.fp32_precision = torch.backends.mkldnn.matmul.fp32_precision = "none"
-    torch.backends.mkldnn.fp32_precision = torch.backends.cudnn.conv.fp32_precision = "none"
-    torch.backends.fp32_precision = "none"
+    torch.set_float32_matmul_precision(products)  # first: it sets some of the others
+    for kind, setting in before.items():
+        torch._C._set_fp32_precision_setter(*kind, setting)
 
 
 def set_switch(module, value):
