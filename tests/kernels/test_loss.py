@@ -18,7 +18,7 @@ import torch
 from kernels import Backend, Grads, backends, encode_ratings, mf_loss, mf_loss_and_grads, mf_sse
 from kernels.aot import plan_step
 from kernels.backends import MODULES
-from kernels.encoding import observations_of
+from kernels.encoded import observations_of
 from kernels.operators import loss_op, step_op
 from kernels.precision import PRECISIONS
 from kernels.problem import Observations
