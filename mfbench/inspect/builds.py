@@ -17,7 +17,7 @@ from kernels.encoding import observations_of
 from kernels.gpu.config import ARITHMETIC, TARGETS, factor_columns
 from kernels.problem import check_problem, packed_words
 from mfbench.inspect.devices import DEVICE_RATES
-from mfbench.inspect.document import Build, NotBuilt, Spec, not_built
+from mfbench.inspect.document import Build, NotBuilt, Spec, not_built, resources
 from mfbench.inspect.executed import unexecuted
 from mfbench.inspect.machine_code import Mix, compare_and_swap, main_loop
 from mfbench.inspect.model import Tile, modelled, resident_blocks
@@ -155,7 +155,8 @@ def examine(spec: Spec) -> Build | NotBuilt:
         registers=step.registers, stack_bytes=step.stack_bytes, shared_bytes=step.shared_bytes, shared_limit=limit,
         blocks=resident_blocks(device, step.num_warps, step.registers, step.shared_bytes),
         mix=mix, bytes_per_rating=tile.bytes_per_rating, traffic=traffic_of(spec), modelled=modelled(mix, tile, device),
-        unexecuted=None if step.ptx is None else unexecuted(step.ptx), ok=not faults, reason="; ".join(faults),
+        unexecuted=None if step.ptx is None else unexecuted(step.ptx), launches=resources(launches),
+        ok=not faults, reason="; ".join(faults),
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from kernels import EncodedRatings
 from kernels.aot import Launch, plan_loss, plan_step
 from kernels.gpu.config import TARGETS
 from mfbench.inspect.devices import DEVICE_RATES, DeviceRates
-from mfbench.inspect.document import Build, NotBuilt, Spec, not_built
+from mfbench.inspect.document import Build, NotBuilt, Spec, not_built, resources
 from mfbench.inspect.executed import unexecuted
 from mfbench.inspect.machine_code import Mix, compare_and_swap, main_loop
 from mfbench.inspect.model import Modelled, resident_blocks
@@ -45,7 +45,8 @@ def examine_sparse(spec: Spec) -> Build | NotBuilt:
         registers=step.registers, stack_bytes=step.stack_bytes, shared_bytes=step.shared_bytes, shared_limit=limit,
         blocks=resident_blocks(DEVICE_RATES[spec.target], step.num_warps, step.registers, step.shared_bytes),
         mix=mix, bytes_per_rating=cached + streamed, traffic=_traffic(spec, constants["BK"], streamed), modelled=model,
-        unexecuted=None if step.ptx is None else unexecuted(step.ptx), ok=not faults, reason="; ".join(faults),
+        unexecuted=None if step.ptx is None else unexecuted(step.ptx), launches=resources(launches),
+        ok=not faults, reason="; ".join(faults),
     )  # fmt: skip
 
 

@@ -41,6 +41,16 @@ def test_shipped_builds_are_clean(target, encoding):
     assert build.modelled.dram == pytest.approx(users * items * ENCODINGS[encoding].bytes / bytes_a_clock)
 
 
+def test_every_launch_of_a_step_is_recorded():
+    build = examine(spec())
+    assert [launch.name for launch in build.launches] == ["prepare", "fused_step", "finish"]
+    assert all(launch.registers > 0 == launch.stack_bytes for launch in build.launches)
+    step = build.launches[1]
+    assert (step.registers, step.shared_bytes) == (build.registers, build.shared_bytes)
+    assert step.warps == int(build.tile.split("x")[2])
+    assert [launch.name for launch in build.beside] == ["prepare", "finish"]
+
+
 def test_chunks_are_counted():
     """Three products of 2 * users * items * columns operations, whatever the number of chunks."""
     build = examine(spec(rank=256))

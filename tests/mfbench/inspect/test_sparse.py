@@ -29,6 +29,9 @@ def test_builds_are_clean(target, mode):
     assert not build.unexecuted
     atomic = mode == "fast" and target != "gfx90a"
     assert bool(build.mix.atomic) == atomic
+    names = ["prepare", "sparse_step", "finish"]
+    assert [launch.name for launch in build.launches] == (names[:2] if mode == "sse" else names)
+    assert build.launches[1].registers == build.registers
 
 
 @pytest.mark.compilers
