@@ -1,5 +1,6 @@
 """Shipped builds are clean, and faults of a build are found."""
 
+import itertools
 import re
 from types import SimpleNamespace
 
@@ -16,8 +17,10 @@ from kernels.gpu.tiles import Tile
 from mfbench.inspect.builds import (
     ENCODINGS,
     MODES,
+    MOST_TOGETHER,
     PRECISIONS,
     RANKS,
+    compiled_together,
     examine,
     examine_all,
     faults_of,
@@ -113,6 +116,18 @@ def test_all_leaves_out_the_fast_mode_of_odd_rows_alone():
     assert left_out == {spec for spec in every if spec.encoding in demanding and spec.mode == "fast"}
     fast = chosen_specs({**chosen, "mode": ["fast"]}, True)
     assert set(fast) == {spec for spec in every if spec.mode == "fast"}
+
+
+def test_groups_hold_one_target_and_all_ranks_of_a_width():
+    wanted = specs(["sm_80", "gfx942"], [16, 30, 64], ["ieee"], (*ENCODINGS, "sparse-code"), ["fast", "deterministic"])
+    groups = compiled_together(wanted, 1)
+    assert sorted(itertools.chain.from_iterable(groups)) == sorted(wanted)
+    assert max(map(len, groups)) == MOST_TOGETHER
+    assert all(len({spec.target for spec in group}) == 1 for group in groups)
+    for group in groups:
+        ranks = {spec.rank for spec in group}
+        assert ({16, 30} <= ranks) == bool({16, 30} & ranks)
+    assert [len(group) for group in compiled_together(wanted[:3], 2)] == [1, 1, 1]
 
 
 @pytest.mark.slow
