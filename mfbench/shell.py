@@ -103,6 +103,8 @@ def run_command(group: click.Group) -> NoReturn:
         _print_traceback(error)
         _print_line(f"mfbench: {error.for_command_line}")
         code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):  # Abort is a RuntimeError
+        code = INTERRUPTED
     except MemoryError as error:
         _print_traceback(error)
         _print_error("out of memory, or over this process's limit", code="out-of-memory")
@@ -113,8 +115,6 @@ def run_command(group: click.Group) -> NoReturn:
         _print_traceback(error)
         _print_error("out of memory: the problem is too large for this machine", code="out-of-memory")
         code = UsageError.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        code = INTERRUPTED
     if code == INTERRUPTED:
         _leave_at_once(code)
     sys.exit(code)

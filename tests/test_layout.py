@@ -45,7 +45,6 @@ ELSEWHERE = {
     "mfbench/gpu_check/options.py": ("mfbench/test_bare.py", "declarations"),
     "mfbench/gpu_check/task.py": ("mfbench/gpu_check/test_equivalence.py", "what all checks share"),
     "mfbench/inspect/devices.py": ("mfbench/inspect/test_model.py", "a table"),
-    "mfbench/inspect/difference.py": ("mfbench/commands/test_inspect.py", "text of a comparison"),
     "mfbench/inspect/document.py": ("mfbench/inspect/test_builds.py", "a schema"),
     "mfbench/measure/devices/base.py": ("mfbench/measure/devices/test_simulated.py", "an interface"),
     "mfbench/problems/ratings/*.py": (

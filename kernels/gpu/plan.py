@@ -168,9 +168,12 @@ def prepare_call(problem: Problem, config: Config, grid: Grid, buffers: Buffers,
     constants = {
         "ROWS": rows, "COLUMNS": columns, "BK": config.BK, "ONES": not config.sums,
         "SPLIT": config.arithmetic.split, "ROUNDED": config.arithmetic.rounded,
-        "BLOCK_USERS": config.BM // OCCUPIED_BLOCK, "BLOCK_ITEMS": config.BN // OCCUPIED_BLOCK,
+        "BLOCK_USERS": 1, "BLOCK_ITEMS": 1,  # unused without `occupied`: one kernel then serves every tile
     }  # fmt: skip
-    lists = 0 if occupied is None else grid.user_blocks
+    lists = 0
+    if occupied is not None:
+        lists = grid.user_blocks
+        constants |= {"BLOCK_USERS": config.BM // OCCUPIED_BLOCK, "BLOCK_ITEMS": config.BN // OCCUPIED_BLOCK}
     return KernelCall(prepare, (with_rows + lists, 1), arguments, constants, BESIDE | OPTIONS)
 
 

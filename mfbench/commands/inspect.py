@@ -19,7 +19,7 @@ from mfbench.errors import UsageError
 from mfbench.inspect import difference
 from mfbench.inspect.builds import ENCODINGS, MODES, PRECISIONS, RANKS, distinct, examine_all, specs
 from mfbench.inspect.devices import DEVICE_RATES
-from mfbench.inspect.document import Build, Inspection, Spec
+from mfbench.inspect.document import Build, Inspection, Resources, Spec
 from mfbench.inspect.sparse import SPARSE_ENCODINGS, bound
 from mfbench.report.terminal import Block, Fitted, Output
 
@@ -124,6 +124,7 @@ def _parts(inspection: Inspection) -> Iterable[RenderableType]:
     if inspection.builds:
         yield table(inspection.builds)
         yield Text(LEGEND, style="dim")
+        yield from (Text(line, style="dim") for line in beside(inspection.builds))
         yield from (Text(line, style="dim") for line in executed(inspection.builds))
         yield from (Text(bound(build)) for build in inspection.builds if build.encoding in SPARSE_ENCODINGS)
     missing = Counter(build.reason for build in inspection.not_built if not build.shipped)
@@ -138,9 +139,25 @@ def _parts(inspection: Inspection) -> Iterable[RenderableType]:
     )
 
 
+def beside(builds: Sequence[Build]) -> Iterator[str]:
+    """Yield, for each target, a line with the most that the launches before and after the pass take."""
+    for target, group in _by_target(builds):
+        launches: dict[str, list[Resources]] = {}
+        for launch in (launch for build in group for launch in build.beside):
+            launches.setdefault(launch.name, []).append(launch)
+        most = (
+            f"{name} {max(launch.registers for launch in each)} registers, "
+            f"{max(launch.stack_bytes for launch in each)} bytes of stack, "
+            f"{max(launch.shared_bytes for launch in each)} of shared memory"
+            for name, each in launches.items()
+        )
+        if launches:
+            yield f"{target}: the other launches take at most: {'; '.join(most)}."
+
+
 def executed(builds: Sequence[Build]) -> Iterator[str]:
     """Yield, for each target, a line with the instructions of its builds that no test executes."""
-    for target, group in itertools.groupby(sorted(builds, key=_block_order), key=lambda build: build.target):
+    for target, group in _by_target(builds):
         lists = [build.unexecuted for build in group]
         if None in lists:
             yield f"{target}: no test executes its machine code."
@@ -151,6 +168,11 @@ def executed(builds: Sequence[Build]) -> Iterator[str]:
             f"no test executes {', '.join(missing)}, in {count} of {len(lists)} builds."
             if missing else "every instruction of its builds is one that the tests execute."
         )  # fmt: skip
+
+
+def _by_target(builds: Sequence[Build]) -> Iterator[tuple[str, list[Build]]]:
+    for target, group in itertools.groupby(sorted(builds, key=_block_order), key=lambda build: build.target):
+        yield target, list(group)
 
 
 LEGEND = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from multiprocessing import get_context
 from typing import NamedTuple
 
@@ -17,11 +18,12 @@ from kernels.encoded import observations_of
 from kernels.gpu.config import ARITHMETIC, TARGETS, factor_columns
 from kernels.problem import check_problem, packed_words
 from mfbench.inspect.devices import DEVICE_RATES
-from mfbench.inspect.document import Build, NotBuilt, Spec, not_built
+from mfbench.inspect.disassembly import disassemble
+from mfbench.inspect.document import Build, NotBuilt, Spec, not_built, resources
 from mfbench.inspect.executed import unexecuted
 from mfbench.inspect.machine_code import Mix, compare_and_swap, main_loop
 from mfbench.inspect.model import Tile, modelled, resident_blocks
-from mfbench.inspect.sparse import SPARSE_ENCODINGS, SPARSE_PRECISIONS, examine_sparse
+from mfbench.inspect.sparse import SPARSE_ENCODINGS, SPARSE_PRECISIONS, compile_sparse, examined_sparse
 from mfbench.inspect.traffic import traffic
 
 RANKS = (8, 16, 30, 32, 64, 100, 128, 256)  # every width of the padded factors, some with padding
@@ -60,6 +62,7 @@ ENCODINGS = {
 }
 MODES = ("fast", "deterministic", "sse")  # sse: the loss without gradients, inspected of sparse ratings alone
 TRAFFIC_SIZE = 16384  # users and items of the modelled traffic
+MOST_TOGETHER = 16  # builds that are disassembled at once
 SIZE = 4096  # users and items of the compiled problem: aligned rows, several blocks of users per program
 
 
@@ -89,57 +92,95 @@ def distinct(wanted: list[Spec]) -> list[Spec]:
 
 
 def examine_all(wanted: list[Spec], jobs: int, done: Callable[[], object]) -> Iterator[Build | NotBuilt]:
-    """Yield the builds in the order of `wanted`.
-
-    Ranks of one width have the same kernel, so one process takes them all and compiles it once.
+    """Yield the builds in the order of `wanted`, after the last one has been compiled.
 
     Args:
         wanted: the configurations.
         jobs: processes to compile in.
-        done: called as each build ends.
+        done: called as each build ends; those of one process end several at a time.
     """
-    if jobs == 1:
-        for spec in wanted:
-            yield examine(spec)
-            done()
-        return
-    groups: dict[object, list[Spec]] = {}
-    for spec in wanted:
-        groups.setdefault((spec._replace(rank=0), factor_columns(spec.rank)), []).append(spec)
-    pool = ProcessPoolExecutor(jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
     found: dict[Spec, Build | NotBuilt] = {}
-    try:
-        for future in as_completed([pool.submit(_examine_each, group) for group in groups.values()]):
-            for build in future.result():
-                found[build.spec] = build
-                done()
-        yield from (found[spec] for spec in wanted)
-    except BaseException:  # interrupted: do not wait for the compilers
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+
+    def keep(builds: list[Build | NotBuilt]) -> None:
+        for build in builds:
+            found[build.spec] = build
+            done()
+
+    together = compiled_together(wanted, jobs)
+    if jobs == 1:
+        for group in together:
+            keep(examine_together(group))
+    else:
+        pool = ProcessPoolExecutor(jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
+        try:
+            for future in as_completed([pool.submit(examine_together, group) for group in together]):
+                keep(future.result())
+        except BaseException:  # interrupted: do not wait for the compilers
+            for process in list((pool._processes or {}).values()):
+                process.terminate()
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    yield from (found[spec] for spec in wanted)
 
 
-def _examine_each(group: list[Spec]) -> list[Build | NotBuilt]:
-    return [examine(spec) for spec in group]
+def compiled_together(wanted: list[Spec], jobs: int) -> list[list[Spec]]:
+    """Divide the configurations into groups of one target, which one process compiles.
+
+    Ranks of one width have the same kernel and stay together. A group is disassembled at once, which saves time, but
+    there are several groups for each process, so that all have work until the end.
+    """
+    of_one_kernel: dict[object, list[Spec]] = {}
+    for spec in wanted:
+        of_one_kernel.setdefault((spec._replace(rank=0), factor_columns(spec.rank)), []).append(spec)
+    most = min(MOST_TOGETHER, max(1, len(wanted) // (4 * jobs)))
+    groups: dict[str, list[list[Spec]]] = {}
+    for ranks in of_one_kernel.values():
+        of_target = groups.setdefault(ranks[0].target, [[]])
+        if of_target[-1] and len(of_target[-1]) + len(ranks) > most:
+            of_target.append([])
+        of_target[-1].extend(ranks)
+    return list(itertools.chain.from_iterable(groups.values()))
 
 
 def examine(spec: Spec) -> Build | NotBuilt:
     """Compile and examine one configuration."""
+    return examine_together([spec])[0]
+
+
+def examine_together(group: list[Spec]) -> list[Build | NotBuilt]:
+    """Compile and examine configurations of one target."""
+    compiled: dict[Spec, list[Launch]] = {}
+    failed: dict[Spec, NotBuilt] = {}
+    for spec in group:
+        try:
+            launches = compile_sparse(spec) if spec.encoding in SPARSE_ENCODINGS else _compile(spec)
+        except Exception as error:  # a compiler may raise anything
+            failed[spec] = not_built(spec, error)
+        else:
+            compiled[spec] = [replace(launch, args=[]) for launch in launches]  # frees the memory of large operands
+    passes = {spec: launches[1] for spec, launches in compiled.items()}  # between what prepares and what finishes
+    cubins = {spec: step.cubin for spec, step in passes.items() if step.cubin is not None}
+    sass = dict(zip(cubins, disassemble(list(cubins.values()), group[0].target), strict=True))
+    return [
+        failed[spec] if spec in failed else _examined(spec, compiled[spec], sass.get(spec) or passes[spec].amdgcn or "")
+        for spec in group
+    ]
+
+
+def _compile(spec: Spec) -> list[Launch]:
+    parameters, ratings, mask = _arguments(spec, SIZE)
+    precision = None if spec.precision == "float64" else spec.precision
+    deterministic = spec.mode == "deterministic"
+    return plan_step(*parameters, ratings, mask, 0.1, precision, deterministic, spec.target).launches
+
+
+def _examined(spec: Spec, launches: list[Launch], assembly: str) -> Build:
+    """Return what the machine code of the pass, and the compiler's account of all launches, tell of a build."""
     if spec.encoding in SPARSE_ENCODINGS:
-        return examine_sparse(spec)
-    try:
-        parameters, ratings, mask = _arguments(spec, SIZE)
-        precision = None if spec.precision == "float64" else spec.precision
-        deterministic = spec.mode == "deterministic"
-        launches = plan_step(*parameters, ratings, mask, 0.1, precision, deterministic, spec.target).launches
-    except Exception as error:  # a compiler may raise anything
-        return not_built(spec, error)
-    _, step, _ = launches  # between what prepares and what finishes
+        return examined_sparse(spec, launches, assembly)
+    step = launches[1]
     device, constants = DEVICE_RATES[spec.target], step.constants
-    assembly = step.sass or step.amdgcn or ""
     chunk = constants.get("CHUNK", 0)
     mix = main_loop(assembly, constants["BK"] // chunk if chunk else 1)
     tile = Tile(
@@ -155,7 +196,8 @@ def examine(spec: Spec) -> Build | NotBuilt:
         registers=step.registers, stack_bytes=step.stack_bytes, shared_bytes=step.shared_bytes, shared_limit=limit,
         blocks=resident_blocks(device, step.num_warps, step.registers, step.shared_bytes),
         mix=mix, bytes_per_rating=tile.bytes_per_rating, traffic=traffic_of(spec), modelled=modelled(mix, tile, device),
-        unexecuted=None if step.ptx is None else unexecuted(step.ptx), ok=not faults, reason="; ".join(faults),
+        unexecuted=None if step.ptx is None else unexecuted(step.ptx), launches=resources(launches),
+        ok=not faults, reason="; ".join(faults),
     )  # fmt: skip
 
 

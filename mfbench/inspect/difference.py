@@ -16,6 +16,7 @@ FIGURES: dict[str, Callable[[Build], object]] = {
     "modelled issue": lambda build: f"{build.modelled.issue_over_dram:.3f}",
     "modelled DRAM": lambda build: f"{build.modelled.dram_fraction:.1%}",
 }
+BESIDE = {"registers": "registers", "stack": "stack_bytes", "shared": "shared_bytes"}  # of the other launches
 
 
 def differences(base: Inspection, new: Inspection) -> Iterator[str]:
@@ -36,6 +37,12 @@ def _changes(before: Build, after: Build) -> Iterator[str]:
     for name, figure in FIGURES.items():
         if figure(before) != figure(after):
             yield f"{name} {figure(before)} → {figure(after)}"
+    others = {launch.name: launch for launch in before.beside}
+    for launch in after.beside:
+        other = others.get(launch.name, launch)  # an older document has none
+        for name, attribute in BESIDE.items():
+            if getattr(other, attribute) != getattr(launch, attribute):
+                yield f"{launch.name} {name} {getattr(other, attribute)} → {getattr(launch, attribute)}"
 
 
 def _name(spec: Spec) -> str:

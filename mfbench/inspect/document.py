@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from mfbench.inspect.machine_code import Mix
 from mfbench.inspect.model import Modelled
+
+if TYPE_CHECKING:
+    from kernels.aot import Launch
 
 SCHEMA: Literal["mfbench-inspect/1"] = "mfbench-inspect/1"
 
@@ -35,8 +39,21 @@ class _Configuration(BaseModel):
         return Spec(self.target, self.rank, self.precision, self.encoding, self.mode)
 
 
+class Resources(BaseModel):
+    """What a launch takes; registers (32-bit) and stack (bytes) are per thread."""
+
+    name: str
+    warps: int
+    registers: int
+    stack_bytes: int
+    shared_bytes: int
+
+
 class Build(_Configuration):
-    """A compiled configuration; registers (32-bit) and stack (bytes) are per thread."""
+    """A compiled configuration and its pass over the ratings; `launches` has what every launch of its step takes.
+
+    Registers (32-bit) and stack (bytes) are per thread.
+    """
 
     tile: str  # users x items x warps; of sparse ratings, entries x columns of the factors x warps
     registers: int
@@ -50,13 +67,30 @@ class Build(_Configuration):
     traffic: float
     modelled: Modelled
     unexecuted: list[str] | None = None  # instructions of the pass that no test executes; None: its code is not PTX
+    launches: list[Resources] = Field(default_factory=list)  # of a step, in order; empty in older documents
     ok: bool
+
+    @property
+    def beside(self) -> list[Resources]:
+        """The launches before and after the pass: what prepares and, with gradients, what finishes."""
+        return [*self.launches[:1], *self.launches[2:]]
 
 
 class NotBuilt(_Configuration):
     """A configuration that is not shipped, or is shipped but does not compile."""
 
     shipped: bool
+
+
+def resources(launches: Sequence[Launch]) -> list[Resources]:
+    """Return what each launch takes."""
+    return [
+        Resources(
+            name=launch.name, warps=launch.num_warps, registers=launch.registers, stack_bytes=launch.stack_bytes,
+            shared_bytes=launch.shared_bytes,
+        )
+        for launch in launches
+    ]  # fmt: skip
 
 
 def not_built(spec: Spec, error: Exception) -> NotBuilt:

@@ -11,7 +11,7 @@ from kernels import EncodedRatings
 from kernels.aot import Launch, plan_loss, plan_step
 from kernels.gpu.config import TARGETS
 from mfbench.inspect.devices import DEVICE_RATES, DeviceRates
-from mfbench.inspect.document import Build, NotBuilt, Spec, not_built
+from mfbench.inspect.document import Build, Spec, resources
 from mfbench.inspect.executed import unexecuted
 from mfbench.inspect.machine_code import Mix, compare_and_swap, main_loop
 from mfbench.inspect.model import Modelled, resident_blocks
@@ -23,18 +23,18 @@ USERS, ITEMS, RATINGS = 162_541, 59_047, 25_000_095  # MovieLens 25M's shape, of
 SIZE = 40  # users and items of the compiled problem
 
 
-def examine_sparse(spec: Spec) -> Build | NotBuilt:
-    """Compile and examine one configuration."""
-    try:
-        plan = plan_loss if spec.mode == "sse" else plan_step
-        launches = plan(
-            *_parameters(spec), _ratings(spec), precision="ieee", deterministic=spec.mode == "deterministic",
-            target=spec.target,
-        ).launches  # fmt: skip
-    except Exception as error:  # a compiler may raise anything
-        return not_built(spec, error)
+def compile_sparse(spec: Spec) -> list[Launch]:
+    """Compile one configuration."""
+    plan = plan_loss if spec.mode == "sse" else plan_step
+    deterministic = spec.mode == "deterministic"
+    operands = (*_parameters(spec), _ratings(spec))
+    return plan(*operands, precision="ieee", deterministic=deterministic, target=spec.target).launches
+
+
+def examined_sparse(spec: Spec, launches: list[Launch], assembly: str) -> Build:
+    """Return what the machine code of the pass, and the compiler's account of all launches, tell of a build."""
     step = launches[1]  # between what prepares and what finishes
-    constants, assembly = step.constants, step.sass or step.amdgcn or ""
+    constants = step.constants
     mix, limit = main_loop(assembly), TARGETS[spec.target].shared_bytes
     walks = 2 if spec.mode != "sse" and "item_users_ptr" not in constants else 1
     cached, streamed = bytes_per_rating(spec, constants["BK"], walks)
@@ -45,7 +45,8 @@ def examine_sparse(spec: Spec) -> Build | NotBuilt:
         registers=step.registers, stack_bytes=step.stack_bytes, shared_bytes=step.shared_bytes, shared_limit=limit,
         blocks=resident_blocks(DEVICE_RATES[spec.target], step.num_warps, step.registers, step.shared_bytes),
         mix=mix, bytes_per_rating=cached + streamed, traffic=_traffic(spec, constants["BK"], streamed), modelled=model,
-        unexecuted=None if step.ptx is None else unexecuted(step.ptx), ok=not faults, reason="; ".join(faults),
+        unexecuted=None if step.ptx is None else unexecuted(step.ptx), launches=resources(launches),
+        ok=not faults, reason="; ".join(faults),
     )  # fmt: skip
 
 

@@ -100,7 +100,7 @@ def pair_row(pair: Pair, label: str) -> Row:
 
 BUILD_COLUMNS = (
     "target", "rank", "precision", "encoding", "mode", "tile", "registers", "stack", "shared", "blocks",
-    "B per rating", "binds", "of DRAM rate", "ok", "instructions", "cycles",
+    "B per rating", "binds", "of DRAM rate", "ok", "instructions", "cycles", "registers of the other launches",
 )  # fmt: skip
 
 
@@ -123,6 +123,7 @@ def build_row(build: Build) -> Row:
         Cell("yes" if build.ok else printable(f"no: {build.reason}")),
         Cell(_named_numbers(mix)),
         Cell(_named_numbers(clocks)),
+        Cell(_named_numbers({launch.name: launch.registers for launch in build.beside})),
     )
     return Row(cells, not build.ok, "")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -43,6 +44,17 @@ def test_verbose_says_where_an_error_came_from(tmp_path: Path, monkeypatch: pyte
     assert "Traceback" in capsys.readouterr().err
     assert mfbench_here(monkeypatch, "compare", tmp_path / "none", tmp_path / "none") == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_interrupted_command_has_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Click turns Ctrl-C into a RuntimeError of its own."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mfbench.commands.inspect.command", interrupted)
+    monkeypatch.setattr("mfbench.shell._leave_at_once", sys.exit)
+    assert mfbench_here(monkeypatch, "inspect") == 130
 
 
 def interrupted_s(folder: Path) -> float:

@@ -1,10 +1,13 @@
 """The GPU kernel skips tiles without an observed entry, and nothing else."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from kernels import encode_ratings, mf_loss_and_grads, mf_sse
+from kernels.encoding import observations_of
 from kernels.gpu import config, interpret
 from kernels.problem import OCCUPIED_BLOCK, Observations, check_problem
 from reference import oracle_loss_and_grads
@@ -104,3 +107,21 @@ def test_occupied_blocks_are_checked():
     blocks = -(-100 // OCCUPIED_BLOCK)
     with pytest.raises(ValueError, match=rf"ratings.occupied: expected shape \({blocks}, {blocks}\)"):
         mf_loss_and_grads(*inputs[:5], encoded)
+
+
+@pytest.mark.parametrize("encoding", [None, "uint8-code"])
+def test_what_prepares_depends_on_the_tile_only_to_list_the_occupied_ones(encoding):
+    """Otherwise each tile would compile the same kernel once more."""
+    inputs = block_sparse(256, 320, 7, seed=3)
+    ratings, mask = inputs.ratings, inputs.mask
+    if encoding:
+        ratings, mask = encode_ratings(ratings, mask, encoding, layout="dense"), None
+    problem = check_problem(inputs[:5], observations_of(ratings, mask), 0.1)
+
+    def constants(users: int) -> dict[str, object]:
+        def select(_, build):
+            return dataclasses.replace(build, BM=users)
+
+        return plan_launches(problem, config.TARGETS["sm_90"], "ieee", False, True, select).calls[0].constants
+
+    assert (constants(32) == constants(64)) is (encoding is None)

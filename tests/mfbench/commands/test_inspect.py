@@ -92,3 +92,20 @@ def test_instructions_that_no_test_executes_are_listed_by_target():
         "sm_100: no test executes elect.sync, tcgen05.mma, in 1 of 2 builds.",
         "gfx942: no test executes its machine code.",
     ]
+
+
+def test_the_other_launches_are_summarised_by_target():
+    from mfbench.commands import inspect
+    from mfbench.inspect.document import Build
+    from tests.mfbench.report.test_page import BUILD, LAUNCHES
+
+    prepare, step, finish = LAUNCHES
+    wide = [prepare | {"registers": 72}, step, finish | {"stack_bytes": 8, "shared_bytes": 2048}]
+    loss = BUILD | {"mode": "sse", "launches": [prepare | {"registers": 90}, step]}
+    builds = map(Build.model_validate, [BUILD, BUILD | {"launches": wide}, loss, BUILD | {"target": "sm_80"}])
+    assert list(inspect.beside([*builds, Build.model_validate(BUILD | {"target": "gfx942", "launches": []})])) == [
+        "sm_80: the other launches take at most: prepare 40 registers, 0 bytes of stack, 512 of shared memory; "
+        "finish 56 registers, 0 bytes of stack, 256 of shared memory.",
+        "sm_90: the other launches take at most: prepare 90 registers, 0 bytes of stack, 512 of shared memory; "
+        "finish 56 registers, 8 bytes of stack, 2048 of shared memory.",
+    ]

@@ -1,5 +1,6 @@
 """Shipped builds are clean, and faults of a build are found."""
 
+import itertools
 import re
 from types import SimpleNamespace
 
@@ -16,8 +17,10 @@ from kernels.gpu.tiles import Tile
 from mfbench.inspect.builds import (
     ENCODINGS,
     MODES,
+    MOST_TOGETHER,
     PRECISIONS,
     RANKS,
+    compiled_together,
     examine,
     examine_all,
     faults_of,
@@ -39,6 +42,16 @@ def test_shipped_builds_are_clean(target, encoding):
     users, items = map(int, build.tile.split("x")[:2])
     bytes_a_clock = DEVICE_RATES[target].dram_bytes
     assert build.modelled.dram == pytest.approx(users * items * ENCODINGS[encoding].bytes / bytes_a_clock)
+
+
+def test_every_launch_of_a_step_is_recorded():
+    build = examine(spec())
+    assert [launch.name for launch in build.launches] == ["prepare", "fused_step", "finish"]
+    assert all(launch.registers > 0 == launch.stack_bytes for launch in build.launches)
+    step = build.launches[1]
+    assert (step.registers, step.shared_bytes) == (build.registers, build.shared_bytes)
+    assert step.warps == int(build.tile.split("x")[2])
+    assert [launch.name for launch in build.beside] == ["prepare", "finish"]
 
 
 def test_chunks_are_counted():
@@ -103,6 +116,18 @@ def test_all_leaves_out_the_fast_mode_of_odd_rows_alone():
     assert left_out == {spec for spec in every if spec.encoding in demanding and spec.mode == "fast"}
     fast = chosen_specs({**chosen, "mode": ["fast"]}, True)
     assert set(fast) == {spec for spec in every if spec.mode == "fast"}
+
+
+def test_groups_hold_one_target_and_all_ranks_of_a_width():
+    wanted = specs(["sm_80", "gfx942"], [16, 30, 64], ["ieee"], (*ENCODINGS, "sparse-code"), ["fast", "deterministic"])
+    groups = compiled_together(wanted, 1)
+    assert sorted(itertools.chain.from_iterable(groups)) == sorted(wanted)
+    assert max(map(len, groups)) == MOST_TOGETHER
+    assert all(len({spec.target for spec in group}) == 1 for group in groups)
+    for group in groups:
+        ranks = {spec.rank for spec in group}
+        assert ({16, 30} <= ranks) == bool({16, 30} & ranks)
+    assert [len(group) for group in compiled_together(wanted[:3], 2)] == [1, 1, 1]
 
 
 @pytest.mark.slow

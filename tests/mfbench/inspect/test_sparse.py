@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from kernels.gpu.config import TARGETS
+from mfbench.inspect.builds import examine
 from mfbench.inspect.document import Build, NotBuilt, Spec
 from mfbench.inspect.machine_code import Mix
 from mfbench.inspect.model import Modelled
-from mfbench.inspect.sparse import bound, bytes_per_rating, examine_sparse, modelled
+from mfbench.inspect.sparse import bound, bytes_per_rating, modelled
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
@@ -22,13 +23,16 @@ def spec_of(target="sm_90", rank=30, precision="ieee", encoding="sparse-code", m
 )
 @pytest.mark.parametrize("mode", ["fast", "deterministic", "sse"])
 def test_builds_are_clean(target, mode):
-    build = examine_sparse(spec_of(target, mode=mode))
+    build = examine(spec_of(target, mode=mode))
     assert isinstance(build, Build)
     assert build.ok, build.reason
     assert build.mix.vector
     assert not build.unexecuted
     atomic = mode == "fast" and target != "gfx90a"
     assert bool(build.mix.atomic) == atomic
+    names = ["prepare", "sparse_step", "finish"]
+    assert [launch.name for launch in build.launches] == (names[:2] if mode == "sse" else names)
+    assert build.launches[1].registers == build.registers
 
 
 @pytest.mark.compilers
@@ -37,13 +41,13 @@ def test_builds_are_clean(target, mode):
     ("rank", "precision", "mode"), [(512, "ieee", "fast"), (40, "float64", "deterministic"), (512, "float64", "fast")]
 )
 def test_wide_builds_are_clean(target, rank, precision, mode):
-    build = examine_sparse(spec_of(target, rank, precision, "sparse-float32", mode))
+    build = examine(spec_of(target, rank, precision, "sparse-float32", mode))
     assert isinstance(build, Build)
     assert build.ok, build.reason
 
 
 def test_a_rank_that_is_not_shipped():
-    build = examine_sparse(spec_of(rank=1100))
+    build = examine(spec_of(rank=1100))
     assert isinstance(build, NotBuilt)
     assert not build.shipped
     assert build.reason == "not shipped for sm_90: rank 1100: the largest is 1024"

@@ -11,13 +11,21 @@ import pytest
 from tests.mfbench.report.synthetic import HOSTILE, case, failed, history, ok, suite, write
 
 STATUSES = ("wrong", "oom", "timeout", "crashed", "error", "skipped")
+LAUNCHES = [
+    {"name": name, "warps": warps, "registers": registers, "stack_bytes": 0, "shared_bytes": shared}
+    for name, warps, registers, shared in (
+        ("prepare", 8, 40, 512),
+        ("fused_step", 4, 168, 16384),
+        ("finish", 8, 56, 256),
+    )
+]
 BUILD = {"target": "sm_90", "rank": 32, "precision": "ieee", "encoding": "float32+uint8", "mode": "fast",
          "tile": "64x32x4", "registers": 168, "stack_bytes": 0, "shared_bytes": 16384, "shared_limit": 232448,
          "blocks": 3, "mix": {"instructions": 2067, "issued": 2067, "load": {"8": 12, "16": 12}},
          "bytes_per_rating": 5.0, "traffic": 1.05,
          "modelled": {"issue": 1.5, "vector": 0.9, "matrix": 0, "shared": 0.4, "l2": 0.1, "dram": 1.0,
                       "binds": "issue", "dram_fraction": 0.67, "issue_over_dram": 1.5},
-         "ok": True}  # fmt: skip
+         "launches": LAUNCHES, "ok": True}  # fmt: skip
 
 
 def text(page: str) -> str:
@@ -32,7 +40,7 @@ def data(page: str) -> dict:
 
 def test_the_page_has_every_section(made, tmp_path: Path) -> None:
     builds = tmp_path / "inspect.json"
-    bad = BUILD | {"target": "gfx1100", "ok": False, "reason": "spills 214 registers"}
+    bad = BUILD | {"target": "gfx1100", "launches": [], "ok": False, "reason": "spills 214 registers"}
     builds.write_text(json.dumps({"schema": "mfbench-inspect/1", "builds": [BUILD, bad]}))
     page = made(write(tmp_path / "r.jsonl", suite()), builds)
     titles = re.findall(r"<h2>(.*?)</h2>", page)
@@ -44,6 +52,7 @@ def test_the_page_has_every_section(made, tmp_path: Path) -> None:
     assert "exponent 1.00 ± 0.00" in page
     assert "spills 214 registers" in text(page)
     assert "instructions 2067, load 24" in text(page)
+    assert "prepare 40, finish 56" in text(page)
     assert "Testium 9000" in text(page)
 
 
