@@ -38,9 +38,7 @@ class Update:
             for parameter, grad in zip(parameters, grads, strict=True):
                 parameter.grad = grad
             self._adam.step()
-        elif (
-            self._preconditioner
-        ):  # Nesterov's: undo the step ahead along the momentum, and do it again with the new one
+        elif self._preconditioner:  # Nesterov's: undo the move ahead, and make it again with the new momentum
             scales = self._preconditioner.scales()
             torch._foreach_add_(parameters, momenta, alpha=self.lr * MOMENTUM)
             torch._foreach_mul_(momenta, MOMENTUM)
