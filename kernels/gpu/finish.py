@@ -39,7 +39,7 @@ def finish(
     reg = tl.full([], reg, p_ptr.dtype.element_ty)
     if program < user_programs:
         row = program * ROWS + tl.arange(0, ROWS)
-        user_parts = parts_of(user_pointers_ptr, user_share, row, M)
+        user_parts = None if user_pointers_ptr is None else parts_of(user_pointers_ptr, user_share, row, M)
         finish_factors(da_ptr, splits, user_parts, p_ptr, stride_pm, stride_pk, d_p_ptr, reg, row, M, users, rank,
                        ROWS, COLUMNS, BK)  # fmt: skip
         d_bu = finish_bias(da_ptr + rank, dbu_ptr, splits, user_parts, bu_ptr, stride_bu, d_bu_ptr, reg,
@@ -47,7 +47,7 @@ def finish(
         tl.store(bias_sums_ptr + program, tl_sum(d_bu.to(tl.float64), 0))
     else:
         row = (program - user_programs) * ROWS + tl.arange(0, ROWS)
-        item_parts = parts_of(item_pointers_ptr, item_share, row, N)
+        item_parts = None if item_pointers_ptr is None else parts_of(item_pointers_ptr, item_share, row, N)
         finish_factors(db_ptr, db_slices, item_parts, q_ptr, stride_qn, stride_qk, d_q_ptr, reg, row, N, items, rank,
                        ROWS, COLUMNS, BK)  # fmt: skip
         finish_bias(db_ptr + rank + 1, dbi_ptr, db_slices, item_parts, bi_ptr, stride_bi, d_bi_ptr, reg,
@@ -59,15 +59,12 @@ def finish(
 
 @triton.jit
 def parts_of(pointers_ptr, share, row, rows):
-    """Return the first program that continues each row, and how many do, int64 [ROWS] each; None where none may."""
-    if pointers_ptr is None:
-        return None, None
-    else:
-        inside, row = row < rows, row.to(tl.int64)
-        begin = tl.load(pointers_ptr + row, mask=inside, other=0).to(tl.int64) + row * ROW_COST
-        end = tl.load(pointers_ptr + row + 1, mask=inside, other=0).to(tl.int64) + (row + 1) * ROW_COST
-        first = begin // share + 1
-        return first, tl.where(inside, (end - 1) // share + 1 - first, 0)
+    """Return the first program that continues each row, and how many do, int64 [ROWS] each."""
+    inside, row = row < rows, row.to(tl.int64)
+    begin = tl.load(pointers_ptr + row, mask=inside, other=0).to(tl.int64) + row * ROW_COST
+    end = tl.load(pointers_ptr + row + 1, mask=inside, other=0).to(tl.int64) + (row + 1) * ROW_COST
+    first = begin // share + 1
+    return first, tl.where(inside, (end - 1) // share + 1 - first, 0)
 
 
 @triton.jit
@@ -85,9 +82,9 @@ def finish_factors(
         for i in range(slices):
             slice_row = tl.cast(i, tl.int64) * padded + row_offs
             total += tl.load(slices_ptr + slice_row * BK + column, mask=inside, other=0)
-        first, count = parts
-        if first is not None:
-            part_ptrs = slices_ptr + (padded + first)[:, None] * BK + column
+        if parts is not None:
+            begun, count = parts
+            part_ptrs = slices_ptr + (padded + begun)[:, None] * BK + column
             for i in tl.range(0, tl_max(count, 0), loop_unroll_factor=UNROLLED):
                 total += tl.load(part_ptrs + i * BK, mask=inside & (i < count)[:, None], other=0)
         factors_ptrs = factors_ptr + row_offs * stride_row + column.to(tl.int64) * stride_column
@@ -107,8 +104,8 @@ def finish_bias(
         slice_row = tl.cast(i, tl.int64) * padded + row
         ptrs = column_ptr + slice_row * BK if slices_ptr is None else slices_ptr + slice_row
         total += tl.load(ptrs, mask=row < rows, other=0)
-    first, count = parts
-    if first is not None:  # of sparse ratings, whose gradients have no column for the bias
+    if parts is not None:  # of sparse ratings, whose gradients have no column for the bias
+        first, count = parts
         for i in tl.range(0, tl_max(count, 0), loop_unroll_factor=UNROLLED):
             total += tl.load(slices_ptr + padded + first + i, mask=i < count, other=0)
     bias = tl.load(bias_ptr + row.to(tl.int64) * stride, mask=row < rows, other=0)

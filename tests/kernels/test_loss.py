@@ -288,17 +288,14 @@ def options(monkeypatch):
     return seen
 
 
+@pytest.mark.usefixtures("switches")
 @pytest.mark.parametrize(("setting", "precision"), [("highest", "ieee"), ("high", "bf16x3"), ("medium", "tf32")])
 def test_precision_follows_torch_unless_named(options, setting, precision):
     inputs = draw_inputs(4, 5, 2)
-    before = torch.get_float32_matmul_precision()
-    try:
-        torch.set_float32_matmul_precision(setting)
-        mf_loss(*inputs)
-        for name in PRECISIONS:
-            mf_sse(*inputs[:7], precision=name)
-    finally:
-        torch.set_float32_matmul_precision(before)
+    torch.set_float32_matmul_precision(setting)
+    mf_loss(*inputs)
+    for name in PRECISIONS:
+        mf_sse(*inputs[:7], precision=name)
     assert [seen[0] for seen in options] == [precision, *PRECISIONS]
 
 
