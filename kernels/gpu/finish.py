@@ -39,18 +39,24 @@ def finish(
     reg = tl.full([], reg, p_ptr.dtype.element_ty)
     if program < user_programs:
         row = program * ROWS + tl.arange(0, ROWS)
-        user_parts = parts_of(user_pointers_ptr, user_share, row, M)
-        finish_factors(da_ptr, splits, user_parts, p_ptr, stride_pm, stride_pk, d_p_ptr, reg, row, M, users, rank,
-                       ROWS, COLUMNS, BK)  # fmt: skip
-        d_bu = finish_bias(da_ptr + rank, dbu_ptr, splits, user_parts, bu_ptr, stride_bu, d_bu_ptr, reg,
+        user_first = None
+        user_count = None
+        if user_pointers_ptr is not None:
+            user_first, user_count = parts_of(user_pointers_ptr, user_share, row, M)
+        finish_factors(da_ptr, splits, user_first, user_count, p_ptr, stride_pm, stride_pk, d_p_ptr, reg,
+                       row, M, users, rank, ROWS, COLUMNS, BK)  # fmt: skip
+        d_bu = finish_bias(da_ptr + rank, dbu_ptr, splits, user_first, user_count, bu_ptr, stride_bu, d_bu_ptr, reg,
                            row, M, users, ROWS, BK)  # fmt: skip
         tl.store(bias_sums_ptr + program, tl_sum(d_bu.to(tl.float64), 0))
     else:
         row = (program - user_programs) * ROWS + tl.arange(0, ROWS)
-        item_parts = parts_of(item_pointers_ptr, item_share, row, N)
-        finish_factors(db_ptr, db_slices, item_parts, q_ptr, stride_qn, stride_qk, d_q_ptr, reg, row, N, items, rank,
-                       ROWS, COLUMNS, BK)  # fmt: skip
-        finish_bias(db_ptr + rank + 1, dbi_ptr, db_slices, item_parts, bi_ptr, stride_bi, d_bi_ptr, reg,
+        item_first = None
+        item_count = None
+        if item_pointers_ptr is not None:
+            item_first, item_count = parts_of(item_pointers_ptr, item_share, row, N)
+        finish_factors(db_ptr, db_slices, item_first, item_count, q_ptr, stride_qn, stride_qk, d_q_ptr, reg,
+                       row, N, items, rank, ROWS, COLUMNS, BK)  # fmt: skip
+        finish_bias(db_ptr + rank + 1, dbi_ptr, db_slices, item_first, item_count, bi_ptr, stride_bi, d_bi_ptr, reg,
                     row, N, items, ROWS, BK)  # fmt: skip
     last = is_last_program(ticket_ptr)
     store_sum(loss_ptr, terms_ptr, terms, 1, last)
@@ -59,33 +65,32 @@ def finish(
 
 @triton.jit
 def parts_of(pointers_ptr, share, row, rows):
-    """Return the first program that continues each row, and how many do, int64 [ROWS] each; None where none may."""
-    if pointers_ptr is None:
-        return None, None
-    else:
-        inside, row = row < rows, row.to(tl.int64)
-        begin = tl.load(pointers_ptr + row, mask=inside, other=0).to(tl.int64) + row * ROW_COST
-        end = tl.load(pointers_ptr + row + 1, mask=inside, other=0).to(tl.int64) + (row + 1) * ROW_COST
-        first = begin // share + 1
-        return first, tl.where(inside, (end - 1) // share + 1 - first, 0)
+    """Return the first program that continues each row, and how many do, int64 [ROWS] each.
+
+    The caller has None where none may: Triton 3.6 returns no None from a function.
+    """
+    inside, row = row < rows, row.to(tl.int64)
+    begin = tl.load(pointers_ptr + row, mask=inside, other=0).to(tl.int64) + row * ROW_COST
+    end = tl.load(pointers_ptr + row + 1, mask=inside, other=0).to(tl.int64) + (row + 1) * ROW_COST
+    first = begin // share + 1
+    return first, tl.where(inside, (end - 1) // share + 1 - first, 0)
 
 
 @triton.jit
 def finish_factors(
-    slices_ptr, slices, parts, factors_ptr, stride_row, stride_column, grad_ptr, reg, row, rows, padded, rank,
+    slices_ptr, slices, first, count, factors_ptr, stride_row, stride_column, grad_ptr, reg, row, rows, padded, rank,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Write some rows of a factor's gradient."""
     dtype = grad_ptr.dtype.element_ty
     row_offs = row[:, None].to(tl.int64)  # [ROWS, 1]
-    for first in range(0, BK, COLUMNS):
-        column = first + tl.arange(0, COLUMNS)[None, :]  # [1, COLUMNS]
+    for begin in range(0, BK, COLUMNS):
+        column = begin + tl.arange(0, COLUMNS)[None, :]  # [1, COLUMNS]
         inside = (row < rows)[:, None] & (column < rank)
         total = tl.full([ROWS, COLUMNS], 0, dtype)
         for i in range(slices):
             slice_row = tl.cast(i, tl.int64) * padded + row_offs
             total += tl.load(slices_ptr + slice_row * BK + column, mask=inside, other=0)
-        first, count = parts
         if first is not None:
             part_ptrs = slices_ptr + (padded + first)[:, None] * BK + column
             for i in tl.range(0, tl_max(count, 0), loop_unroll_factor=UNROLLED):
@@ -97,7 +102,7 @@ def finish_factors(
 
 @triton.jit
 def finish_bias(
-    column_ptr, slices_ptr, slices, parts, bias_ptr, stride, grad_ptr, reg, row, rows, padded,
+    column_ptr, slices_ptr, slices, first, count, bias_ptr, stride, grad_ptr, reg, row, rows, padded,
     ROWS: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Write some entries of a bias gradient; return half of them before regularisation, 0 beyond `rows`. [ROWS]"""
@@ -107,7 +112,6 @@ def finish_bias(
         slice_row = tl.cast(i, tl.int64) * padded + row
         ptrs = column_ptr + slice_row * BK if slices_ptr is None else slices_ptr + slice_row
         total += tl.load(ptrs, mask=row < rows, other=0)
-    first, count = parts
     if first is not None:  # of sparse ratings, whose gradients have no column for the bias
         for i in tl.range(0, tl_max(count, 0), loop_unroll_factor=UNROLLED):
             total += tl.load(slices_ptr + padded + first + i, mask=i < count, other=0)
