@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from kernels.gpu import config, version
@@ -46,3 +50,23 @@ def test_wide_float64_factors_are_read_in_chunks(target: str, monkeypatch: pytes
         picked = [config.pick(config.TARGETS[target], rank, "ieee", True, 8, aligned) for rank, aligned in wide]
         assert {build.chunk for build in picked} == chunks
         assert config.pick(config.TARGETS[target], 30, "ieee", True, 8).chunk == 0
+
+
+def returned(function: ast.FunctionDef) -> Iterator[ast.expr]:
+    """What a function returns, the parts of tuples one by one."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.Return) and node.value is not None:
+            yield from node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
+
+
+def test_no_function_of_the_kernels_returns_none():
+    """Triton 3.6 compiles none that does."""
+    functions = [
+        node
+        for path in Path(version.__file__).parent.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and any("triton.jit" in ast.unparse(d) for d in node.decorator_list)
+    ]
+    assert len(functions) > 20
+    for function in functions:
+        assert not [value for value in returned(function) if isinstance(value, ast.Constant) and value.value is None]
