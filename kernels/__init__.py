@@ -1,7 +1,8 @@
 """The fused step of biased, masked matrix factorization: loss and every gradient in one pass over the ratings."""
 
 from kernels.backends import Backend, backends
-from kernels.encoding import EncodedRatings, encode_ratings
+from kernels.encoded import EncodedRatings
+from kernels.encoding import encode_ratings
 from kernels.loss import mf_loss, mf_loss_and_grads, mf_sse
 from kernels.problem import Grads
 

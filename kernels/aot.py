@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kernels.csr import entries_for_a_kernel
 from kernels.decoding import check_exact
-from kernels.encoding import observations_of
+from kernels.encoded import observations_of
 from kernels.gpu import config
 from kernels.loss import mf_loss_and_grads
 from kernels.precision import resolve_precision

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from torch import Tensor
 
-from kernels.encoding import EncodedRatings, observations_of
+from kernels.encoded import EncodedRatings, observations_of
 from kernels.problem import Observations, Parameters
 
 Arguments = ParamSpec("Arguments")

@@ -8,7 +8,7 @@ from torch.compiler import is_dynamo_compiling
 
 from kernels.admission import admit, cast_for_autocast
 from kernels.call import Call, bundle, with_arguments
-from kernels.encoding import EncodedRatings
+from kernels.encoded import EncodedRatings
 from kernels.interception import is_intercepted, is_ordinary, is_transformed
 from kernels.operators import arguments_of, detached_arguments_of, loss_op, step_op
 from kernels.precision import PRECISIONS as PRECISIONS  # the harness finds it here in every revision

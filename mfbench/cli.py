@@ -17,6 +17,7 @@ from mfbench.measure.worker import forkserver
 from mfbench.problems.bounds import Bounds
 from mfbench.shell import CommandGroup, import_uninterrupted, run_command
 from mfbench.train.options import BOUNDS, COUNT, TrainOptions
+from mfbench.train.waiting import let_threads_sleep
 
 AXES = ("size", "rank", "density", "layout", "ratings_dtype", "data", "seed")
 FORMATS = ("html", "md", "csv", "github-action-benchmark", "bencher", "pytorch-oss")
@@ -171,6 +172,7 @@ def train(**given: Any) -> int:
 
     Exit code: 0; 2 usage; 130 interrupted.
     """
+    let_threads_sleep(given["provider"] or TrainOptions.provider)
     return _command("train")(**given)
 
 

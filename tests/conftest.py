@@ -7,6 +7,7 @@ whatever its tier.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -129,3 +130,15 @@ def one_process() -> Iterator[None]:
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     yield
     dist.destroy_process_group()
+
+
+@pytest.fixture
+def switches() -> Iterator[None]:
+    """Restore PyTorch's switches of precision."""
+    kinds = [("generic", "all"), *itertools.product(("cuda", "mkldnn"), ("all", "matmul", "conv", "rnn"))]
+    before = {kind: torch._C._get_fp32_precision_getter(*kind) for kind in kinds}
+    products = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(products)  # first: it sets some of the others
+    for kind, setting in before.items():
+        torch._C._set_fp32_precision_setter(*kind, setting)

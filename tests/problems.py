@@ -6,7 +6,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels.encoding import observations_of
+from kernels.encoded import observations_of
 from kernels.problem import Problem, check_problem
 from mfbench.correctness.gate import standard
 from mfbench.problems.inputs import Inputs

@@ -12,7 +12,7 @@ from torch.compiler import is_dynamo_compiling
 from kernels.call import bundle, with_arguments
 from kernels.distributed.sharding import sharding_of
 from kernels.distributed.step import GroupCall, group_loss, group_step
-from kernels.encoding import EncodedRatings
+from kernels.encoded import EncodedRatings
 from kernels.problem import Grads
 
 

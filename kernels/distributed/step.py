@@ -81,6 +81,8 @@ def _prepare(of: GroupCall, gradients: bool) -> tuple[Call, Axes]:
 
 
 def _step(call: Call, axes: Axes) -> tuple[Tensor, Grads]:
+    if axes.size == 1:
+        return step_of(call)
     P, Q, bu, bi, _ = (parameter.detach() for parameter in call.parameters)
     reg = call.reg
     loss, (dP, dQ, dbu, dbi, dmu) = step_of(call._replace(reg=0.0))

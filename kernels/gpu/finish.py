@@ -39,24 +39,18 @@ def finish(
     reg = tl.full([], reg, p_ptr.dtype.element_ty)
     if program < user_programs:
         row = program * ROWS + tl.arange(0, ROWS)
-        user_first = None
-        user_count = None
-        if user_pointers_ptr is not None:
-            user_first, user_count = parts_of(user_pointers_ptr, user_share, row, M)
-        finish_factors(da_ptr, splits, user_first, user_count, p_ptr, stride_pm, stride_pk, d_p_ptr, reg,
-                       row, M, users, rank, ROWS, COLUMNS, BK)  # fmt: skip
-        d_bu = finish_bias(da_ptr + rank, dbu_ptr, splits, user_first, user_count, bu_ptr, stride_bu, d_bu_ptr, reg,
+        user_parts = None if user_pointers_ptr is None else parts_of(user_pointers_ptr, user_share, row, M)
+        finish_factors(da_ptr, splits, user_parts, p_ptr, stride_pm, stride_pk, d_p_ptr, reg, row, M, users, rank,
+                       ROWS, COLUMNS, BK)  # fmt: skip
+        d_bu = finish_bias(da_ptr + rank, dbu_ptr, splits, user_parts, bu_ptr, stride_bu, d_bu_ptr, reg,
                            row, M, users, ROWS, BK)  # fmt: skip
         tl.store(bias_sums_ptr + program, tl_sum(d_bu.to(tl.float64), 0))
     else:
         row = (program - user_programs) * ROWS + tl.arange(0, ROWS)
-        item_first = None
-        item_count = None
-        if item_pointers_ptr is not None:
-            item_first, item_count = parts_of(item_pointers_ptr, item_share, row, N)
-        finish_factors(db_ptr, db_slices, item_first, item_count, q_ptr, stride_qn, stride_qk, d_q_ptr, reg,
-                       row, N, items, rank, ROWS, COLUMNS, BK)  # fmt: skip
-        finish_bias(db_ptr + rank + 1, dbi_ptr, db_slices, item_first, item_count, bi_ptr, stride_bi, d_bi_ptr, reg,
+        item_parts = None if item_pointers_ptr is None else parts_of(item_pointers_ptr, item_share, row, N)
+        finish_factors(db_ptr, db_slices, item_parts, q_ptr, stride_qn, stride_qk, d_q_ptr, reg, row, N, items, rank,
+                       ROWS, COLUMNS, BK)  # fmt: skip
+        finish_bias(db_ptr + rank + 1, dbi_ptr, db_slices, item_parts, bi_ptr, stride_bi, d_bi_ptr, reg,
                     row, N, items, ROWS, BK)  # fmt: skip
     last = is_last_program(ticket_ptr)
     store_sum(loss_ptr, terms_ptr, terms, 1, last)
@@ -65,10 +59,7 @@ def finish(
 
 @triton.jit
 def parts_of(pointers_ptr, share, row, rows):
-    """Return the first program that continues each row, and how many do, int64 [ROWS] each.
-
-    The caller has None where none may: Triton 3.6 returns no None from a function.
-    """
+    """Return the first program that continues each row, and how many do, int64 [ROWS] each."""
     inside, row = row < rows, row.to(tl.int64)
     begin = tl.load(pointers_ptr + row, mask=inside, other=0).to(tl.int64) + row * ROW_COST
     end = tl.load(pointers_ptr + row + 1, mask=inside, other=0).to(tl.int64) + (row + 1) * ROW_COST
@@ -91,8 +82,9 @@ def finish_factors(
         for i in range(slices):
             slice_row = tl.cast(i, tl.int64) * padded + row_offs
             total += tl.load(slices_ptr + slice_row * BK + column, mask=inside, other=0)
-        if first is not None:
-            part_ptrs = slices_ptr + (padded + first)[:, None] * BK + column
+        if parts is not None:
+            begun, count = parts
+            part_ptrs = slices_ptr + (padded + begun)[:, None] * BK + column
             for i in tl.range(0, tl_max(count, 0), loop_unroll_factor=UNROLLED):
                 total += tl.load(part_ptrs + i * BK, mask=inside & (i < count)[:, None], other=0)
         factors_ptrs = factors_ptr + row_offs * stride_row + column.to(tl.int64) * stride_column
@@ -112,7 +104,8 @@ def finish_bias(
         slice_row = tl.cast(i, tl.int64) * padded + row
         ptrs = column_ptr + slice_row * BK if slices_ptr is None else slices_ptr + slice_row
         total += tl.load(ptrs, mask=row < rows, other=0)
-    if first is not None:  # of sparse ratings, whose gradients have no column for the bias
+    if parts is not None:  # of sparse ratings, whose gradients have no column for the bias
+        first, count = parts
         for i in tl.range(0, tl_max(count, 0), loop_unroll_factor=UNROLLED):
             total += tl.load(slices_ptr + padded + first + i, mask=i < count, other=0)
     bias = tl.load(bias_ptr + row.to(tl.int64) * stride, mask=row < rows, other=0)

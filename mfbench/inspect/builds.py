@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kernels import EncodedRatings
 from kernels.aot import Launch, plan_step
-from kernels.encoding import observations_of
+from kernels.encoded import observations_of
 from kernels.gpu.config import ARITHMETIC, TARGETS, factor_columns
 from kernels.problem import check_problem, packed_words
 from mfbench.inspect.devices import DEVICE_RATES

@@ -20,6 +20,8 @@ def csr(starts: Tensor, columns: Tensor, values: Tensor, shape: Sequence[int]) -
     """Return a torch.sparse_csr matrix that shares the memory of its parts, which are not checked."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        # PyTorch before 2.13 says this whatever `check_invariants` is
+        warnings.filterwarnings("ignore", "Sparse invariant checks are implicitly disabled")
         return torch.sparse_csr_tensor(
             starts, columns, values, tuple(shape), device=values.device, check_invariants=False
         )

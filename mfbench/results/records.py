@@ -100,7 +100,7 @@ class Group(_Part):
     launches: int  # times that the processes were started, other numbers of them in between
     computing_s: float  # the slowest process's step on its own users, the others doing the same; median of the launches
     communicating_s: float  # what a step takes beyond it: messages, and waiting for them; noise may make it negative
-    latency_s: float | None = None  # of one message between two processes, fitted; absent: one process
+    latency_s: float | None = None  # of one message, and waiting for the slowest process; fitted; absent: one process
     bytes_per_s: float | None = None  # that a process sends in an all-reduce, fitted; absent: one process
     predicted_s: float | None = None  # seconds of a step by the model in docs/scaling.md; absent: not modelled
 

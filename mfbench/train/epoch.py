@@ -20,53 +20,64 @@ TOLERANCE = 1e-2  # of a replayed update, relative to the largest one of its ten
 
 
 class Update:
-    """Moves the parameters of a task against their gradients."""
+    """Moves the parameters of a task against their gradients, in few passes over them."""
 
     def __init__(self, task: Task, optimizer: Optimizer, lr: float) -> None:
         self.parameters, self.lr = task.inputs[:5], lr
-        self._scaled = Preconditioner(task) if optimizer == "preconditioned" else None
-        self._rule: torch.optim.Optimizer | None = None  # None: plain descent, four times as fast as torch.optim.SGD
+        self._preconditioner = Preconditioner(task) if optimizer == "preconditioned" else None
+        self._momenta: tuple[Tensor, ...] = ()
+        self._adam: torch.optim.Optimizer | None = None
         if optimizer == "adam":
-            self._rule = torch.optim.Adam(self.parameters, lr=lr, capturable=self.parameters[0].is_cuda)
+            self._adam = torch.optim.Adam(self.parameters, lr=lr, capturable=self.parameters[0].is_cuda)
         elif optimizer != "sgd":
-            nesterov = optimizer == "preconditioned"
-            self._rule = torch.optim.SGD(self.parameters, lr=lr, momentum=MOMENTUM, nesterov=nesterov)
+            self._momenta = tuple(torch.zeros_like(parameter) for parameter in self.parameters)
 
     def __call__(self, grads: Sequence[Tensor]) -> None:
-        if self._rule is None:
-            for parameter, grad in zip(self.parameters, grads, strict=True):
-                parameter.sub_(grad, alpha=self.lr)
-            return
-        for parameter, grad in zip(self.parameters, self._scaled(grads) if self._scaled else grads, strict=True):
-            parameter.grad = grad
-        self._rule.step()
+        parameters, momenta, grads = self.parameters, self._momenta, tuple(grads)
+        if self._adam:
+            for parameter, grad in zip(parameters, grads, strict=True):
+                parameter.grad = grad
+            self._adam.step()
+        elif self._preconditioner:  # Nesterov's: undo the move ahead, and make it again with the new momentum
+            scales = self._preconditioner.scales()
+            torch._foreach_add_(parameters, momenta, alpha=self.lr * MOMENTUM)
+            torch._foreach_mul_(momenta, MOMENTUM)
+            torch._foreach_addcdiv_(momenta, grads, scales)
+            torch._foreach_add_(parameters, momenta, alpha=-self.lr * (1 + MOMENTUM))
+        elif momenta:
+            torch._foreach_mul_(momenta, MOMENTUM)
+            torch._foreach_add_(momenta, grads)
+            torch._foreach_add_(parameters, momenta, alpha=-self.lr)
+        else:
+            torch._foreach_add_(parameters, grads, alpha=-self.lr)
 
     def state(self) -> dict[str, Tensor]:
         """Return the tensors that the optimizer keeps, by the parameter's name and their own: `item_bias.exp_avg`."""
-        kept = self._rule.state if self._rule else {}
+        if self._adam is None:
+            return {
+                f"{name}.momentum_buffer": momentum for name, momentum in zip(PARAMETERS, self._momenta, strict=False)
+            }
         return {
             f"{name}.{key}": value
             for name, parameter in zip(PARAMETERS, self.parameters, strict=True)
-            for key, value in kept.get(parameter, {}).items()
+            for key, value in self._adam.state.get(parameter, {}).items()
         }
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Continue with what `state` returned."""
-        if self._rule is None:
+        if self._adam is None:
+            for name, momentum in self.state().items():
+                momentum.copy_(state[name])
             return
-        whole = self._rule.state_dict()
+        whole = self._adam.state_dict()
         for full_name, value in state.items():
             name, _, key = full_name.partition(".")
             whole["state"].setdefault(PARAMETERS.index(name), {})[key] = value
-        self._rule.load_state_dict(whole)
+        self._adam.load_state_dict(whole)
 
     def written(self) -> list[Tensor]:
         """Return the tensors that an update writes to: parameters first, then the optimizer's state."""
-        state = self._rule.state.values() if self._rule else ()
-        return [
-            *self.parameters,
-            *(value for values in state for value in values.values() if isinstance(value, Tensor)),
-        ]
+        return [*self.parameters, *self.state().values()]
 
 
 def epoch_of(step: Step, update: Update) -> Callable[[], object]:

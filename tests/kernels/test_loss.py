@@ -18,7 +18,7 @@ import torch
 from kernels import Backend, Grads, backends, encode_ratings, mf_loss, mf_loss_and_grads, mf_sse
 from kernels.aot import plan_step
 from kernels.backends import MODULES
-from kernels.encoding import observations_of
+from kernels.encoded import observations_of
 from kernels.operators import loss_op, step_op
 from kernels.precision import PRECISIONS
 from kernels.problem import Observations
@@ -288,17 +288,14 @@ def options(monkeypatch):
     return seen
 
 
+@pytest.mark.usefixtures("switches")
 @pytest.mark.parametrize(("setting", "precision"), [("highest", "ieee"), ("high", "bf16x3"), ("medium", "tf32")])
 def test_precision_follows_torch_unless_named(options, setting, precision):
     inputs = draw_inputs(4, 5, 2)
-    before = torch.get_float32_matmul_precision()
-    try:
-        torch.set_float32_matmul_precision(setting)
-        mf_loss(*inputs)
-        for name in PRECISIONS:
-            mf_sse(*inputs[:7], precision=name)
-    finally:
-        torch.set_float32_matmul_precision(before)
+    torch.set_float32_matmul_precision(setting)
+    mf_loss(*inputs)
+    for name in PRECISIONS:
+        mf_sse(*inputs[:7], precision=name)
     assert [seen[0] for seen in options] == [precision, *PRECISIONS]
 
 

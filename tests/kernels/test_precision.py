@@ -4,8 +4,6 @@ Operands are packed by the PTX of `prepare`, executed on the CPU. What a matrix 
 since Triton's interpreter computes in full float32.
 """
 
-import itertools
-
 import pytest
 import torch
 
@@ -92,18 +90,6 @@ def test_factors_in_tf32_are_rounded_not_cut():
 
 
 # ------------------------------------------------------------------ PyTorch's switches
-
-
-@pytest.fixture
-def switches():
-    """Restore PyTorch's switches of precision."""
-    kinds = [("generic", "all"), *itertools.product(("cuda", "mkldnn"), ("all", "matmul", "conv", "rnn"))]
-    before = {kind: torch._C._get_fp32_precision_getter(*kind) for kind in kinds}
-    products = torch.get_float32_matmul_precision()
-    yield
-    torch.set_float32_matmul_precision(products)  # first: it sets some of the others
-    for kind, setting in before.items():
-        torch._C._set_fp32_precision_setter(*kind, setting)
 
 
 def set_switch(module, value):

@@ -50,8 +50,8 @@ for line in sys.stdin:
 class Worker:
     """A process that runs steps of one checkout, or another script that does as `WORKER`."""
 
-    def __init__(self, checkout: Path, script: str = WORKER, *arguments: str) -> None:
-        environment = os.environ | {"PYTHONPATH": str(checkout)}
+    def __init__(self, checkout: Path, script: str = WORKER, *arguments: str, **variables: str) -> None:
+        environment = os.environ | variables | {"PYTHONPATH": str(checkout)}
         self.process = subprocess.Popen(
             [sys.executable, "-c", script, *arguments], cwd=checkout, env=environment, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,

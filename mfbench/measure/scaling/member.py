@@ -99,7 +99,7 @@ def _conduct(member: Member, jobs: Sequence[Job]) -> Launched:
         outputs = {name: _whole(member.all_do("outputs", name)) for name in job.providers}
         calibration = member.all_do("calibrate")[0] if job.calibrate else None
         results.append(JobResult(timing, outputs, calibration))
-    return Launched(results, Probes.slowest(member.all_do("probe")))
+    return Launched(results, Probes.combined(member.all_do("probe")))
 
 
 def _sampler(member: Member, name: str) -> Callable[..., Reading]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from mfbench.measure.scaling.model import Network
 from mfbench.problems.inputs import Inputs, moved
@@ -16,7 +17,8 @@ from mfbench.providers import over_processes
 
 PRODUCT = 384  # rows and columns of the product whose rate is measured: it fits into a core's cache
 ARITHMETIC_S = 0.3  # long enough for processes that share a core to take turns
-MESSAGES = ((64, 200), (1 << 22, 20))  # bytes of an all-reduce, and how many of them
+MESSAGES = ((64, 60), (1 << 22, 30))  # bytes of an all-reduce, and how many of them
+APART_S = 0.01  # computing before each message, as in a step: processes then arrive at different times
 CALIBRATE_ONE_IN = 4  # users
 FEWEST, CALIBRATION_S = 5, 0.5  # steps of a calibration, and time for more
 
@@ -28,11 +30,11 @@ class Probes(NamedTuple):
     messages_s: tuple[float, ...]  # seconds of an all-reduce of each size in `MESSAGES`; empty: one process
 
     @classmethod
-    def slowest(cls, of_processes: Sequence[Probes]) -> Probes:
-        """Return those of the slowest process."""
+    def combined(cls, of_processes: Sequence[Probes]) -> Probes:
+        """Return the rate of the slowest process, and of the messages' seconds, which include waiting, the means."""
         return cls(
             min(probes.flops_per_s for probes in of_processes),
-            tuple(max(seconds) for seconds in zip(*(probes.messages_s for probes in of_processes), strict=True)),
+            tuple(float(np.mean(each)) for each in zip(*(probes.messages_s for probes in of_processes), strict=True)),
         )
 
     def network(self, processes: int) -> Network | None:
@@ -60,15 +62,17 @@ def probe(processes: int) -> Probes:
     while time.perf_counter() < start + ARITHMETIC_S:
         torch.mm(a, b)
         products += 1
-    rate = 2.0 * PRODUCT**3 * products / (time.perf_counter() - start)
-    return Probes(rate, tuple(_all_reduce_s(size, count) for size, count in MESSAGES) if processes > 1 else ())
+    elapsed = time.perf_counter() - start
+    apart = max(1, round(products * APART_S / elapsed))
 
+    def message_s(buffer: Tensor) -> float:
+        for _ in range(apart):
+            torch.mm(a, b)
+        return _seconds(lambda: dist.all_reduce(buffer))
 
-def _all_reduce_s(size: int, count: int) -> float:
-    """Return the median seconds of an all-reduce."""
-    buffer = torch.zeros(size // 4)
-    dist.barrier()
-    return float(np.median([_seconds(lambda: dist.all_reduce(buffer)) for _ in range(count)]))
+    messages = MESSAGES if processes > 1 else ()
+    seconds = (np.median([message_s(torch.zeros(size // 4)) for _ in range(count)]) for size, count in messages)
+    return Probes(2.0 * PRODUCT**3 * products / elapsed, tuple(map(float, seconds)))
 
 
 def calibrate(provider: str, inputs: Inputs) -> Calibration:

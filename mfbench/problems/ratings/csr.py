@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -85,12 +84,9 @@ def tensor(starts: np.ndarray, columns: np.ndarray, values: np.ndarray, shape: t
     """Return the three arrays of a CSR matrix as a tensor that shares their memory."""
     import torch  # slow to import, and not needed to list the data sets
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(
-            torch.from_numpy(starts), torch.from_numpy(columns), torch.from_numpy(values), shape, device="cpu",
-            check_invariants=False,
-        )  # fmt: skip
+    from mfbench.problems.matrices import csr
+
+    return csr(torch.from_numpy(starts), torch.from_numpy(columns), torch.from_numpy(values), shape)
 
 
 def refuse_sentinels(values: np.ndarray) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kernels import encode_ratings, tiled
-from kernels.encoding import observations_of
+from kernels.encoded import observations_of
 from kernels.gpu import config, launch
 from kernels.gpu.version import is_old
 from kernels.problem import Observations, Problem, check_problem

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -36,6 +39,15 @@ def test_without_a_mask_nan_is_missing():
     assert sparse.col_indices().tolist() == [1, 0]
     assert sparse.values().tolist() == [0.0, 2.0]
     assert sparse.dtype == torch.float16
+
+
+def test_building_a_sparse_matrix_warns_of_nothing():
+    """In a process of its own, since PyTorch gives each warning once."""
+    code = (
+        "import warnings, torch; from mfbench.problems.matrices import csr; warnings.simplefilter('error'); "
+        "csr(torch.tensor([0, 1]), torch.tensor([0]), torch.ones(1), (1, 1))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("block", [1, 7, 100])

@@ -1,4 +1,4 @@
-"""Epochs replayed from a CUDA graph, on a stand-in for PyTorch's: nothing here ran on a GPU."""
+"""Updates against PyTorch's optimizers; epochs replayed from a CUDA graph, on a stand-in: nothing here ran on a GPU."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import torch
 
 from kernels import mf_loss_and_grads
 from mfbench.providers.registry import Provider, load
+from mfbench.train.epoch import MOMENTUM, Update
 from mfbench.train.history import TrainingRun
 from mfbench.train.loop import train
-from mfbench.train.task import notebook_task
+from mfbench.train.preconditioner import Preconditioner
+from mfbench.train.task import PARAMETERS, Task, notebook_task
 from tests import cuda_graphs
 
 EPOCHS, EVERY = 250, 60
@@ -87,3 +89,40 @@ def test_a_run_without_updates_captures_nothing(monkeypatch: pytest.MonkeyPatch)
     run, _ = trained(Provider("tiled", tiled), epochs=0)
     assert len(run.entries) == 1
     assert not made
+
+
+def precise_task() -> Task:
+    task = notebook_task((21, 34), rank=3, seed=9)
+    return task._replace(
+        inputs=task.inputs._replace(**{name: getattr(task.inputs, name).double() for name in PARAMETERS})
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "preconditioned"])
+def test_updates_are_those_of_torch_and_continue_from_its_state(optimizer: str) -> None:
+    """As checkpoints have it that were written when training called PyTorch's optimizer."""
+    ours, theirs = precise_task(), precise_task()
+    lr = 0.3 if optimizer == "preconditioned" else 1e-5
+    update, preconditioner = Update(ours, optimizer, lr), Preconditioner(theirs)
+    nesterov = optimizer == "preconditioned"
+    rule = torch.optim.SGD(theirs.inputs[:5], lr, momentum=0 if optimizer == "sgd" else MOMENTUM, nesterov=nesterov)
+
+    def state() -> dict[str, torch.Tensor]:
+        kept = zip(PARAMETERS, theirs.inputs[:5], strict=True)
+        return {f"{name}.{key}": value for name, p in kept for key, value in rule.state[p].items() if value is not None}
+
+    for epoch in range(12):
+        if epoch == 6:
+            update = Update(ours, optimizer, lr)
+            update.restore(state())
+        grads = mf_loss_and_grads(*ours.inputs)[1]
+        before = [grad.clone() for grad in grads]
+        update(grads)
+        assert all(map(torch.equal, grads, before))  # a provider may return the same tensors again
+        grads = mf_loss_and_grads(*theirs.inputs)[1]
+        scales = preconditioner.scales() if nesterov else [1] * 5
+        for parameter, grad, scale in zip(theirs.inputs[:5], grads, scales, strict=True):
+            parameter.grad = grad / scale
+        rule.step()
+        torch.testing.assert_close(list(ours.inputs[:5]), list(theirs.inputs[:5]), rtol=1e-11, atol=1e-13)
+    torch.testing.assert_close(update.state(), state(), rtol=1e-9, atol=1e-12)

@@ -24,7 +24,7 @@ def drawn(m: int, n: int, density: float = 0.5) -> Ratings:
 def scales(inputs: Inputs) -> list[torch.Tensor]:
     """Return by what each parameter's gradient is divided."""
     task = Task("drawn", inputs, torch.zeros(inputs.ratings.shape, dtype=torch.bool))
-    return [1 / scaled for scaled in Preconditioner(task)([torch.ones_like(p) for p in inputs[:5]])]
+    return [scale.expand_as(p) for scale, p in zip(Preconditioner(task).scales(), inputs[:5], strict=True)]
 
 
 def test_the_bound_by_hand() -> None:

@@ -13,10 +13,10 @@ CASE = Case(suite="s", m=4096, n=512, rank=32, density=0.8, ratings_dtype="float
             seed=1)  # fmt: skip
 
 
-def test_the_slowest_process_counts() -> None:
-    found = Probes.slowest([Probes(3e9, (1e-5, 4e-3)), Probes(2e9, (2e-5, 3e-3))])
-    assert found == Probes(2e9, (2e-5, 4e-3))
-    assert Probes.slowest([Probes(3e9, ())]) == Probes(3e9, ())
+def test_processes_are_combined() -> None:
+    found = Probes.combined([Probes(3e9, (0.25, 4.0)), Probes(2e9, (0.75, 3.0))])
+    assert found == Probes(2e9, (0.5, 3.5))
+    assert Probes.combined([Probes(3e9, ())]) == Probes(3e9, ())
 
 
 def test_the_network_is_fitted_to_the_messages() -> None:
