@@ -69,14 +69,14 @@ def parts_of(pointers_ptr, share, row, rows):
 
 @triton.jit
 def finish_factors(
-    slices_ptr, slices, first, count, factors_ptr, stride_row, stride_column, grad_ptr, reg, row, rows, padded, rank,
+    slices_ptr, slices, parts, factors_ptr, stride_row, stride_column, grad_ptr, reg, row, rows, padded, rank,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Write some rows of a factor's gradient."""
     dtype = grad_ptr.dtype.element_ty
     row_offs = row[:, None].to(tl.int64)  # [ROWS, 1]
-    for begin in range(0, BK, COLUMNS):
-        column = begin + tl.arange(0, COLUMNS)[None, :]  # [1, COLUMNS]
+    for first in range(0, BK, COLUMNS):
+        column = first + tl.arange(0, COLUMNS)[None, :]  # [1, COLUMNS]
         inside = (row < rows)[:, None] & (column < rank)
         total = tl.full([ROWS, COLUMNS], 0, dtype)
         for i in range(slices):
@@ -94,7 +94,7 @@ def finish_factors(
 
 @triton.jit
 def finish_bias(
-    column_ptr, slices_ptr, slices, first, count, bias_ptr, stride, grad_ptr, reg, row, rows, padded,
+    column_ptr, slices_ptr, slices, parts, bias_ptr, stride, grad_ptr, reg, row, rows, padded,
     ROWS: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Write some entries of a bias gradient; return half of them before regularisation, 0 beyond `rows`. [ROWS]"""
