@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kernels import encode_ratings, mf_loss_and_grads, mf_sse
-from kernels.encoding import observations_of
+from kernels.encoded import observations_of
 from kernels.gpu import config, interpret
 from kernels.problem import OCCUPIED_BLOCK, Observations, check_problem
 from reference import oracle_loss_and_grads
