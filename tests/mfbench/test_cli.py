@@ -88,7 +88,9 @@ def test_help_tells_exit_codes_and_volume(name: str) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "expected"), [
-    (["rum"], "Did you mean 'run'"), (["run", "--sute", "x"], "--suite"),
+    pytest.param(["rum"], "Did you mean 'run'", marks=pytest.mark.skipif(
+        not hasattr(click.exceptions, "NoSuchCommand"), reason="click suggests a command from 8.4 on")),
+    (["run", "--sute", "x"], "--suite"),
     (["run", "--suite", "quik"], "did you mean 'quick'"), (["run", "--provider", "fusd"], "did you mean 'fused'"),
     (["run", "--data", "movilens"], "did you mean 'movielens'"),
     (["train", "--data", "movilens"], "did you mean 'movielens'"),

@@ -134,22 +134,28 @@ def red(code: Code) -> Execute:
 @instruction("atom")
 def atom(code: Code) -> Execute:
     """As red, and each thread gets what was there before its own update."""
-    function, kind = atomic_function(code), code.type(code.modifiers[-1])
+    function, kind, count = atomic_function(code), code.type(code.modifiers[-1]), vector_length(code)
     memory_of = locate(code, code.operands[1])
-    values = values_of(code, code.operands[2], kind, 1)
-    write = code.writer(code.operands[0], kind)
-    if vector_length(code) != 1:
-        raise code.unsupported("a vector atom")
+    values = values_of(code, code.operands[2], kind, count)
+    writes = [code.writer(item, kind) for item in registers_of(code.operands[0])]
+    if len(writes) != count or len(code.operands) != 3:
+        raise code.unsupported("this form of atom")
+    size = kind.bits // 8
 
     def execute(block, mask):
         threads = block.active(mask)
         memory, addresses = memory_of(block, threads)
-        operands, before = values(block, threads).view(kind.dtype), np.zeros(block.threads, kind.dtype)
-        for array, which, index in memory.atomic(code.instruction, threads, addresses, kind.dtype):
-            for place, thread in zip(index, which, strict=True):
-                before[threads[thread]] = array[place]
-                array[place] = function(array[place], operands[thread])
-        write(block, before, mask)
+        operands = values(block, threads).view(kind.dtype).reshape(-1, count)
+        check_alignment(addresses, size * count, threads, code.instruction)
+        before = np.zeros((count, block.threads), kind.dtype)
+        for element in range(count):
+            places = addresses + np.uint64(element * size)
+            for array, which, index in memory.atomic(code.instruction, threads, places, kind.dtype):
+                for place, thread in zip(index, which, strict=True):
+                    before[element, threads[thread]] = array[place]
+                    array[place] = function(array[place], operands[thread, element])
+        for write, old in zip(writes, before, strict=True):
+            write(block, old, mask)
 
     return execute
 

@@ -151,6 +151,12 @@ def test_atomics_are_ordered_among_themselves_only():
     body = "atom.global.gpu.relaxed.add.u32 %r1, [%ptr0], 2; mad.wide.u32 %d1, %t, 4, %ptr1; st.global.b32 [%d1], %r1;"
     execute(body, counter, seen)
     assert sorted(seen.tolist()) == list(range(0, 128, 2))
+    sums, seen = torch.tensor([0.0, 100.0]), torch.zeros(64)
+    body = "mov.b32 %r1, 0f3F800000; atom.global.gpu.relaxed.add.v2.f32 {%r2, %r3}, [%ptr0], {%r1, %r1};"
+    body += "mad.wide.u32 %d1, %t, 4, %ptr1; st.global.b32 [%d1], %r3;"
+    assert kinds(execute(body, sums, seen)) == []
+    assert sums.tolist() == [64.0, 164.0]
+    assert sorted(seen.tolist()) == list(range(100, 164))
 
 
 def test_global_memory_is_watched_within_a_block_and_between_blocks():
