@@ -11,7 +11,7 @@ from itertools import accumulate, pairwise
 
 _SECTION = "<IIQQQQIIQQ"  # of an ELF file: name, type, flags, address, offset, size, ...
 _INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]+)\*/(\s.*)$", re.MULTILINE)
-_BRANCH = re.compile(r"(\bBRA\b.*\b)0x([0-9a-f]+)(?=\s*;)")
+_BRANCH = re.compile(r"(\bBRA\b[^;&]*?)\b0x([0-9a-f]+)")  # & begins what the scheduler waits for
 
 
 def disassemble(cubins: Sequence[bytes], target: str) -> list[str]:

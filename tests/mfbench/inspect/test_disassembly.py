@@ -20,7 +20,7 @@ CUDA = [name for name, target in TARGETS.items() if target.backend == "cuda"]
 def instructions(assembly: str) -> list[str]:
     """Without the targets of branches and calls, which are labels of one kernel or addresses among all."""
     lines = re.findall(r"/\*[0-9a-f]+\*/ +(.*?) *;", assembly)
-    return [re.sub(r"`\(.*\)|\b0x[0-9a-f]+$", "TARGET", line) for line in lines]
+    return [" ".join(re.sub(r"`\(.*\)|\b0x[0-9a-f]+(?= *$| *[&?])", "TARGET", line).split()) for line in lines]
 
 
 @pytest.mark.parametrize(
