@@ -48,6 +48,15 @@ class Target:
         """Return whether Triton multiplies with tcgen05, on sm_100 to sm_110 but not on sm_120."""
         return self.backend == "cuda" and 100 <= int(self.name.removeprefix("sm_")) < 120
 
+    @property
+    def stages(self) -> int:
+        """Return how many iterations' loads are in flight: `num_stages` of Triton.
+
+        Older versions order no copies of a second one before wgmma and tcgen05, which read shared memory as another
+        proxy: they emit no `fence.proxy.async` between the two.
+        """
+        return 1 if self.backend == "hip" or (is_old() and (self.name == "sm_90" or self.has_tensor_memory)) else 2
+
 
 # Multiprocessors and shared memory limit per program, of one device of each architecture.
 TARGETS = {
@@ -105,6 +114,7 @@ class Config:
     frugal: bool = False
     depth: int = 0  # columns of the factors in one product of the fused pass; 0: all
     tensor_memory: bool = False  # the target's matrix units write to it: tcgen05, for tiles of at least 64 users
+    stages: int = 2
 
     @property
     def lanes(self) -> int:
@@ -133,8 +143,8 @@ class Config:
     def options(self) -> dict[str, int | str]:
         """The compiler's options. On AMD a second stage would hold the next ratings in registers, which spill."""
         if self.backend == "hip":
-            return {"num_warps": self.num_warps, "num_stages": 1, "matrix_instr_nonkdim": 16}
-        options: dict[str, int | str] = {"num_warps": self.num_warps, "num_stages": 2}
+            return {"num_warps": self.num_warps, "num_stages": self.stages, "matrix_instr_nonkdim": 16}
+        options: dict[str, int | str] = {"num_warps": self.num_warps, "num_stages": self.stages}
         ptxas = [f"--minnctapersm {self.resident}"] * bool(self.resident) + ["--register-usage-level 0"] * self.frugal
         if ptxas and self.backend == "cuda":
             options["ptx_options"] = " ".join(ptxas)
@@ -206,6 +216,7 @@ def pick(
     return Config(
         arithmetic, tile.BM, tile.BN, BK, sums, tile.chunk, tile.num_warps, target.backend, atomics,
         tile.resident, tile.frugal, min(BK, most_columns(arithmetic, target)), target.has_tensor_memory,
+        target.stages,
     )  # fmt: skip
 
 

@@ -42,6 +42,18 @@ def test_float64_is_not_shipped_for_matrix_units_that_triton_fails_on(monkeypatc
     config.pick(config.TARGETS["sm_90"], 30, "ieee", False, parameter_bytes=8)
 
 
+@pytest.mark.parametrize("precision", ["ieee", "tf32", "bf16x3"])
+def test_no_copy_is_in_flight_where_triton_orders_none_before_the_matrix_units(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = {}
+    for old in (False, True):
+        monkeypatch.setattr(config, "is_old", lambda old=old: old)
+        targets = [config.TARGETS[name] for name in ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942")]
+        stages[old] = [config.pick(target, 30, precision, False).options["num_stages"] for target in targets]
+    assert stages == {False: [2, 2, 2, 2, 1], True: [2, 1, 1, 2, 1]}
+
+
 @pytest.mark.parametrize("target", ["sm_86", "sm_100"])
 def test_wide_float64_factors_are_read_in_chunks(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wide = [(rank, aligned) for rank in (32, 64, 128, 256) for aligned in (True, False)]
