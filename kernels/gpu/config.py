@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kernels.gpu.tile_table import TABLE
 from kernels.gpu.tiles import SPILLS, WIDEST, WIDTHS, Row, Tile, nested
-from kernels.gpu.version import FLOAT64_UNITS, is_old
+from kernels.gpu.version import FLOAT64_UNITS, is_old, orders_copies
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,12 +50,12 @@ class Target:
 
     @property
     def stages(self) -> int:
-        """Return how many iterations' loads are in flight: `num_stages` of Triton.
+        """Return `num_stages` of Triton: 1 if no loads shall be in flight during the products of the iteration before.
 
-        Older versions order no copies of a second one before wgmma and tcgen05, which read shared memory as another
-        proxy: they emit no `fence.proxy.async` between the two.
+        On AMD these would be held in registers, which spill.
         """
-        return 1 if self.backend == "hip" or (is_old() and (self.name == "sm_90" or self.has_tensor_memory)) else 2
+        unordered = (self.name == "sm_90" or self.has_tensor_memory) and not orders_copies()
+        return 1 if self.backend == "hip" or unordered else 2
 
 
 # Multiprocessors and shared memory limit per program, of one device of each architecture.
@@ -141,7 +141,7 @@ class Config:
 
     @property
     def options(self) -> dict[str, int | str]:
-        """The compiler's options. On AMD a second stage would hold the next ratings in registers, which spill."""
+        """The compiler's options."""
         if self.backend == "hip":
             return {"num_warps": self.num_warps, "num_stages": self.stages, "matrix_instr_nonkdim": 16}
         options: dict[str, int | str] = {"num_warps": self.num_warps, "num_stages": self.stages}

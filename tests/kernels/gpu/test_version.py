@@ -47,11 +47,21 @@ def test_no_copy_is_in_flight_where_triton_orders_none_before_the_matrix_units(
     precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stages = {}
-    for old in (False, True):
-        monkeypatch.setattr(config, "is_old", lambda old=old: old)
+    for ordered in (True, False):
+        monkeypatch.setattr(config, "orders_copies", lambda ordered=ordered: ordered)
         targets = [config.TARGETS[name] for name in ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942")]
-        stages[old] = [config.pick(target, 30, precision, False).options["num_stages"] for target in targets]
-    assert stages == {False: [2, 2, 2, 2, 1], True: [2, 1, 1, 2, 1]}
+        stages[ordered] = [config.pick(target, 30, precision, False).options["num_stages"] for target in targets]
+    assert stages == {True: [2, 2, 2, 2, 1], False: [2, 1, 1, 2, 1]}
+
+
+@pytest.mark.parametrize(
+    ("installed", "ordered"), [("3.6.0", False), ("3.7.0", False), ("3.7.1", True), ("3.9.0", True)]
+)
+def test_versions_that_order_copies(installed: str, ordered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(version, "version", lambda name: installed)
+    version.orders_copies.cache_clear()
+    assert version.orders_copies() == ordered
+    version.orders_copies.cache_clear()
 
 
 @pytest.mark.parametrize("target", ["sm_86", "sm_100"])
