@@ -115,7 +115,7 @@ def run_command(group: click.Group) -> NoReturn:
         _print_traceback(error)
         _print_error("out of memory: the problem is too large for this machine", code="out-of-memory")
         code = UsageError.exit_code
-    if code == INTERRUPTED:
+    if code == INTERRUPTED or "TORCHELASTIC_RUN_ID" in os.environ:  # of torchrun
         _leave_at_once(code)
     sys.exit(code)
 
@@ -149,7 +149,11 @@ def _interruption_ends_process() -> Iterator[None]:
 
 
 def _leave_at_once(code: int) -> NoReturn:
-    """End the process without the second that PyTorch takes to tidy up; workers have ended, output is written."""
+    """End the process without the second that PyTorch takes to tidy up; workers have ended, output is written.
+
+    A thread of gloo that still releases the tensors of the last message would abort a process that tidies up
+    (https://github.com/pytorch/pytorch/issues/190489).
+    """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()

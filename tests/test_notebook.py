@@ -93,5 +93,5 @@ def test_the_example_prints_the_notebooks_log(tmp_path, monkeypatch):
     corner = [(i, j) for i in (0, 1, 2, -3, -2, -1) for j in (0, 1, 2, -3, -2, -1)]  # what PyTorch prints
     assert given == pytest.approx([float((notebook.ratings * missing)[place]) for place in corner], abs=1e-4)
     assert predicted == pytest.approx([float((notebook.predictions() * missing)[place]) for place in corner], abs=1e-2)
-    assert "fused is" in outputs(book, "text/html")[0]
+    assert re.search(r"fused is|Undecided: fused", outputs(book, "text/html")[0])  # on a busy machine
     assert len(outputs(book, "image/png")) == 1

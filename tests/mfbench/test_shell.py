@@ -205,3 +205,16 @@ def test_no_folder_for_temporary_files_is_named(tmp_path: Path, monkeypatch: pyt
     assert err.endswith("in ['/proc']; set TMPDIR to a folder that can be written [unwritable-file]\n")
     assert len(err.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("run_id", "printed"), [("", "tidied up\n"), ("1", "")])
+def test_a_process_of_torchrun_does_not_tidy_up(run_id: str, printed: str) -> None:
+    """There, a thread of gloo that releases a tensor meanwhile would abort it."""
+    code = "import atexit; atexit.register(print, 'tidied up'); import mfbench.__main__"
+    environment = {key: value for key, value in os.environ.items() if key != "TORCHELASTIC_RUN_ID"}
+    environment |= {"TORCHELASTIC_RUN_ID": run_id} if run_id else {}
+    done = subprocess.run([sys.executable, "-c", code, "list"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(printed)
+    assert ("tidied up" in done.stdout) == bool(printed)
+    assert "synthetic" in done.stdout
