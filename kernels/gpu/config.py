@@ -50,9 +50,9 @@ class Target:
 
     @property
     def stages(self) -> int:
-        """Return `num_stages` of Triton: 1 if no loads shall be in flight during the products of the iteration before.
+        """Return Triton's `num_stages`: 2 loads the next ratings during the products, 1 does not.
 
-        On AMD these would be held in registers, which spill.
+        On AMD the next ratings would be held in registers, which spill.
         """
         unordered = (self.name == "sm_90" or self.has_tensor_memory) and not orders_copies()
         return 1 if self.backend == "hip" or unordered else 2
@@ -114,7 +114,7 @@ class Config:
     frugal: bool = False
     depth: int = 0  # columns of the factors in one product of the fused pass; 0: all
     tensor_memory: bool = False  # the target's matrix units write to it: tcgen05, for tiles of at least 64 users
-    stages: int = 2
+    stages: int = 2  # as in `Target`
 
     @property
     def lanes(self) -> int:
@@ -142,9 +142,9 @@ class Config:
     @property
     def options(self) -> dict[str, int | str]:
         """The compiler's options."""
-        if self.backend == "hip":
-            return {"num_warps": self.num_warps, "num_stages": self.stages, "matrix_instr_nonkdim": 16}
         options: dict[str, int | str] = {"num_warps": self.num_warps, "num_stages": self.stages}
+        if self.backend == "hip":
+            return options | {"matrix_instr_nonkdim": 16}
         ptxas = [f"--minnctapersm {self.resident}"] * bool(self.resident) + ["--register-usage-level 0"] * self.frugal
         if ptxas and self.backend == "cuda":
             options["ptx_options"] = " ".join(ptxas)

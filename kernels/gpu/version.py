@@ -7,7 +7,7 @@ import re
 from importlib.metadata import PackageNotFoundError, version
 
 # Triton 3.6 with NumPy 2.4 interprets no loop over a scalar, and fails to compile float64 products for matrix units;
-# 3.9 does both, 3.8 still fails to compile. 3.7 was not looked at, and counts as old.
+# 3.9 does both, 3.8 still fails to compile. 3.7 was not tried, and counts as old.
 OLD = (3, 9)
 FLOAT64_UNITS = ("sm_80", "sm_90")  # targets with matrix units for float64
 ORDERED = (3, 7, 1)  # the first version that orders copies in flight before wgmma and tcgen05 read what they write

@@ -10,10 +10,10 @@ KERNEL = "fused"  # the start of the names of the providers that have threads of
 
 
 def let_threads_sleep(provider: str) -> None:
-    """Have OpenMP's threads sleep as soon as they are done, for a provider whose own threads need the cores next.
+    """Let OpenMP's threads sleep as soon as they finish, for a provider whose own threads need the cores next.
 
-    By default they spin for milliseconds after an update of the parameters, and the kernel's threads wait. OpenMP's
-    library reads this from the environment as it is loaded: afterwards nothing changes, nor where the user has chosen.
+    By default they spin for milliseconds after an update of the parameters, and the kernel's threads wait. OpenMP reads
+    the variable when its library is loaded, so nothing is set later; a value that the user has set is kept.
     """
     if provider.startswith(KERNEL) and "torch" not in sys.modules:
         os.environ.setdefault(VARIABLE, "passive")

@@ -47,7 +47,7 @@ def test_verbose_says_where_an_error_came_from(tmp_path: Path, monkeypatch: pyte
 
 
 def test_an_interrupted_command_has_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Click turns Ctrl-C into a RuntimeError of its own."""
+    """On Ctrl-C, Click raises an exception of its own, which is a RuntimeError."""
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

@@ -3,8 +3,9 @@
 python -m tests.studies.training_loop [--size 4096x4096 --rank 32] [--update sgd] [--threads 2] [--rounds 15]
 
 PyTorch changes tensors of more than 32,768 elements with OpenMP's threads, which by default keep their cores for
-milliseconds afterwards; with OMP_WAIT_POLICY=passive they sleep at once. Each loop has a process of its own, and they
-take turns, each after a pause in which the threads of the others fall asleep. Four fifths of the ratings are observed.
+milliseconds afterwards; with OMP_WAIT_POLICY=passive they sleep at once. Each loop runs in its own process. The
+processes take turns, with a pause before each turn so that the others' threads fall asleep. Four fifths of the ratings
+are observed.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import atexit
 import datetime
 import gc
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -78,17 +77,17 @@ def run_member(jobs: Sequence[Job], threads: int, time_limit_s: float) -> Launch
     dist.init_process_group(BACKEND, timeout=timeout)
     try:
         member = Member(dist.new_group(timeout=timeout))
+        launched = None
         if member.process:
             member.follow()
-            return None
-        launched = _conduct(member, jobs)
-        member.all_do("end")
-        return launched
+        else:
+            launched = _conduct(member, jobs)
+            member.all_do("end")
     finally:
         dist.destroy_process_group()
-        if sys.exc_info()[0] is None:
-            # Skips what a thread of gloo that still releases tensors would abort: the interpreter's own tidying up
-            atexit.register(os._exit, 0)
+    # Otherwise a thread of gloo that still releases tensors would abort the process while the interpreter tidies up
+    atexit.register(os._exit, 0)
+    return launched
 
 
 def _conduct(member: Member, jobs: Sequence[Job]) -> Launched:

@@ -42,7 +42,7 @@ def test_without_a_mask_nan_is_missing():
 
 
 def test_building_a_sparse_matrix_warns_of_nothing():
-    """In a process of its own, since PyTorch gives each warning once."""
+    """Runs in a separate process, since PyTorch issues each warning only once."""
     code = (
         "import warnings, torch; from mfbench.problems.matrices import csr; warnings.simplefilter('error'); "
         "csr(torch.tensor([0, 1]), torch.tensor([0]), torch.ones(1), (1, 1))"
