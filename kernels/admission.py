@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
-from torch.nn import Parameter
 
 from kernels.call import Call
-from kernels.problem import PARAMETER_DTYPES, Grads, check_tensor
+from kernels.problem import PARAMETER_DTYPES, PLAIN, Grads, check_tensor
 
-PLAIN = frozenset({Tensor, Parameter})  # types of tensors with memory
 OPTIONAL = PLAIN | {type(None)}
 SYMBOLIC = (FakeTensor, FunctionalTensor)  # an operator's fake implementation stands in for these
 REQUIRED = (*Grads._fields, "ratings")

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.nn.parameter import Parameter, UninitializedBuffer, UninitializedParameter
 
 PARAMETER_DTYPES = (torch.float32, torch.float64)
+PLAIN = frozenset({Tensor, Parameter})  # types of tensors with memory
 WIDE_INTEGERS = (torch.int32, torch.int64)  # accepted where the parameters' dtype holds every observed rating exactly
 RATING_DTYPES = (
     torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.uint8, torch.int8, *WIDE_INTEGERS,
@@ -183,10 +184,11 @@ def check_ratings(ratings: Tensor, mask: Tensor | None) -> None:
 
 def check_tensor(name: str, value: Tensor) -> None:
     """Raise TypeError where a value is not a dense tensor."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
-    if isinstance(value, (UninitializedParameter, UninitializedBuffer)):
-        raise TypeError(f"{name}: expected a dense tensor, got an uninitialized one of a lazy module")
+    if type(value) not in PLAIN:  # asks a metaclass in Python
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+        if isinstance(value, (UninitializedParameter, UninitializedBuffer)):
+            raise TypeError(f"{name}: expected a dense tensor, got an uninitialized one of a lazy module")
     if value.layout is not torch.strided or value.is_neg() or value.is_nested:
         lazily = "a lazily negated one, see resolve_neg()" if value.layout is torch.strided else value.layout
         raise TypeError(f"{name}: expected a dense tensor, got {'a nested one' if value.is_nested else lazily}")
@@ -222,10 +224,16 @@ def _rows_and_columns(name: str, factors: Tensor) -> tuple[int, int]:
 def check_memory(problem: Problem) -> None:
     """Raise ValueError where a tensor has elements but no memory, such as a parameter whose storage was freed."""
     for place, value in enumerate((*problem.parameters, *problem.observations)):
-        # A view of a freed storage still points to its offset.
-        if isinstance(value, Tensor) and not (value.data_ptr() and value.untyped_storage().nbytes()) and value.numel():
+        if isinstance(value, Tensor) and not _has_memory(value) and value.numel():
             name = (*Grads._fields, *Observations._fields)[place]
             raise ValueError(f"{name}: expected a tensor with memory, got one with an empty storage")
+
+
+def _has_memory(tensor: Tensor) -> bool:
+    if not tensor.data_ptr():
+        return False
+    # A view of a freed storage still points to its offset; to ask for the storage takes a while.
+    return not tensor.storage_offset() or bool(tensor.untyped_storage().nbytes())
 
 
 def empty_gradient(parameter: Tensor) -> Tensor:

@@ -25,26 +25,13 @@ template <class T> struct Rows {  // of packed factors of items, and of their gr
     int64_t vectors;          // of a row
 };
 
-// Adds up LANES vectors: lane l of the result is the sum of the lanes of v[l].
-template <class T, int BY = Simd<T>::LANES / 2>
-ALWAYS_INLINE typename Simd<T>::Vector sum_each(typename Simd<T>::Vector *v) {
-    if constexpr (BY == 0) return v[0];
-    else {
-#pragma GCC unroll 16
-        for (int i = 0; i < BY; ++i) {
-            swap_blocks<T, BY>(v[i], v[i + BY]);
-            v[i] += v[i + BY];
-        }
-        return sum_each<T, BY / 2>(v);
-    }
-}
-
 // Calls visit(vectors, first, at) for blocks of 1 to RANK_BLOCK vectors of a row, which begin at element `at`. `vectors`
 // and `first`, whether it is the first block, are compile-time constants.
 template <class T, class Visit> ALWAYS_INLINE void for_rank_blocks(int64_t vectors, Visit visit) {
     int64_t blocks = ceil_div(vectors, RANK_BLOCK), at = 0;
     const auto visit_next = [&](auto first) {
-        const int64_t width = (vectors - at / Simd<T>::LANES) / blocks--;
+        const int64_t rest = vectors - at / Simd<T>::LANES, width = blocks == 1 ? rest : rest / blocks;
+        --blocks;
         if (width == 4) visit(std::integral_constant<int, 4>(), first, at);
         else if (width == 3) visit(std::integral_constant<int, 3>(), first, at);
         else if (width == 2) visit(std::integral_constant<int, 2>(), first, at);
@@ -61,31 +48,40 @@ template <class T, int W, int write> ALWAYS_INLINE void prefetch_row(const T *ro
         __builtin_prefetch(reinterpret_cast<const char *>(row) + byte, write, 3);
 }
 
-// Sets dots[c], or adds to it, the product of p and the factors of the chunk's item c over W vectors from column k on;
-// the first block also adds the item's bias. Meanwhile the rows that add_gradients will add to are prefetched.
+// Returns the products of `user`, W vectors of a user's factors from column k on, with those of COUNT items, the chunk's
+// from entry c on; the first block also adds the items' biases. Meanwhile the rows that add_gradients will add to are
+// prefetched.
+template <class T, int COUNT, int W, bool FIRST, bool GRADIENTS>
+ALWAYS_INLINE typename Simd<T>::Vector dot_products(const Chunk<T> &chunk, int64_t c, const Rows<T> &rows,
+                                                    const typename Simd<T>::Vector *user, int64_t k) {
+    using V = typename Simd<T>::Vector;
+    V sums[Simd<T>::LANES] = {};
+#pragma GCC unroll 16
+    for (int i = 0; i < COUNT; ++i) {
+        const int64_t row = chunk.rows[c + i];
+        const T *q = rows.factors + k + row;
+        if constexpr (GRADIENTS) prefetch_row<T, W, 1>(rows.d_factors + k + row);
+        if constexpr (FIRST) sums[i] = V{rows.bias[chunk.items[c + i]]} + user[0] * load<V>(q);
+        else sums[i] = user[0] * load<V>(q);
+#pragma GCC unroll 4
+        for (int w = 1; w < W; ++w) sums[i] += user[w] * load<V>(q + w * Simd<T>::LANES);
+    }
+    return sum_each<T>(sums);
+}
+
+// Sets dots[c], or adds to it, the product of p and the factors of the chunk's item c over W vectors from column k on.
 template <class T, int W, bool FIRST, bool GRADIENTS>
-ALWAYS_INLINE void dot_products(const Chunk<T> &chunk, const Rows<T> &rows, const T *p, int64_t k, T *dots) {
+ALWAYS_INLINE void chunk_products(const Chunk<T> &chunk, const Rows<T> &rows, const T *p, int64_t k, T *dots) {
     using V = typename Simd<T>::Vector;
     constexpr int LANES = Simd<T>::LANES;
     V user[W];
 #pragma GCC unroll 4
     for (int w = 0; w < W; ++w) user[w] = load<V>(p + k + w * LANES);
     const int64_t count = chunk.count;
-    const T *const factors = rows.factors + k, *const bias = rows.bias;
-    T *const d_factors = GRADIENTS ? rows.d_factors + k : nullptr;
+    const Rows<T> of = rows;  // local, since stores may alias all else
     for (int64_t c = 0; c < count; c += LANES) {
-        V sums[LANES];
-#pragma GCC unroll 16
-        for (int i = 0; i < LANES; ++i) {
-            const int64_t row = chunk.rows[c + i];
-            const T *q = factors + row;
-            if constexpr (GRADIENTS) prefetch_row<T, W, 1>(d_factors + row);
-            if constexpr (FIRST) sums[i] = V{bias[chunk.items[c + i]]} + user[0] * load<V>(q);
-            else sums[i] = user[0] * load<V>(q);
-#pragma GCC unroll 4
-            for (int w = 1; w < W; ++w) sums[i] += user[w] * load<V>(q + w * LANES);
-        }
-        const V sum = sum_each<T>(sums);
+        const V sum = count - c > LANES / 2 ? dot_products<T, LANES, W, FIRST, GRADIENTS>(chunk, c, of, user, k)
+                                            : dot_products<T, LANES / 2, W, FIRST, GRADIENTS>(chunk, c, of, user, k);
         store(dots + c, FIRST ? sum : sum + load<V>(dots + c));
     }
 }
@@ -121,8 +117,8 @@ ALWAYS_INLINE void add_gradients(const Chunk<T> &chunk, const Chunk<T> &next, co
     for (int w = 0; w < W; ++w) store(d_p + k + w * LANES, load<V>(d_p + k + w * LANES) + d_user[w]);
 }
 
-struct ErrorSums {
-    double errors = 0, squares = 0;
+struct ErrorSums {  // computed in float64
+    typename Simd<double>::Vector errors = {}, squares = {};
 };
 
 // Turns the chunk's ratings into errors and adds up these and their squares. `bias`: of the user.
@@ -133,7 +129,7 @@ ALWAYS_INLINE void chunk_errors(Chunk<T> &chunk, const Rows<T> &rows, const T *p
     using Lanes = typename Simd<T>::Lanes;
     alignas(64) T dots[CHUNK];
     for_rank_blocks<T>(rows.vectors, [&](auto width, auto first, int64_t k) {
-        dot_products<T, width, first, GRADIENTS>(chunk, rows, p, k, dots);
+        chunk_products<T, width, first, GRADIENTS>(chunk, rows, p, k, dots);
     });
     Lanes lane = {};
     for (int i = 0; i < LANES; ++i) lane[i] = i;
@@ -146,8 +142,8 @@ ALWAYS_INLINE void chunk_errors(Chunk<T> &chunk, const Rows<T> &rows, const T *p
         errors += error;
         squares += error * error;
     }
-    sums.errors += sum_lanes<T>(errors);
-    sums.squares += sum_lanes<T>(squares);
+    sums.errors += fold<T>(errors);
+    sums.squares += fold<T>(squares);
 }
 
 // Adds the chunk's gradients: to d_p, and to the rows of its items.

@@ -27,17 +27,29 @@ template <class T> struct PackedRange {  // a thread's copy of one range of a si
     const T *bias_of(int64_t i) const { return bias + (i - first); }
 };
 
-// Returns the sum of squares, computed in float64. `count` is a multiple of CHAINS vectors.
-template <class T> double sum_of_squares(int64_t count, const T *values) {
+// A sum of squares, computed in float64.
+class SquareSum {
     using Doubles = typename Simd<double>::Vector;
-    Doubles squares[CHAINS] = {};
-    for (const T *at = values; at < values + count;)
-        for (int chain = 0; chain < CHAINS; ++chain, at += Simd<double>::LANES) {
-            const Doubles numbers = load_doubles(at);
-            squares[chain] += numbers * numbers;
-        }
-    return sum_lanes<double>((squares[0] + squares[1]) + (squares[2] + squares[3]));
-}
+    static constexpr int LANES = Simd<double>::LANES;
+
+    Doubles chains_[CHAINS] = {};
+
+    template <class T> void add(int chain, const T *values) {
+        const Doubles numbers = load_doubles(values);
+        chains_[chain] += numbers * numbers;
+    }
+
+  public:
+    // Adds the squares of `count` values, a multiple of LANES.
+    template <class T> void add(int64_t count, const T *values) {
+        int64_t i = 0;
+        for (; i + CHAINS * LANES <= count; i += CHAINS * LANES)
+            for (int chain = 0; chain < CHAINS; ++chain) add(chain, values + i + chain * LANES);
+        for (; i < count; i += LANES) add(0, values + i);
+    }
+
+    double total() const { return sum_lanes<double>((chains_[0] + chains_[1]) + (chains_[2] + chains_[3])); }
+};
 
 // One side of the matrix, users or items: its parameters and its partial gradients.
 template <class T> class Side : public Partition {
@@ -66,29 +78,54 @@ template <class T> class Side : public Partition {
         if (packed.range == range) return false;
         packed.range = range;
         packed.first = begin(range);
-        const T *from = static_cast<const T *>(parameters_.factors) + packed.first * parameters_.row_stride;
-        T *to = packed.factors, *to_bias = packed.bias;
-        for (int64_t i = packed.first, last = end(range); i < last; ++i, from += parameters_.row_stride, to += ld_) {
-            pack_row(from, to);
-            *to_bias++ = bias(i) + extra;
-        }
+        T *const to = pack_factors(packed.first, end(range), packed.factors);
+        T *const to_bias = pack_biases(packed.first, end(range), extra, packed.bias);
         const int64_t padding = padded_length(range) - length(range);
         std::fill_n(to, padding * ld_, T(0));
         std::fill_n(to_bias, padding, extra);
         return true;
     }
 
+    // Packs the factors of rows `first` to `last`, and returns where the next row would go.
+    T *pack_factors(int64_t first, int64_t last, T *to) const {
+        for (int64_t i = first; i < last; ++i, to += ld_) load_row(i, to);
+        return to;
+    }
+
+    // Packs the biases of rows `first` to `last`, each with `extra` added, and returns where the next one would go.
+    T *pack_biases(int64_t first, int64_t last, T extra, T *to) const {
+        for (int64_t i = first; i < last; ++i) *to++ = bias(i) + extra;
+        return to;
+    }
+
+    // Returns the caller's factors if they are laid out as packed ones are, else nullptr.
+    const T *factors_in_place() const {
+        const bool packed = rank_ == ld_ && parameters_.row_stride == ld_ && parameters_.column_stride == 1;
+        return packed ? static_cast<const T *>(parameters_.factors) : nullptr;
+    }
+
     // Returns the sum of the squares of a packed range's factors and biases, computed in float64.
     double squared_norm(const PackedRange<T> &packed) const {
-        return sum_of_squares(padded_length(packed.range) * ld_, packed.factors) +
-               bias_squares(begin(packed.range), end(packed.range));
+        return squared_norm(packed.first, end(packed.range), packed.factors);
+    }
+
+    // Returns the same of rows `first` to `last`, whose packed factors begin at `factors`.
+    double squared_norm(int64_t first, int64_t last, const T *factors) const {
+        SquareSum squares;
+        squares.add((last - first) * ld_, factors);
+        return squares.total() + bias_squares(first, last);
     }
 
     // Computes the final gradients of share `part` of `parts`: adds up the copies of the partial gradients in a fixed
     // order, adds the regulariser, and doubles. Returns the sum of the partial bias gradients.
     double reduce(int64_t part, int64_t parts, int64_t copies, double reg) const {
+        return reduce_rows(begin(part, parts), end(part, parts), copies, reg);
+    }
+
+    // Does so for rows `first` to `last`.
+    double reduce_rows(int64_t first, int64_t last, int64_t copies, double reg) const {
         double bias_sum = 0;
-        for (int64_t i = begin(part, parts), last = end(part, parts); i < last; ++i) {
+        for (int64_t i = first; i < last; ++i) {
             const T *row = static_cast<const T *>(parameters_.factors) + i * parameters_.row_stride;
             const T *d_row = d_factors + i * ld_;
             T *to = static_cast<T *>(parameters_.d_factors) + i * rank_;
@@ -121,7 +158,12 @@ template <class T> class Side : public Partition {
     // Completes the gradients of row i, from halves that lack the regulariser. `factors` and `half` are padded.
     void store_gradient(int64_t i, const T *half, const T *factors, double half_bias, double reg) const {
         T *const to = gradient_of(i);
-        for (int64_t k = 0; k < rank_; ++k) to[k] = 2 * (half[k] + T(reg) * factors[k]);
+        const auto store_at = [&](int64_t k, auto factor) {
+            const auto sum = load<decltype(factor)>(half + k) + T(reg) * factor;
+            store(to + k, sum + sum);
+        };
+        if (rank_ >= LANES) for_each_vector([&](int64_t k) { store_at(k, load<V>(factors + k)); });
+        else for (int64_t k = 0; k < rank_; ++k) store_at(k, factors[k]);
         static_cast<T *>(parameters_.d_bias)[i] = T(2 * (half_bias + reg * double(bias(i))));
     }
 

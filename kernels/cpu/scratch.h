@@ -44,6 +44,14 @@ class Scratch {
         return reinterpret_cast<Value *>(data);
     }
 
+    // Lets the next allocation begin on a page, so that its memory is no neighbour of what was allocated before: a core
+    // prefetches the lines that follow those it works on, up to the end of a page, and takes them from another core.
+    void begin_page() {
+        const int64_t rest = free_ % PAGE;
+        free_ -= rest;
+        used_ += PAGE;  // at least the rest of a page in any chunk
+    }
+
     // Returns all memory to the system.
     void release() {
         chunks_.clear();

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <numeric>
 #include <vector>
 
 #include "entries.h"
@@ -10,7 +11,9 @@
 namespace mf {
 
 constexpr int64_t ROW_WORK = 8;         // of a user, beside their entries, in entries
-constexpr int64_t SAMPLE_SIZE = 1024;   // entries by which the items are divided, per share but at most in all
+constexpr int64_t ITEM_WORK = 2;        // of an item, beside its entries, in entries
+constexpr int64_t SAMPLE_SIZE = 1024;   // entries by which the items are divided, per share
+constexpr int64_t STRETCHES = 256;      // of the items, at most, for which their work is estimated
 constexpr double SHARE_WORK = 1 << 19;  // multiply-adds per matrix product that make a share worth a thread
 
 // A place between entries: before entry `entry`, which belongs to user `user`. Inside their entries a user is split.
@@ -34,26 +37,32 @@ inline Place share_begin(const Entries &entries, int64_t users, int64_t share, i
     return {low, entry};
 }
 
-// Returns the items at which shares of about as many entries each begin, `shares + 1` of them, from a sample.
+// Returns the items at which shares of about equal work begin, `shares + 1` of them. Work is estimated from a sample of
+// the entries, by stretches of the items; within one it is taken to be even.
 inline std::vector<int64_t> item_shares(const Entries &entries, int64_t items, int64_t shares) {
     std::vector<int64_t> begins(std::size_t(shares + 1), 0);
     begins.back() = items;
-    if (shares == 1) return begins;
+    if (shares == 1 || items == 0) return begins;
     const int64_t count = entries.count, size = std::min(count, SAMPLE_SIZE * std::min<int64_t>(shares, 8));
-    std::vector<int64_t> sample(static_cast<std::size_t>(size));
-    std::uint64_t random = 1;  // in each stretch another entry: rows of equal length would be sampled at one place
+    const int64_t stretches = std::min(items, STRETCHES), length = ceil_div(items, stretches);
+    std::vector<double> work(std::size_t(stretches), double(ITEM_WORK * length));
+    std::uint64_t random = 1;  // in each part another entry: rows of equal length would be sampled at one place
     for (int64_t i = 0; i < size; ++i) {
         random = random * 6364136223846793005u + 1442695040888963407u;
-        const int64_t begin = count / size * i, stretch = count / size;
-        const int64_t entry = begin + int64_t((random >> 33) % std::uint64_t(stretch));
-        sample[std::size_t(i)] = with_items(entries, [&](const auto *of) { return int64_t(of[entry]); });
+        const int64_t part = count / size, entry = part * i + int64_t((random >> 33) % std::uint64_t(part));
+        const int64_t item = with_items(entries, [&](const auto *of) { return int64_t(of[entry]); });
+        const int64_t stretch = std::min(std::max<int64_t>(item, 0) / length, stretches - 1);  // kept in range
+        work[std::size_t(stretch)] += double(count) / double(size);
     }
-    auto from = sample.begin();
-    for (int64_t share = 1; share < shares; ++share) {
-        const auto at = sample.begin() + share * size / shares;
-        std::nth_element(from, at, sample.end());
-        begins[std::size_t(share)] = *at;
-        from = at;
+    const double total = std::accumulate(work.begin(), work.end(), 0.0);
+    double before = 0;
+    for (int64_t stretch = 0, share = 1; stretch < stretches; ++stretch) {
+        const double here = work[std::size_t(stretch)];
+        for (; share < shares && total * double(share) / double(shares) < before + here; ++share) {
+            const double inside = (total * double(share) / double(shares) - before) / here;
+            begins[std::size_t(share)] = std::min(items, int64_t((double(stretch) + inside) * double(length)));
+        }
+        before += here;
     }
     return begins;
 }

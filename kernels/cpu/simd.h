@@ -56,24 +56,36 @@ template <class V> inline V load(const void *from) {
 
 template <class V> inline void store(void *to, V v) { std::memcpy(to, &v, sizeof v); }
 
+// Converts a vector to float64 and adds its two halves. A float64 vector stays as it is.
+template <class T> inline typename Simd<double>::Vector fold(typename Simd<T>::Vector v) {
+    using Doubles = typename Simd<double>::Vector;
+    if constexpr (sizeof(T) == 8) return (Doubles)v;
+    else {
+#if defined(__AVX512F__)  // GCC converts __builtin_convertvector lane by lane
+        return (Doubles)(_mm512_cvtps_pd(_mm512_castps512_ps256((__m512)v)) +
+                         _mm512_cvtps_pd(_mm256_castpd_ps(_mm512_extractf64x4_pd((__m512d)v, 1))));
+#elif defined(__AVX2__) && defined(__FMA__)  // GCC converts __builtin_convertvector by quarters
+        return (Doubles)(_mm256_cvtps_pd(_mm256_castps256_ps128((__m256)v)) +
+                         _mm256_cvtps_pd(_mm256_extractf128_ps((__m256)v, 1)));
+#else
+        typename Simd<T>::Half halves[2];
+        std::memcpy(halves, &v, sizeof v);
+        return __builtin_convertvector(halves[0], Doubles) + __builtin_convertvector(halves[1], Doubles);
+#endif
+    }
+}
+
 // Returns the sum of a vector's lanes, computed in float64.
 template <class T> inline double sum_lanes(typename Simd<T>::Vector v) {
+    const auto sums = fold<T>(v);
 #if defined(__AVX512F__)
-    __m512d sums;  // GCC converts __builtin_convertvector lane by lane
-    if constexpr (sizeof(T) == 8) sums = (__m512d)v;
-    else sums = _mm512_cvtps_pd(_mm512_castps512_ps256((__m512)v)) +
-                _mm512_cvtps_pd(_mm256_castpd_ps(_mm512_extractf64x4_pd((__m512d)v, 1)));
-    return _mm512_reduce_add_pd(sums);
+    return _mm512_reduce_add_pd((__m512d)sums);
 #elif defined(__AVX2__) && defined(__FMA__)
-    __m256d sums;  // GCC converts __builtin_convertvector by quarters
-    if constexpr (sizeof(T) == 8) sums = (__m256d)v;
-    else sums = _mm256_cvtps_pd(_mm256_castps256_ps128((__m256)v)) +
-                _mm256_cvtps_pd(_mm256_extractf128_ps((__m256)v, 1));
-    const __m128d pair = _mm256_castpd256_pd128(sums) + _mm256_extractf128_pd(sums, 1);
+    const __m128d pair = _mm256_castpd256_pd128((__m256d)sums) + _mm256_extractf128_pd((__m256d)sums, 1);
     return pair[0] + pair[1];
 #else
     double sum = 0;
-    for (int lane = 0; lane < Simd<T>::LANES; ++lane) sum += double(v[lane]);
+    for (int lane = 0; lane < Simd<double>::LANES; ++lane) sum += sums[lane];
     return sum;
 #endif
 }
@@ -169,6 +181,42 @@ ALWAYS_INLINE void swap_blocks(typename Simd<T>::Vector &low, typename Simd<T>::
     low = both[0];
     high = both[1];
 #endif
+}
+
+// Adds neighbouring blocks of BLOCK lanes: in every group of GROUP lanes first those of a, then those of b.
+template <class T, int BLOCK, int GROUP>
+ALWAYS_INLINE typename Simd<T>::Vector add_neighbours(typename Simd<T>::Vector a, typename Simd<T>::Vector b) {
+    constexpr int LANES = Simd<T>::LANES;
+    typename Simd<T>::Lanes even = {}, odd = {};  // numbers of lanes of a, then of b
+    for (int lane = 0; lane < LANES; ++lane) {
+        const int within = lane % GROUP, at = within % (GROUP / 2);
+        even[lane] = lane - within + at / BLOCK * 2 * BLOCK + at % BLOCK + (within < GROUP / 2 ? 0 : LANES);
+        odd[lane] = even[lane] + BLOCK;
+    }
+#if defined(__clang__)
+    const typename Simd<T>::Vector both[2] = {a, b};
+    typename Simd<T>::Vector sums = {};
+    for (int lane = 0; lane < LANES; ++lane)
+        sums[lane] = both[even[lane] / LANES][even[lane] % LANES] + both[odd[lane] / LANES][odd[lane] % LANES];
+    return sums;
+#else
+    return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, odd);
+#endif
+}
+
+// Adds up the lanes of each of LANES vectors: lane l of the result is the sum of those of v[l]. Shuffles stay within 128
+// bits for as long as they can: those take one instruction, and on some processors half the time.
+template <class T, int COUNT = Simd<T>::LANES>
+ALWAYS_INLINE typename Simd<T>::Vector sum_each(typename Simd<T>::Vector *v) {
+    constexpr int LANES = Simd<T>::LANES, QUARTER = 16 / sizeof(T);
+    if constexpr (COUNT == 1) return v[0];
+    else {
+        constexpr bool across = LANES / COUNT >= QUARTER;
+#pragma GCC unroll 8
+        for (int i = 0; i < COUNT / 2; ++i)
+            v[i] = add_neighbours<T, across ? QUARTER : 1, across ? LANES : QUARTER>(v[2 * i], v[2 * i + 1]);
+        return sum_each<T, COUNT / 2>(v);
+    }
 }
 
 // Transposes a square of LANES vectors: swaps off-diagonal blocks of half the size, then of a quarter, and so on.

@@ -31,6 +31,8 @@ def sparse_inputs(m, n, rank, density, **options):
     [
         pytest.param(600, 700, 33, 0.3, id="a copy of the items' gradients for some threads"),
         pytest.param(600, 3000, 40, 0.02, id="threads take turns with the items"),
+        pytest.param(601, 3001, 64, 0.02, id="threads take turns with items whose factors are read in place"),
+        pytest.param(300, 301, 64, 0.3, id="the same, a copy of the gradients for each"),
         pytest.param(2, 30_000, 20, 0.9, id="users are split"),
         pytest.param(20_000, 3, 20, 0.9, id="more users than entries of any item share"),
     ],

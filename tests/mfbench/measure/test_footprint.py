@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -64,11 +65,13 @@ def set_free(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
 )
 def test_the_harness_stays_near_the_sum(changes: dict[str, Any]) -> None:
     measured = case(m=4000, n=5000, **changes)
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}  # the C library gives freed blocks back at once
     done = subprocess.run(
-        [sys.executable, "-c", PEAK, measured.model_dump_json()], capture_output=True, text=True, check=True
-    )
+        [sys.executable, "-c", PEAK, measured.model_dump_json()], env=environment, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
     total = footprint(measured, 0, "cpu").total
-    assert total / 3 < int(done.stdout) < 1.25 * total  # freed blocks stay with the allocator for a while
+    assert total / 3 < int(done.stdout) < total
 
 
 def test_every_worker_on_a_cpu_holds_the_inputs() -> None:
