@@ -18,10 +18,11 @@ struct Parameters {  // of users or of items, as the caller passes them
     void *d_factors, *d_bias;  // gradients, contiguous
 };
 
-template <class T> struct PackedRange {  // a thread's copy of one range of a side
+template <class T> struct PackedRange {  // one range of a side, as a thread reads it
     int64_t range, first;  // -1 if nothing is packed; the range's first user or item
     int64_t ld;
-    T *factors, *bias;  // [rows, ld], [rows]
+    T *buffer, *bias;  // [rows, ld], [rows]
+    const T *factors;  // [rows, ld]: the buffer, or the caller's if they need no packing
 
     const T *factors_of(int64_t i) const { return factors + (i - first) * ld; }
     const T *bias_of(int64_t i) const { return bias + (i - first); }
@@ -73,16 +74,20 @@ template <class T> class Side : public Partition {
     }
 
     // Packs a range unless `packed` already holds it, and adds `extra` to its biases. Padding rows get zero factors.
-    // Returns whether it packed.
+    // Returns whether it packed. Factors that need neither packing nor padding are read in place.
     bool pack(int64_t range, T extra, PackedRange<T> &packed) const {
         if (packed.range == range) return false;
         packed.range = range;
         packed.first = begin(range);
-        T *const to = pack_factors(packed.first, end(range), packed.factors);
-        T *const to_bias = pack_biases(packed.first, end(range), extra, packed.bias);
         const int64_t padding = padded_length(range) - length(range);
-        std::fill_n(to, padding * ld_, T(0));
-        std::fill_n(to_bias, padding, extra);
+        const T *const in_place = padding ? nullptr : factors_in_place();
+        if (in_place) {
+            packed.factors = in_place + packed.first * ld_;
+        } else {
+            std::fill_n(pack_factors(packed.first, end(range), packed.buffer), padding * ld_, T(0));
+            packed.factors = packed.buffer;
+        }
+        std::fill_n(pack_biases(packed.first, end(range), extra, packed.bias), padding, extra);
         return true;
     }
 

@@ -105,8 +105,8 @@ template <class T> class Step {
 
     PackedRange<T> allocate_range(const Side<T> &side, Scratch &scratch) const {
         const int64_t rows = side.longest_range();
-        T *factors = scratch.allocate<T>(rows * ld), *bias = scratch.allocate<T>(rows);
-        return {-1, 0, ld, factors, bias};
+        T *buffer = scratch.allocate<T>(rows * ld), *bias = scratch.allocate<T>(rows);
+        return {-1, 0, ld, buffer, bias, buffer};
     }
 
     void run_unit(int64_t unit, Workspace &workspace) {
