@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kernels import csr
 from kernels.decoding import row_chunks
-from kernels.problem import Observations
+from kernels.problem import Observations, check_tensor
 
 
 class EncodedRatings(NamedTuple):
@@ -120,8 +120,9 @@ torch.serialization.add_safe_globals([
 
 
 def check_no_mask(mask: Tensor | None) -> None:
-    """Raise ValueError where sparse ratings come with a mask."""
+    """Raise ValueError where sparse ratings come with a mask, TypeError where what comes in its place is no tensor."""
     if mask is not None:
+        check_tensor("mask", mask)
         raise ValueError("mask: expected None, since every stored entry of sparse ratings is observed; got a mask")
 
 

@@ -13,12 +13,12 @@ constexpr int RANK_BLOCK = 4;  // vectors of a row of factors that are kept in r
 
 template <class T> struct Chunk {
     int64_t count = 0;                           // entries
-    alignas(64) std::int32_t items[CHUNK] = {};  // after the last entry, any items
+    alignas(64) std::int32_t items[CHUNK] = {};  // after the last entry, the first item
     alignas(64) int64_t rows[CHUNK] = {};        // where the rows of the items begin, in elements
     alignas(64) T errors[CHUNK];                 // first the ratings; after the last entry, zeros
 };
 
-template <class T> struct Rows {  // of packed factors of items, and of their gradients
+template <class T> struct Rows {  // of factors of items, and of their gradients
     const T *factors, *bias;  // [items, ld], [items]
     T *d_factors;             // [items, ld]
     double *d_bias;           // [items]

@@ -28,28 +28,54 @@ template <class T> struct PackedRange {  // one range of a side, as a thread rea
     const T *bias_of(int64_t i) const { return bias + (i - first); }
 };
 
-// A sum of squares, computed in float64.
+// A sum of squares, computed in float64. Terms are added up in chains, and these now and then to a total with compensation
+// (Kahan), since a long chain of equal terms would round each time in the same direction.
 class SquareSum {
     using Doubles = typename Simd<double>::Vector;
     static constexpr int LANES = Simd<double>::LANES;
+    static constexpr int64_t LONGEST = 64 * CHAINS * LANES;  // terms in the chains, but for one call's rest
 
-    Doubles chains_[CHAINS] = {};
+    Doubles chains_[CHAINS] = {}, total_ = {}, excess_ = {};  // excess_: what rounding added to the total too much
+    double single_ = 0;   // of values that came one by one
+    int64_t terms_ = 0;   // in the chains; each single value counts as many as one step of all chains
 
     template <class T> void add(int chain, const T *values) {
         const Doubles numbers = load_doubles(values);
         chains_[chain] += numbers * numbers;
     }
 
+    void drain() {
+        const Doubles chains = (chains_[0] + chains_[1]) + (chains_[2] + chains_[3]);
+        const Doubles term = chains + Doubles{single_} - excess_, sum = total_ + term;
+        excess_ = (sum - total_) - term;
+        total_ = sum;
+        std::fill_n(chains_, CHAINS, Doubles{});
+        single_ = 0;
+        terms_ = 0;
+    }
+
   public:
     // Adds the squares of `count` values, a multiple of LANES.
     template <class T> void add(int64_t count, const T *values) {
-        int64_t i = 0;
-        for (; i + CHAINS * LANES <= count; i += CHAINS * LANES)
-            for (int chain = 0; chain < CHAINS; ++chain) add(chain, values + i + chain * LANES);
-        for (; i < count; i += LANES) add(0, values + i);
+        for (int64_t i = 0, end; i < count; i = end) {
+            end = std::min(count, i + LONGEST);
+            terms_ += end - i;
+            for (; i + CHAINS * LANES <= end; i += CHAINS * LANES)
+                for (int chain = 0; chain < CHAINS; ++chain) add(chain, values + i + chain * LANES);
+            for (; i < end; i += LANES) add(0, values + i);
+            if (terms_ >= LONGEST) drain();
+        }
     }
 
-    double total() const { return sum_lanes<double>((chains_[0] + chains_[1]) + (chains_[2] + chains_[3])); }
+    void add(double value) {
+        single_ += value * value;
+        if ((terms_ += CHAINS * LANES) >= LONGEST) drain();
+    }
+
+    double total() {
+        drain();
+        return sum_lanes<double>(total_);
+    }
 };
 
 // One side of the matrix, users or items: its parameters and its partial gradients.

@@ -41,8 +41,8 @@ template <class T> class SparseStep {
     };
 
     struct StageSums {  // of a task in one stage
-        SquareSum factors;  // of users
-        double squared_biases = 0, errors = 0;
+        SquareSum norm;     // of users
+        double errors = 0;
         ErrorSums entries;  // the errors are those of the user at work
     };
 
@@ -171,7 +171,7 @@ template <class T> class SparseStep {
             span = next;
         }
         task.sse += sum_lanes<double>(sums.entries.squares);
-        task.norm += sums.factors.total() + sums.squared_biases;
+        task.norm += sums.norm.total();
         task.bias_sum += sums.errors;
     }
 
@@ -206,8 +206,8 @@ template <class T> class SparseStep {
         const T *const p = users_in_place ? users_in_place + user * ld : task.p;
         const T bias = users.bias(user);
         if (first && !carried) {
-            sums.factors.add(ld, p);
-            sums.squared_biases += double(bias) * double(bias);
+            sums.norm.add(ld, p);
+            sums.norm.add(double(bias));
         }
         T *const out = users.gradient_of(user);
         if (call.gradients) {

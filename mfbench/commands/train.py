@@ -84,7 +84,8 @@ def summary(run: TrainingRun) -> Iterator[str]:
     if run.held_out and best is not last:
         yield f"best held-out RMSE {best.held_out_rmse:.4f} at epoch {best.epoch}, after {best.seconds:.2f} s"
         if best is run.entries[0]:
-            yield "no epoch lowered the held-out error; try more --epochs, another --optimizer or a smaller --rank"
+            remedy = "a larger --patience or --reg" if run.stalled else "more --epochs"
+            yield f"no epoch lowered the held-out error; try {remedy}, another --optimizer or a smaller --rank"
     if run.target_rmse is not None:
         reached = run.reached
         yield f"target RMSE {run.target_rmse:g} " + (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -196,13 +196,11 @@ class Suite(BaseModel):
         alone, if the suite has any.
 
         Raises:
-            UsageError: a size is not MxN, or comes with data that has its own.
+            UsageError: a size is not MxN, or a size or density comes with data that has its own.
         """
         groups = self.case
         if "data" in axes and not set(axes["data"]) & set(DRAWN):
-            if "size" in axes:
-                message = f"{axes['data'][0]!r} has its own size; only {', '.join(DRAWN)} are drawn at any size"
-                raise UsageError(message, code="bad-size", argument="size")
+            refuse_shape(axes["data"][0], {"size", "density"} & set(axes))
             groups = [group for group in groups if not group.draws] or groups
         groups = [group.model_copy(update=dict(axes)) for group in groups]
         if "mask" in axes and groups and all(group.masks_nothing for group in groups):
@@ -215,6 +213,13 @@ class Suite(BaseModel):
         if "size" in axes and "data" not in axes:
             groups = [group for group in groups if set(group.data) <= set(DRAWN)]
         return list(dict.fromkeys(spec for group in groups for spec in group.specs(self.name)))
+
+
+def refuse_shape(data: str, given: Collection[str]) -> None:
+    """Raise UsageError where a size or a density is given beside a data set, which has its own."""
+    for name in sorted(given, reverse=True):
+        message = f"{data!r} has its own {name}; only {', '.join(DRAWN)} are drawn at any {name}"
+        raise UsageError(message, code="bad-size" if name == "size" else "bad-axis", argument=name)
 
 
 def parse_axes(given: Mapping[str, Any]) -> Axes:

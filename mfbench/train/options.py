@@ -25,7 +25,8 @@ BOUNDS = {
     "holdout": Bounds(0, 1, below_high=True), "target_rmse": POSITIVE, "patience": COUNT,
     "checkpoint_every": COUNT,
 }  # fmt: skip
-OPTIONAL = ("epochs", "every", "reg", "lr", "target_rmse", "patience", "checkpoint_every")
+DENSITY_OF_DRAWN = 0.8
+OPTIONAL = ("epochs", "every", "density", "reg", "lr", "target_rmse", "patience", "checkpoint_every")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class TrainOptions:
         every: epochs between two lines of the log; None: 1000 on `seed`, else 10.
         size: users and items of drawn data.
         rank: columns of the factors.
-        density: fraction observed of drawn data.
+        density: fraction observed of drawn data; None: 0.8. Other data has its own.
         layout: of the ratings, dense, sparse, or auto: what is faster, and sparse where a matrix takes too much
             memory. `seed` is dense.
         seed: of drawn data, the start and the held-out part.
@@ -68,7 +69,7 @@ class TrainOptions:
     every: int | None = None
     size: tuple[int, int] | None = None
     rank: int = 30
-    density: float = 0.8
+    density: float | None = None
     layout: Layout = "auto"
     seed: int = 1
     reg: float | None = None
@@ -111,6 +112,11 @@ class TrainOptions:
     def updates(self) -> int:
         """Epochs, by default as the data asks for."""
         return self.epochs or (NOTEBOOK_EPOCHS if self.data == "seed" else EPOCHS)
+
+    @property
+    def fraction(self) -> float:
+        """Fraction observed of drawn data."""
+        return DENSITY_OF_DRAWN if self.density is None else self.density
 
     @property
     def update_rule(self) -> Optimizer:

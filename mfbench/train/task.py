@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from kernels import mf_sse
-from mfbench.errors import UsageError
 from mfbench.problems import datasets, matrices
 from mfbench.problems.bounds import DRAWN
-from mfbench.problems.cases import Case, CaseSpec, Layout
+from mfbench.problems.cases import Case, CaseSpec, Layout, refuse_shape
 from mfbench.problems.datasets import Ratings
 from mfbench.problems.inputs import Inputs, draw, on_device, resolve
 from mfbench.train.options import NOTEBOOK_SIZE, TrainOptions
@@ -58,12 +57,12 @@ def make_task(options: TrainOptions) -> Task:
     """Make the task that the options ask for, on the CPU.
 
     Raises:
-        UsageError: the data cannot be read, or has its own size and one was given.
+        UsageError: the data cannot be read, or has its own size and density and one was given.
         DataUnavailable: the data set is not installed.
     """
     if options.data == "seed":
         reg = NOTEBOOK_REG if options.reg is None else options.reg
-        return notebook_task(options.size or NOTEBOOK_SIZE, options.rank, options.density, options.seed, reg)
+        return notebook_task(options.size or NOTEBOOK_SIZE, options.rank, options.fraction, options.seed, reg)
     datasets.forget()
     ratings = _ratings(options)
     spec = _spec(options, ratings.shape, ratings.observed / max(1, math.prod(ratings.shape)))
@@ -147,11 +146,10 @@ def _ratings(options: TrainOptions) -> Ratings:
     if options.data in DRAWN:
         size = options.size or NOTEBOOK_SIZE
         return Ratings(
-            draw(_spec(options, size, options.density).sized(*size, options.density, "sparse")).ratings, options.data
+            draw(_spec(options, size, options.fraction).sized(*size, options.fraction, "sparse")).ratings,
+            options.data,
         )
-    if options.size:
-        message = f"{options.data!r} has its own size; only {', '.join(DRAWN)} are drawn at any size"
-        raise UsageError(message, code="bad-size", argument="size")
+    refuse_shape(options.data, [name for name in ("size", "density") if getattr(options, name) is not None])
     return datasets.load(options.data)
 
 

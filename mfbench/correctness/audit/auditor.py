@@ -30,7 +30,8 @@ CLOCK_FACTOR, CLOCK_SLACK_S = 1.3, 5e-3  # time a request may take beyond the ti
 
 BRIEF_S = 0.01  # evaluations shorter than this are noisy enough to hide a cache lookup, so all are checked for replays
 REPLAY_TURNS = 7  # a replay must show in every turn
-REPLAY_EVALUATIONS = (8, 64)  # fewest and most evaluations per turn
+REPLAY_EVALUATIONS = (16, 64)  # fewest and most evaluations per turn
+REPLAY_QUANTILE = 0.25  # of their times: other programs delay many of them where they do not delay a tight loop
 REPLAY_FACTOR, REPLAY_SLACK_S = 4.0, 1e-4  # time an evaluation may take on new parameters beyond one while timed
 SAME_FACTOR = 1.5  # the same beyond an evaluation on known parameters under otherwise equal conditions
 
@@ -154,15 +155,14 @@ class Auditor:
         on_new, on_known, timed = [], [], []
         for _ in range(REPLAY_TURNS):
             first = new_draw()
-            on_new.append(_late_median(provider.time_draws(range(first, first + count))))
-            on_known.append(_late_median(provider.time_draws([self._known_draw] * count)))
+            on_new.append(_typical(provider.time_draws(range(first, first + count))))
+            on_known.append(_typical(provider.time_draws([self._known_draw] * count)))
             timed.append(provider.sample(loops).seconds / loops)
-        fastest = list(map(min, on_known, timed))
         slower = all(new > SAME_FACTOR * known for new, known in zip(on_new, on_known, strict=True))
-        if slower or all(map(_replayed, on_new, fastest)):
+        if slower or all(map(_replayed, on_new, map(min, on_known, timed))):
+            new, known, in_samples = (f"{np.median(seconds):.2g} s" for seconds in (on_new, on_known, timed))
             raise ProviderFailure(
-                Code.REPLAYED,
-                f"takes {np.median(on_new):.2g} s on new parameters and {np.median(fastest):.2g} s on known ones",
+                Code.REPLAYED, f"takes {new} on new parameters, {known} on known ones and {in_samples} in timed samples"
             )
 
 
@@ -171,9 +171,9 @@ def new_draw() -> int:
     return secrets.randbelow(1 << 60)
 
 
-def _late_median(seconds: Sequence[float]) -> float:
-    """Return the median of the second half: a cheat may trust contents only after a while."""
-    return float(np.median(seconds[len(seconds) // 2 :]))
+def _typical(seconds: Sequence[float]) -> float:
+    """Return a low quantile of the second half: a cheat may trust contents only after a while."""
+    return float(np.quantile(seconds[len(seconds) // 2 :], REPLAY_QUANTILE))
 
 
 def _replayed(new_s: float, known_s: float) -> bool:

@@ -127,3 +127,16 @@ def test_memory_grows_with_the_ratings():
         mf_loss_and_grads(*parameters, encode_ratings(ratings), backend=backend)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     assert grown < 300e6, f"{os.getpid()} grew by {grown / 1e6:.0f} MB"
+
+
+@pytest.mark.parametrize("layout", ["dense", "sparse"])
+@pytest.mark.parametrize(("m", "n"), [(1, 100_000), (100_000, 1)])
+def test_norms_of_many_equal_parameters_are_accurate(layout, m, n):
+    """Equal terms round in the same direction each time."""
+    ratings = torch.zeros(m, n, dtype=torch.float64)
+    factors = (torch.full((size, 32), 0.1, dtype=torch.float64) for size in (m, n))
+    biases = (torch.full((size,), 0.1, dtype=torch.float64) for size in (m, n))
+    parameters = (*factors, *biases, torch.zeros((), dtype=torch.float64))
+    encoded = encode_ratings(ratings, torch.zeros(m, n, dtype=torch.bool), layout=layout)
+    loss, _ = mf_loss_and_grads(*parameters, encoded, reg=1.0, backend="native")
+    assert loss.item() == pytest.approx(33 * (m + n) * 0.1**2, rel=1e-14)

@@ -60,10 +60,11 @@ def test_given_data_takes_the_place_of_data_sets_alone() -> None:
     assert [(case.data, case.size, case.layout) for case in cases] == [("ratings.csv", None, "auto")]
 
 
-def test_a_size_beside_data_that_has_its_own_is_refused() -> None:
-    with pytest.raises(UsageError, match="'movielens' has its own size") as raised:
-        load_suite("square").specs({"data": ["movielens"], "size": ["9x9"]})
-    assert (raised.value.code, raised.value.argument) == ("bad-size", "size")
+@pytest.mark.parametrize(("name", "value", "code"), [("size", "9x9", "bad-size"), ("density", 0.1, "bad-axis")])
+def test_a_size_or_density_beside_data_that_has_its_own_is_refused(name: str, value: str | float, code: str) -> None:
+    with pytest.raises(UsageError, match=f"'movielens' has its own {name}") as raised:
+        load_suite("square").specs({"data": ["movielens"], name: [value]})
+    assert (raised.value.code, raised.value.argument) == (code, name)
 
 
 @pytest.mark.parametrize("text", ["", "5", "5x", "x5", "-1x5", "5x5x5", "axb", "5.0x5"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -174,12 +175,27 @@ def test_an_honest_provider_is_not_a_replay(auditor: Auditor, provider: Provider
     auditor.check_replay(provider, seconds, seconds, LOOPS)
 
 
+def test_delays_of_most_draws_are_no_replay(auditor: Auditor, provider: Provider) -> None:
+    """On a busy machine a step with a pause before it waits for its second thread, one in a tight loop does not."""
+    original = provider.time_draws
+
+    def time_draws(draws: Sequence[int]) -> list[float]:
+        return [elapsed + 4e-3 * (turn % 8 < 5) for turn, elapsed in enumerate(original(draws))]
+
+    provider.time_draws = time_draws
+    provider.seconds = provider.cached_s = 4e-4
+    auditor.check_replay(provider, 4e-3, 4e-4, LOOPS)
+
+
 @pytest.mark.parametrize("seconds", [2e-3, 0.5])
 def test_a_replay_is_found_at_any_length(auditor: Auditor, provider: Provider, seconds: float) -> None:
     provider.seconds, provider.cached_s = seconds, seconds / 20
     with pytest.raises(ProviderFailure) as failure:
         auditor.check_replay(provider, seconds, provider.cached_s, LOOPS)
     assert failure.value.code is Code.REPLAYED
+    assert re.search(
+        r"takes \S+ s on new parameters, \S+ s on known ones and \S+ s in timed samples", str(failure.value)
+    )
 
 
 def test_long_evaluations_that_are_no_faster_when_timed_are_not_repeated(auditor: Auditor, provider: Provider) -> None:
