@@ -5,21 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kernels.gpu.tile_table import TABLE
-from kernels.gpu.tiles import SPILLS, WIDEST, WIDTHS, Row, Tile, nested
+from kernels.gpu.tile_table import OLD_TABLE, TABLE
+from kernels.gpu.tiles import SPILLS, WIDEST, WIDTHS, Row, Rows, Tile, nested
 from kernels.gpu.version import FLOAT64_UNITS, is_old, orders_copies
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_RANK = 1024
-OLD_FLOAT64 = Tile(32, 16, 8, chunk=32)  # for wide float64 factors with an older Triton, on any target that ships them
 TCGEN05_ROWS = 64  # fewest rows of a product by tcgen05; Triton uses mma.sync for smaller ones
 WORKSPACE_BYTES = 64 << 20  # bound on the slices of partial gradients, beyond one slice of each side
 WITHOUT_ATOMICS = ("gfx90a",)  # float32 atomics compile to compare-and-swap loops
 PROGRAMS_PER_MULTIPROCESSOR = 4  # launched in the fast mode, where the problem has enough tiles
 DETERMINISTIC_PROGRAMS = 256  # fixed, so that the result does not depend on the number of multiprocessors
-TILES = nested(TABLE)
+TILES, OLD_TILES = nested(TABLE), nested([*TABLE, *OLD_TABLE])  # the latter with an older Triton
 INTERPRETED = {width: Row("cpu", "any", width, Tile(64, 64, 4, chunk=64 * (width == "wide"))) for width in WIDTHS}
 
 
@@ -178,6 +177,12 @@ def factor_columns(rank: int) -> tuple[int, bool]:
     return (plain, True) if padded > plain >= 64 else (padded, False)
 
 
+def width_of(rank: int) -> str:
+    """Return the one of `WIDTHS` whose tiles a rank uses."""
+    columns, sums = factor_columns(rank)
+    return "wide" if rank > WIDEST else f"{columns}s" if sums else f"{columns}"
+
+
 def pick(
     target: Target, rank: int, precision: str, deterministic: bool, parameter_bytes: int = 4, aligned: bool = True,
     packed: bool = False, weighted: bool = False,
@@ -202,12 +207,9 @@ def pick(
     if precision not in rows:
         raise NotShipped(f"precision {precision}: {target.backend} has {', '.join(rows) or 'none'} on this device")
     BK, sums = factor_columns(rank)
-    width = f"{BK}s" if sums else f"{BK}"
-    row = rows[precision][width if rank <= WIDEST else "wide"]
+    row = rows[precision][width_of(rank)]
     atomics = target.name not in WITHOUT_ATOMICS
     tile = row.tile(deterministic or not atomics, aligned, packed, weighted)
-    if is_old() and tile != SPILLS:
-        tile = _for_old_triton(target, precision, BK, tile)
     if tile == SPILLS:
         raise NotShipped(f"rank {rank} at precision {precision}: every tile that was tried spills registers")
     if tile.chunk:
@@ -229,37 +231,28 @@ def most_columns(arithmetic: Arithmetic, target: Target) -> int:
     return arithmetic.steps * (4 if short else 8) or MAX_RANK
 
 
-def _for_old_triton(target: Target, precision: str, columns: int, tile: Tile) -> Tile:
-    """Return the tile that Triton 3.6 compiles without spills: half or, of tf32x3, a quarter, for wide splits on sm_80.
-
-    Checked on float32 ratings with a uint8 mask, and on packed masks; tf32x3 at 64 columns also on NaN.
-    For bf16x3 at 128 columns, the tile and its half both spill. Wide float64 factors are read in chunks.
-    """
-    if precision == "float64" and columns >= 64:
-        return OLD_FLOAT64
-    if target.name != "sm_80" or not ARITHMETIC[precision].split or columns < 64:
-        return tile
-    if precision == "bf16x3" and columns == 128 and not tile.chunk:
-        return SPILLS
-    return tile.halved().halved() if precision == "tf32x3" and not tile.chunk else tile.halved()
+def shipped_rows() -> Rows:
+    """Return the rows of every target for the installed Triton."""
+    return OLD_TILES if is_old() else TILES
 
 
 def _rows(target: Target) -> dict[str, dict[str, Row]]:
     """Return rows by precision and width. An unknown device gets those of its generation, or the most frugal ones."""
     if target.backend == "interpreter":
         return dict.fromkeys(ARITHMETIC, INTERPRETED)
-    if target.name in TILES:
-        return TILES[target.name]
+    rows = shipped_rows()
+    if target.name in rows:
+        return rows[target.name]
     if target.backend == "hip":
         raise NotShipped(f"{target.name}: no build was checked for it")
     if target.backend == "xpu":
-        return {"ieee": TILES["sm_86"]["ieee"]}
+        return {"ieee": rows["sm_86"]["ieee"]}
     capability = int(target.name.removeprefix("sm_"))
     if capability < 80:
         raise NotShipped(f"{target.name}: the oldest is sm_80")
     if target.shared_bytes >= TARGETS["sm_100"].shared_bytes and capability >= 100:
-        return TILES["sm_100"]
-    return TILES["sm_86"]
+        return rows["sm_100"]
+    return rows["sm_86"]
 
 
 def deal(target: Target, config: Config, m: int, n: int, deterministic: bool, parameter_bytes: int = 4) -> Grid:

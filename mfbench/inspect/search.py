@@ -2,8 +2,8 @@
 
 Each argument is a comma-separated list. Candidates are compiled, those that spill under every request to the assembler
 are dropped, and of the clean ones the least modelled time wins; a program that is alone on its multiprocessor hides no
-latency and is assumed to need half as long again. The tiles of a row for unaligned ratings and packed masks are kept;
-check them by `mfbench inspect --encoding`.
+latency and is assumed to need half as long again. The tiles of a row for unaligned ratings and packed masks are kept:
+`mfbench.inspect.mend` replaces those that are not clean.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 from kernels.gpu import tile_table
-from kernels.gpu.config import ARITHMETIC, TARGETS, TILES, most_columns
+from kernels.gpu.config import ARITHMETIC, TARGETS, most_columns, shipped_rows
 from kernels.gpu.tiles import SPILLS, WIDTHS, Row, Tile
+from kernels.gpu.version import is_old
 from mfbench.inspect.builds import PRECISIONS, examine
 from mfbench.inspect.document import Build, Spec
 from mfbench.wording import one_of
@@ -31,6 +32,10 @@ from kernels.gpu.tiles import {names}
 # fmt: off
 TABLE = [
 {rows}]
+
+# With a Triton older than `version.OLD`, these take the place of the rows of the same target, precision and width.
+OLD_TABLE: list[Row] = [
+{old_rows}]
 '''
 RANK = dict(zip(WIDTHS, (8, 30, 62, 64, 100, 128, 256), strict=True))  # compiled for each width
 ALONE = 1.5  # factor on the time of a program that is alone on its multiprocessor
@@ -58,8 +63,8 @@ DEMANDING = ("uint8-bits", "uint8-code", "bfloat16-nan", "float32-nan")
 
 def search(target: str, precision: str, width: str) -> Row:
     """Return the row of a width, its tiles for unaligned ratings and packed masks as the table has them."""
-    before = TILES.get(target, {}).get(precision, {}).get(width, Row(target, precision, width, SPILLS))
-    candidates = _candidates(target, precision, width)
+    before = shipped_rows().get(target, {}).get(precision, {}).get(width, Row(target, precision, width, SPILLS))
+    candidates = candidates_of(target, precision, width)
     fast = _best(target, precision, width, "fast", candidates)
     exclusive = None
     if fast == SPILLS or _best(target, precision, width, "deterministic", [fast]) != fast:
@@ -67,7 +72,7 @@ def search(target: str, precision: str, width: str) -> Row:
     return replace(before, fast=fast, exclusive=exclusive)
 
 
-def _candidates(target: str, precision: str, width: str) -> list[Tile]:
+def candidates_of(target: str, precision: str, width: str) -> list[Tile]:
     columns = most_columns(ARITHMETIC[precision], TARGETS[target])
     chunked = [tile for tile in CHUNKED if tile.chunk <= columns and (columns > 128 or tile.BM <= 64)]
     return [*(chunked if width in ("128", "128s", "wide") else []), *(FUSED if width != "wide" else [])]
@@ -77,17 +82,17 @@ def _best(target: str, precision: str, width: str, mode: str, candidates: list[T
     def build(tile: Tile, encoding: str = "float32+uint8") -> Build | None:
         return _clean_build(tile, Spec(target, RANK[width], precision, encoding, mode))
 
-    each = ((tile, next(filter(None, map(build, _requesting(tile))), None)) for tile in candidates)
+    each = ((tile, next(filter(None, map(build, requesting(tile))), None)) for tile in candidates)
     clean = itertools.islice(((tile, found) for tile, found in each if found), ENOUGH)
     for candidate, found in sorted(clean, key=lambda pair: clocks_per_rating(pair[1])):
         print(f"# {mode} {source(candidate)}: {clocks_per_rating(found):.2f} clocks per rating", file=sys.stderr)
-        for tile in _requesting(candidate):
+        for tile in requesting(candidate):
             if all(build(tile, encoding) for encoding in DEMANDING):
                 return tile
     return SPILLS
 
 
-def _requesting(tile: Tile) -> Iterator[Tile]:
+def requesting(tile: Tile) -> Iterator[Tile]:
     """Yield the tile with its request to the assembler, then with every stronger one."""
     for resident, frugal in REQUESTS[REQUESTS.index((tile.resident, tile.frugal)) :]:
         yield replace(tile, resident=resident, frugal=frugal)
@@ -103,15 +108,16 @@ def _clean_build(tile: Tile, spec: Spec) -> Build | None:
 @contextmanager
 def table_of_one_tile(tile: Tile, target: str, precision: str) -> Iterator[None]:
     """Temporarily use one tile for every width of a target and precision."""
-    before = TILES[target].get(precision)
-    TILES[target][precision] = {width: Row(target, precision, width, tile) for width in WIDTHS}
+    rows = shipped_rows()[target]
+    before = rows.get(precision)
+    rows[precision] = {width: Row(target, precision, width, tile) for width in WIDTHS}
     try:
         yield
     finally:
         if before is None:
-            del TILES[target][precision]
+            del rows[precision]
         else:
-            TILES[target][precision] = before
+            rows[precision] = before
 
 
 def clocks_per_rating(build: Build) -> float:
@@ -138,13 +144,29 @@ def source(value: Row | Tile | int | str) -> str:
     return f"{type(value).__name__}({', '.join(parts)})"
 
 
-def table_source(rows: Iterable[Row]) -> str:
+def table_source(table: Iterable[Row], old_table: Iterable[Row]) -> str:
     """Return the text of `kernels/gpu/tile_table.py`, rows of a target and precision in the order of `WIDTHS`."""
-    rows = list(rows)
-    targets, precisions = (list(dict.fromkeys(getattr(row, name) for row in rows)) for name in ("target", "precision"))
-    rows.sort(key=lambda row: (targets.index(row.target), precisions.index(row.precision), WIDTHS.index(row.width)))
-    text = "".join(f"    {source(row)},\n" for row in rows)
-    return TABLE_FILE.format(names="SPILLS, Row, Tile" if "SPILLS" in text else "Row, Tile", rows=text)
+    table = list(table)
+    targets, precisions = (list(dict.fromkeys(getattr(row, name) for row in table)) for name in ("target", "precision"))
+
+    def place(row: Row) -> tuple[int, int, int]:
+        return targets.index(row.target), precisions.index(row.precision), WIDTHS.index(row.width)
+
+    rows, old_rows = (
+        "".join(f"    {source(row)},\n" for row in sorted(chosen, key=place)) for chosen in (table, old_table)
+    )
+    names = "SPILLS, Row, Tile" if "SPILLS" in rows + old_rows else "Row, Tile"
+    return TABLE_FILE.format(names=names, rows=rows, old_rows=old_rows)
+
+
+def write(found: Iterable[Row]) -> None:
+    """Write the table with the rows that were found, in the place of those of the installed Triton."""
+    tables = [
+        {(row.target, row.precision, row.width): row for row in rows}
+        for rows in (tile_table.TABLE, tile_table.OLD_TABLE)
+    ]
+    tables[is_old()] |= {(row.target, row.precision, row.width): row for row in found}
+    Path(tile_table.__file__).write_text(table_source(*(table.values() for table in tables)))
 
 
 def main(arguments: list[str]) -> None:
@@ -153,17 +175,16 @@ def main(arguments: list[str]) -> None:
         "python -m mfbench.inspect.search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name, choices in (("target", TARGETS), ("precision", PRECISIONS), ("width", WIDTHS)):
-        parser.add_argument(name, type=_listed(choices), help=f"comma-separated: {', '.join(choices)}")
+        parser.add_argument(name, type=listed(choices), help=f"comma-separated: {', '.join(choices)}")
     given = parser.parse_args(arguments)
-    table = {(row.target, row.precision, row.width): row for row in tile_table.TABLE}
+    found: list[Row] = []
     for target, precision, width in itertools.product(given.target, given.precision, given.width):
-        row = search(target, precision, width)
-        table[target, precision, width] = row
-        print(source(row), flush=True)
-        Path(tile_table.__file__).write_text(table_source(table.values()))
+        found.append(search(target, precision, width))
+        print(source(found[-1]), flush=True)
+        write(found)
 
 
-def _listed(choices: Collection[str]) -> Callable[[str], list[str]]:
+def listed(choices: Collection[str]) -> Callable[[str], list[str]]:
     """Return what splits an argument into names, and refuses those that are none of the choices."""
 
     def split(argument: str) -> list[str]:

@@ -151,6 +151,7 @@ class Block:
         self.special = self._special_registers(grid)
         self.counters = np.zeros(self.threads, np.int64)  # index of each thread's next step
         self.waiting = np.zeros(self.threads, np.bool_)  # at a barrier
+        self.polling = np.zeros(self.threads, np.bool_)  # an mbarrier, in vain: the others go on before they look again
         self.rank = (
             np.repeat(np.argsort(schedule), WARP) if schedule else None
         )  # of a thread's warp: the lowest goes first
@@ -191,6 +192,10 @@ class Block:
             if not runnable.any():
                 self._pass_barrier(alive)
                 continue
+            if (runnable & ~self.polling).any():
+                runnable &= ~self.polling
+            else:
+                self.polling[:] = False
             if self.rank is not None:
                 runnable &= self.rank == self.rank[runnable].min()
             first = int(self.counters[runnable].min())

@@ -12,6 +12,7 @@ from .parser import Instruction
 from .program import Code, Execute, instruction
 from .types import TYPES
 
+SHARED = ("shared::cta", "shared")  # the same: PTX ISA, "State Spaces", on sub-qualifiers
 POLLS = 10_000  # of one barrier in vain, after which nothing will complete it
 OBJECT = np.zeros(1, "V8")  # what an initialised barrier looks like to a load: no format is promised
 
@@ -57,7 +58,7 @@ class Barriers:
 
 @instruction("mbarrier.init")
 def init(code: Code) -> Execute:
-    code.accept("init", "shared::cta", "b64")
+    code.accept("init", *SHARED, "b64")
     address, count = code.address(code.operands[0]), code.reader(code.operands[1], TYPES["u32"])
 
     def execute(block, mask):
@@ -72,7 +73,7 @@ def init(code: Code) -> Execute:
 
 @instruction("mbarrier.inval")
 def inval(code: Code) -> Execute:
-    code.accept("inval", "shared::cta", "b64")
+    code.accept("inval", *SHARED, "b64")
     address = code.address(code.operands[0])
 
     def execute(block, mask):
@@ -89,7 +90,7 @@ def inval(code: Code) -> Execute:
 
 @instruction("mbarrier.try_wait")
 def try_wait(code: Code) -> Execute:
-    code.accept("try_wait", "parity", "shared::cta", "b64")
+    code.accept("try_wait", "parity", *SHARED, "b64")
     write, address = code.writer(code.operands[0], TYPES["pred"]), code.address(code.operands[1])
     parity = code.reader(code.operands[2], TYPES["u32"])
 
@@ -105,6 +106,7 @@ def try_wait(code: Code) -> Execute:
             if barrier.polls > POLLS:
                 message = f"block {block.index} waits for an mbarrier that nothing arrives at"
                 raise Endless(message, code.instruction.line, code.instruction.text)
+        block.polling[threads] = ~done[threads]
         write(block, done, mask)
 
     return execute

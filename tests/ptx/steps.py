@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from kernels.aot import Launch, StepPlan, plan_step
+from kernels.gpu.version import is_old
 from reference import oracle_loss_and_grads
 
 from .machine import run
@@ -37,8 +39,14 @@ class Problem:
     reg: float = 0.1
 
     def plan(self, target: str, precision: str, deterministic: bool = False) -> StepPlan:
-        with poisoned_buffers():
-            return plan_step(*self.parameters, self.ratings, self.mask, self.reg, precision, deterministic, target)
+        """Compile the step. What an older Triton cannot compile skips the test."""
+        try:
+            with poisoned_buffers():
+                return plan_step(*self.parameters, self.ratings, self.mask, self.reg, precision, deterministic, target)
+        except ValueError as error:
+            if is_old() and str(error).startswith("not shipped"):
+                pytest.skip(str(error))
+            raise
 
     def errors(self, plan: StepPlan, precision: str) -> dict[str, float]:
         """For each output, the largest error over its bound; inf where it is NaN."""

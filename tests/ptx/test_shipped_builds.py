@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from kernels.gpu import config
-from kernels.gpu.tile_table import TABLE
 from kernels.gpu.tiles import SPILLS, Row, Tile
 
 from .draws import draw
@@ -60,16 +59,20 @@ def cases() -> Iterator[Case]:
     A row that names none for the deterministic mode is executed there with weights or without alignment, on the tile
     that is derived for those.
     """
-    for place, row in enumerate(row for row in TABLE if row.target == "sm_90"):
+    for place, row in enumerate(_rows("sm_90")):
         aligned = ALIGNED[place % len(ALIGNED)]
         other = (*UNALIGNED, *WEIGHTED)[place % (len(UNALIGNED) + len(WEIGHTED))]
         yield Case(row, False, True, aligned)
         yield Case(row, True, row.exclusive is not None, aligned if row.exclusive else other)
         if row.unaligned is not None:
             yield Case(row, place % 2 == 0, False, UNALIGNED[place % len(UNALIGNED)])
-    for place, row in enumerate(row for row in TABLE if row.target == "sm_100" and row.fast.BM >= 64):
+    for place, row in enumerate(row for row in _rows("sm_100") if row.fast.BM >= 64):
         if row.precision in ("tf32", "bf16x3", "tf32x3") and row.width != "wide":
             yield Case(row, place % 2 == 0, True, ALIGNED[place % len(ALIGNED)])
+
+
+def _rows(target: str) -> list[Row]:
+    return [row for rows in config.shipped_rows()[target].values() for row in rows.values()]
 
 
 CASES = [case for case in cases() if case.tile != SPILLS]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kernels.gpu import config, launch
-from kernels.gpu.config import TARGETS, TILES, NotShipped, Target, deal, factor_columns, pick
+from kernels.gpu.config import OLD_TILES, TARGETS, TILES, NotShipped, Target, deal, factor_columns, pick, shipped_rows
 from kernels.gpu.tile_table import TABLE
 from kernels.gpu.tiles import SPILLS, WIDTHS, Row, Tile
 
@@ -16,7 +16,7 @@ PRECISIONS = ("ieee", "tf32x3", "bf16x3", "tf32")
 def use_tiles(monkeypatch, target, precision, *tiles, **named):
     """Give every width of a target and precision a row with these tiles."""
     rows = {width: Row(target, precision, width, *tiles, **named) for width in WIDTHS}
-    monkeypatch.setitem(TILES, target, {precision: rows})
+    monkeypatch.setitem(shipped_rows(), target, {precision: rows})
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_columns_of_the_factors(rank, columns):
 @pytest.mark.parametrize(("rank", "columns"), [(129, 192), (192, 192), (193, 256), (256, 256), (257, 320)])
 def test_wide_factors_go_in_chunks(monkeypatch, rank, columns):
     use_tiles(monkeypatch, "sm_90", "tf32", Tile(64, 64, 4))
-    TILES["sm_90"]["tf32"]["wide"] = Row("sm_90", "tf32", "wide", Tile(64, 32, 4, chunk=64))
+    shipped_rows()["sm_90"]["tf32"]["wide"] = Row("sm_90", "tf32", "wide", Tile(64, 32, 4, chunk=64))
     build = pick(TARGETS["sm_90"], rank, "tf32", False)
     assert (build.BM, build.BN, build.num_warps, build.chunk, build.BK, build.sums) == (64, 32, 4, 64, columns, True)
 
@@ -90,13 +90,14 @@ def test_deterministic_grid_does_not_depend_on_the_number_of_multiprocessors():
     assert small == large
 
 
-def test_the_table_is_complete():
-    for target, precisions in TILES.items():
+@pytest.mark.parametrize("tiles", [TILES, OLD_TILES], ids=["", "older Triton"])
+def test_the_table_is_complete(tiles):
+    for target, precisions in tiles.items():
         assert target in TARGETS
         for precision, rows in precisions.items():
             assert precision in config.ARITHMETIC
             assert tuple(rows) == WIDTHS, (target, precision)
-    assert len(TABLE) == sum(len(rows) for precisions in TILES.values() for rows in precisions.values())
+    assert len(TABLE) == sum(len(rows) for precisions in tiles.values() for rows in precisions.values())
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -175,7 +176,7 @@ def test_requests_to_the_assembler(monkeypatch, num_warps, chunk, requests, opti
 )
 def test_unknown_devices_get_a_safe_build(name, shared_kib, table):
     unknown = Target(name, 20, shared_kib << 10)
-    for precision in TILES[table]:
+    for precision in shipped_rows()[table]:
         parameter_bytes = 8 if precision == "float64" else 4
         builds = [pick(target, 30, precision, False, parameter_bytes) for target in (unknown, TARGETS[table])]
         assert builds[0] == builds[1]

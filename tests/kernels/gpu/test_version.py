@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kernels.gpu import config, version
+from kernels.gpu.tile_table import OLD_TABLE, TABLE
 
 
 @pytest.mark.parametrize(("installed", "old"), [("3.6.0", True), ("3.8.1+git", True), ("3.9.0", False), ("4.0", False)])
@@ -19,16 +20,18 @@ def test_versions_are_compared_as_numbers(installed: str, old: bool, monkeypatch
     version.is_old.cache_clear()
 
 
-def test_wide_split_operands_have_smaller_tiles_on_sm_80(monkeypatch: pytest.MonkeyPatch) -> None:
-    target = config.TARGETS["sm_80"]
-    monkeypatch.setattr(config, "is_old", lambda: False)
-    whole = {rank: config.pick(target, rank, "tf32x3", False) for rank in (30, 62)}
-    monkeypatch.setattr(config, "is_old", lambda: True)
-    quarter = config.pick(target, 62, "tf32x3", False)
-    assert quarter.BM * quarter.BN * 4 == whole[62].BM * whole[62].BN
-    assert config.pick(target, 30, "tf32x3", False) == whole[30]
-    with pytest.raises(config.NotShipped, match="every tile that was tried spills registers"):
-        config.pick(target, 128, "bf16x3", False)
+@pytest.mark.parametrize("old", [False, True])
+def test_an_older_triton_has_rows_of_its_own(old: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "is_old", lambda: old)
+    rows = config.shipped_rows()
+    replaced = {(row.target, row.precision, row.width): row for row in OLD_TABLE}
+    assert replaced
+    for row in TABLE:
+        expected = replaced.get((row.target, row.precision, row.width), row) if old else row
+        assert rows[row.target][row.precision][row.width] == expected
+    if old:
+        with pytest.raises(config.NotShipped, match="every tile that was tried spills registers"):
+            config.pick(config.TARGETS["sm_80"], 128, "bf16x3", False)
 
 
 def test_float64_is_not_shipped_for_matrix_units_that_triton_fails_on(monkeypatch: pytest.MonkeyPatch) -> None:

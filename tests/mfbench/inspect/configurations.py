@@ -1,6 +1,6 @@
 """Configurations to compile, and tiles to compile them with."""
 
-from kernels.gpu.config import TILES
+from kernels.gpu.config import shipped_rows
 from kernels.gpu.tiles import WIDTHS, Row
 from mfbench.inspect.document import Spec
 
@@ -10,4 +10,4 @@ def spec(target="sm_80", rank=30, precision="tf32", encoding="float32+uint8", mo
 
 
 def with_tile(monkeypatch, target, precision, tile):
-    monkeypatch.setitem(TILES[target], precision, {w: Row(target, precision, w, tile) for w in WIDTHS})
+    monkeypatch.setitem(shipped_rows()[target], precision, {w: Row(target, precision, w, tile) for w in WIDTHS})

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed")
 from kernels.gpu import tile_table
-from kernels.gpu.config import TILES
+from kernels.gpu.config import shipped_rows
 from kernels.gpu.tiles import SPILLS, Row, Tile
 from mfbench.inspect import search
 from mfbench.inspect.document import Build
@@ -23,19 +23,19 @@ def rows_in(text):
 def test_the_table_is_what_search_writes():
     """The file is reproduced from its rows in any order of widths, and every field comes back from the text."""
     first, *others = tile_table.TABLE
-    assert search.table_source([*others, first]) == Path(tile_table.__file__).read_text()
+    assert search.table_source([*others, first], tile_table.OLD_TABLE[::-1]) == Path(tile_table.__file__).read_text()
     full = Row(
         "sm_80", "ieee", "16", Tile(64, 32, 4, chunk=64, resident=2, frugal=True), SPILLS, packed=Tile(16, 16, 8)
     )
     rows = [full, Row("sm_80", "ieee", "32", SPILLS), *others[1:]]
-    assert rows_in(search.table_source(rows)) == rows
+    assert rows_in(search.table_source(rows, [])) == rows
 
 
 def test_search_writes_the_clean_tiles_with_the_least_modelled_time(monkeypatch, tmp_path):
     """With a stand-in for the compiler: large tiles spill, in deterministic mode smaller ones too."""
 
     def examine(spec):
-        tile = TILES[spec.target][spec.precision]["32"].fast
+        tile = shipped_rows()[spec.target][spec.precision]["32"].fast
         ratings = tile.BM * tile.BN
         clean = (ratings < 64 * 64 or tile.frugal) if spec.mode == "fast" else ratings <= 32 * 32
         clocks = SimpleNamespace(binds="l2", l2=ratings * {(64, 64): 3.0, (64, 32): 2.0}.get((tile.BM, tile.BN), 2.5))
@@ -44,12 +44,12 @@ def test_search_writes_the_clean_tiles_with_the_least_modelled_time(monkeypatch,
     written = tmp_path / "tile_table.py"
     monkeypatch.setattr(search, "examine", examine)
     monkeypatch.setattr(tile_table, "__file__", str(written))
-    before = TILES["sm_80"]["tf32x3"]["32"]
+    before = shipped_rows()["sm_80"]["tf32x3"]["32"]
     assert before.unaligned is not None
     expected = dataclasses.replace(before, fast=Tile(64, 32, 4), exclusive=Tile(32, 32, 4))
     search.main(["sm_80", "tf32x3", "32"])
     assert rows_in(written.read_text()) == [expected if row == before else row for row in tile_table.TABLE]
-    assert TILES["sm_80"]["tf32x3"]["32"] is before
+    assert shipped_rows()["sm_80"]["tf32x3"]["32"] is before
 
 
 @pytest.mark.parametrize(
