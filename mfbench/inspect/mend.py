@@ -59,9 +59,7 @@ def _kind(spec: Spec) -> str:
 
 def _tile(row: Row, spec: Spec) -> Tile:
     encoding = ENCODINGS[spec.encoding]
-    return row.tile(
-        spec.mode == "deterministic", not encoding.odd, encoding.form == "bits", encoding.form == "float32"
-    )
+    return row.tile(spec.mode == "deterministic", not encoding.odd, encoding.form == "bits", encoding.form == "float32")
 
 
 def _alternatives(row: Row, spec: Spec) -> Iterator[Tile]:

@@ -122,6 +122,16 @@ def test_products_add_up_in_the_order_of_their_issue():
     product.check(3 * product.A @ product.B + product.C)
 
 
+def test_threads_that_poll_let_the_others_go_on():
+    """Three warps wait in earlier code than that in which the first one issues the product."""
+    product = Product("tf32")
+    lines = product.lines
+    lines["product"] = f"@%p4 bra WORK;\nWAIT:\n{lines['wait']}\nbra.uni DONE;\nWORK:\n{lines['product']}"
+    lines["commit"] += "\nbra.uni WAIT;\nDONE:\n"
+    lines["wait"] = ""
+    product.check(product.A @ product.B + product.C)
+
+
 ERRORS = {  # what is changed -> line of `Product`, its new text, error
     "no mbarrier": ("init", "", Misused),
     "no commit": ("commit", "", Endless),

@@ -83,9 +83,7 @@ def test_the_table_of_the_installed_triton_gets_the_rows(compiler, monkeypatch, 
     mend.main(["sm_80", "--precision", "tf32", "--width", "16"])
     namespace = {}
     exec(written.read_text(), namespace)
-    table, original = (
-        (namespace["OLD_TABLE"], tile_table.OLD_TABLE) if old else (namespace["TABLE"], tile_table.TABLE)
-    )
+    table, original = (namespace["OLD_TABLE"], tile_table.OLD_TABLE) if old else (namespace["TABLE"], tile_table.TABLE)
     changed = [row for row in table if row not in original]
     assert [(row.target, row.precision, row.width) for row in changed] == [("sm_80", "tf32", "16")]
     assert changed[0].exclusive == dataclasses.replace(before.exclusive or before.fast, frugal=True)
