@@ -103,9 +103,12 @@ def main(arguments: list[str]) -> None:
     for name, choices in (("precision", PRECISIONS), ("width", WIDTHS)):
         parser.add_argument(f"--{name}", type=listed(choices), default=list(choices), help="comma-separated; else all")
     given = parser.parse_args(arguments)
+    for target in given.target:
+        if target not in shipped_rows():
+            parser.error(f"target: {target} has no rows of its own")
     changed: list[Row] = []
     for target, precision, width in itertools.product(given.target, given.precision, given.width):
-        before = shipped_rows().get(target, {}).get(precision, {}).get(width)
+        before = shipped_rows()[target].get(precision, {}).get(width)
         if before is None:
             continue
         row = mend(before)
