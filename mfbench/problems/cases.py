@@ -26,6 +26,7 @@ SUITES = Path(__file__).parent / "suites"
 DEFAULT_SUITE = "quick"
 CUSTOM_SUITE = "custom"  # in the records of cases that options describe without a suite
 
+SHAPE_CODES = {"size": "bad-size", "density": "bad-axis"}  # of errors, for what data sets have of their own
 NO_MASK = "sparse ratings have no mask, since all that are stored are observed"
 LARGEST = 2**40  # users or items
 MOST_RATINGS = 2**56
@@ -219,7 +220,7 @@ def refuse_shape(data: str, given: Collection[str]) -> None:
     """Raise UsageError where a size or a density is given beside a data set, which has its own."""
     for name in sorted(given, reverse=True):
         message = f"{data!r} has its own {name}; only {', '.join(DRAWN)} are drawn at any {name}"
-        raise UsageError(message, code="bad-size" if name == "size" else "bad-axis", argument=name)
+        raise UsageError(message, code=SHAPE_CODES[name], argument=name)
 
 
 def parse_axes(given: Mapping[str, Any]) -> Axes:
