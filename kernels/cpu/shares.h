@@ -41,7 +41,7 @@ inline Place share_begin(const Entries &entries, int64_t users, int64_t share, i
 // the entries, by stretches of the items; within one it is taken to be even.
 inline std::vector<int64_t> item_shares(const Entries &entries, int64_t items, int64_t shares) {
     std::vector<int64_t> begins(std::size_t(shares + 1), 0);
-    begins.back() = items;
+    begins[std::size_t(shares)] = items;
     if (shares == 1 || items == 0) return begins;
     const int64_t count = entries.count, size = std::min(count, SAMPLE_SIZE * std::min<int64_t>(shares, 8));
     const int64_t stretches = std::min(items, STRETCHES), length = ceil_div(items, stretches);
