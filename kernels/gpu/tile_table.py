@@ -244,7 +244,7 @@ TABLE = [
     Row("gfx1201", "ieee", "wide", Tile(32, 32, 4, chunk=16)),
     Row("gfx1201", "bf16x3", "16", Tile(32, 32, 4)),
     Row("gfx1201", "bf16x3", "32", Tile(32, 32, 4)),
-    Row("gfx1201", "bf16x3", "64", Tile(32, 32, 4), exclusive=Tile(32, 16, 4)),
+    Row("gfx1201", "bf16x3", "64", Tile(32, 16, 4)),
     Row("gfx1201", "bf16x3", "64s", Tile(32, 16, 4)),
     Row("gfx1201", "bf16x3", "128", Tile(32, 32, 4, chunk=32)),
     Row("gfx1201", "bf16x3", "128s", Tile(32, 32, 4, chunk=32)),
