@@ -35,8 +35,9 @@ commit = re.search(r"tcgen05\.commit\S* \[\s*(%\w+)\s*\]", ptx)
 defined = re.findall(rf"(\S+)\s+{commit[1]}, ", ptx[: commit.start()])[-1]
 print("an offset" if ".shared::cluster" in commit[0] else "a generic address", "made by", defined)
 PY
-for version in 3.6.0 3.9.0; do
-    env/bin/pip install -q --no-deps "triton==$version"
+for package in triton==3.6.0 triton==3.9.0; do
+    version=${package#triton==}
+    env/bin/pip install -q --no-deps "$package"
     TRITON_CACHE_DIR=$PWD/cache-$version env/bin/python product.py > "seen-$version" 2> log || { cat log; exit 1; }
     echo "Triton $version: expected 'an offset' or 'a generic address made by cvta.shared.u64', seen '$(cat "seen-$version")'"
 done

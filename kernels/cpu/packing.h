@@ -36,10 +36,10 @@ class SquareSum {
     static constexpr int64_t LONGEST = 64 * CHAINS * LANES;  // terms in the chains, but for one call's rest
 
     Doubles chains_[CHAINS] = {}, total_ = {}, excess_ = {};  // excess_: what rounding added to the total too much
-    double single_ = 0;   // of values that came one by one
-    int64_t terms_ = 0;   // in the chains; each single value counts as many as one step of all chains
+    double single_ = 0;  // of values that came one by one
+    int64_t terms_ = 0;  // in the chains; each single value counts as many as one step of all chains
 
-    template <class T> void add(int chain, const T *values) {
+    template <class T> void add_vector(int chain, const T *values) {
         const Doubles numbers = load_doubles(values);
         chains_[chain] += numbers * numbers;
     }
@@ -61,12 +61,13 @@ class SquareSum {
             end = std::min(count, i + LONGEST);
             terms_ += end - i;
             for (; i + CHAINS * LANES <= end; i += CHAINS * LANES)
-                for (int chain = 0; chain < CHAINS; ++chain) add(chain, values + i + chain * LANES);
-            for (; i < end; i += LANES) add(0, values + i);
+                for (int chain = 0; chain < CHAINS; ++chain) add_vector(chain, values + i + chain * LANES);
+            for (; i < end; i += LANES) add_vector(0, values + i);
             if (terms_ >= LONGEST) drain();
         }
     }
 
+    // Adds the square of one value.
     void add(double value) {
         single_ += value * value;
         if ((terms_ += CHAINS * LANES) >= LONGEST) drain();

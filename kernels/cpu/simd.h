@@ -56,7 +56,7 @@ template <class V> inline V load(const void *from) {
 
 template <class V> inline void store(void *to, V v) { std::memcpy(to, &v, sizeof v); }
 
-// Converts a vector to float64 and adds its two halves. A float64 vector stays as it is.
+// Converts a vector to float64 and adds its two halves. A float64 vector is returned unchanged.
 template <class T> inline typename Simd<double>::Vector fold(typename Simd<T>::Vector v) {
     using Doubles = typename Simd<double>::Vector;
     if constexpr (sizeof(T) == 8) return (Doubles)v;

@@ -56,7 +56,7 @@ template <class T> class SparseStep {
     const T *users_in_place, *items_in_place;  // factors, if they need no packing
     T *factors, *bias;      // of items, packed: [copies, items.count, ld], [copies, items.count]
     double *d_user_bias;    // [users]
-    Task **of;              // [tasks], each on pages of its own, since it changes with every chunk
+    Task **of;              // [tasks], each on separate pages, since it changes with every chunk
 
   public:
     SparseStep(const Call &call, const Entries &entries)
@@ -130,11 +130,11 @@ template <class T> class SparseStep {
     int64_t item_begin(int64_t share) const { return item_begins[std::size_t(share)]; }
 
     Rows<T> rows_of(int64_t copy) const {
-        Rows<T> rows = {items_in_place ? items_in_place : factors + copy * items.count * ld, bias + copy * items.count, nullptr,
-                        nullptr, ld / LANES};
+        const int64_t first = copy * items.count;
+        Rows<T> rows = {items_in_place ? items_in_place : factors + first * ld, bias + first, nullptr, nullptr, ld / LANES};
         if (call.gradients) {
-            rows.d_factors = items.d_factors + copy * items.count * ld;
-            rows.d_bias = items.d_bias + copy * items.count;
+            rows.d_factors = items.d_factors + first * ld;
+            rows.d_bias = items.d_bias + first;
         }
         return rows;
     }

@@ -2,7 +2,7 @@
 
 Every build of a row is compiled. Where one is faulty, the tile of its kind of build gives way to the first that leaves
 all of that kind clean: the same tile with more requests to the assembler, then smaller ones. The table is written after
-every row that changed. Run it with each version of Triton that is supported: an older one has rows of its own.
+every row that changed. Run it with each supported version of Triton: older ones have separate rows.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import argparse
 import itertools
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 from kernels.gpu.config import TARGETS, shipped_rows, width_of
 from kernels.gpu.tiles import SPILLS, WIDTHS, Row, Tile
 from mfbench.inspect.builds import ENCODINGS, MODES, PRECISIONS, RANKS, distinct, examine, specs
 from mfbench.inspect.document import NotBuilt, Spec
-from mfbench.inspect.search import candidates_of, listed, requesting, source, write
+from mfbench.inspect.search import candidates_of, listed, requesting, rows_in_use, source, write
 
 KINDS = ("fast", "exclusive", "unaligned", "packed")  # the fields of a row that are tiles
 CLEAN: dict[tuple[Tile, Spec], bool] = {}  # what was compiled
@@ -77,21 +76,11 @@ def _is_clean(row: Row, spec: Spec) -> bool:
     """Compile a build with a row's tiles, unless it was; what is not shipped for another reason counts as clean."""
     key = _tile(row, spec), spec
     if key not in CLEAN:
-        with _row_in_use(row):
+        rows = shipped_rows()[row.target][row.precision] | {row.width: row}
+        with rows_in_use(row.target, row.precision, rows):
             build = examine(spec)
         CLEAN[key] = not build.shipped if isinstance(build, NotBuilt) else build.ok
     return CLEAN[key]
-
-
-@contextmanager
-def _row_in_use(row: Row) -> Iterator[None]:
-    rows = shipped_rows()[row.target][row.precision]
-    before = rows[row.width]
-    rows[row.width] = row
-    try:
-        yield
-    finally:
-        rows[row.width] = before
 
 
 def main(arguments: list[str]) -> None:
@@ -105,7 +94,7 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     for target in given.target:
         if target not in shipped_rows():
-            parser.error(f"target: {target} has no rows of its own")
+            parser.error(f"target: {target} has no rows in the table")
     changed: list[Row] = []
     for target, precision, width in itertools.product(given.target, given.precision, given.width):
         before = shipped_rows()[target].get(precision, {}).get(width)

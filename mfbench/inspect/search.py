@@ -100,24 +100,25 @@ def requesting(tile: Tile) -> Iterator[Tile]:
 
 def _clean_build(tile: Tile, spec: Spec) -> Build | None:
     """Return the build with that tile if it is clean."""
-    with table_of_one_tile(tile, spec.target, spec.precision):
+    rows = {width: Row(spec.target, spec.precision, width, tile) for width in WIDTHS}
+    with rows_in_use(spec.target, spec.precision, rows):
         build = examine(spec)
     return build if isinstance(build, Build) and build.ok else None
 
 
 @contextmanager
-def table_of_one_tile(tile: Tile, target: str, precision: str) -> Iterator[None]:
-    """Temporarily use one tile for every width of a target and precision."""
-    rows = shipped_rows()[target]
-    before = rows.get(precision)
-    rows[precision] = {width: Row(target, precision, width, tile) for width in WIDTHS}
+def rows_in_use(target: str, precision: str, rows: dict[str, Row]) -> Iterator[None]:
+    """Temporarily use these rows of a target and precision, by width."""
+    of_target = shipped_rows()[target]
+    before = of_target.get(precision)
+    of_target[precision] = rows
     try:
         yield
     finally:
         if before is None:
-            del rows[precision]
+            del of_target[precision]
         else:
-            rows[precision] = before
+            of_target[precision] = before
 
 
 def clocks_per_rating(build: Build) -> float:

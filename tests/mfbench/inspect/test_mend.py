@@ -91,7 +91,7 @@ def test_the_table_of_the_installed_triton_gets_the_rows(compiler, monkeypatch, 
 
 @pytest.mark.parametrize(
     ("target", "said"),
-    [("sm_91", "got 'sm_91'; did you mean 'sm_90'?"), ("sm_89", "target: sm_89 has no rows of its own")],
+    [("sm_91", "got 'sm_91'; did you mean 'sm_90'?"), ("sm_89", "target: sm_89 has no rows in the table")],
 )
 def test_a_target_without_rows_is_named(capsys, target, said):
     with pytest.raises(SystemExit):
