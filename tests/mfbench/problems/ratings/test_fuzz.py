@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.io
 import scipy.sparse
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from mfbench.errors import UsageError
@@ -100,6 +100,7 @@ def test_text_without_a_header(tmp_path, table, separator, with_time):
 @SETTINGS
 @given(triples(INTEGERS, WORDS), st.sampled_from(["\t", ";"]), st.booleans(), st.booleans())
 def test_text_with_decimal_commas(tmp_path, table, separator, header, quote_all):
+    assume(header or not any("," in item for _, item, _ in table))  # else a line may have three fields either way
     table = [(user, item, f"{rating % 1e6:.2f}") for user, item, rating in table]
     written = [(user, item, rating.replace(".", ",")) for user, item, rating in table]
     lines = as_text(written, separator, header, [0, 1, 2], quote_all, "\n")
