@@ -19,9 +19,10 @@ FLOAT_DTYPES = {
 }  # fmt: skip
 BYTE_DTYPES = {"uint8": torch.uint8, "int8": torch.int8}
 LAYOUTS = ("auto", "dense", "sparse")
-# Fraction of observed ratings below which a sparse step is faster, by device: on a CPU as measured (docs/sparse.md), on
-# a GPU as modelled from compiled kernels, elsewhere as modelled from the bytes that the `torch` backend moves.
-CROSSOVER = {"cpu": 0.33, "cuda": 0.03, "xpu": 0.03}
+# Fraction of observed ratings below which a sparse step is faster, by device: on a CPU between what was measured on two
+# (docs/sparse.md), on a GPU as modelled from compiled kernels, elsewhere as modelled from the bytes that the `torch`
+# backend moves.
+CROSSOVER = {"cpu": 0.28, "cuda": 0.03, "xpu": 0.03}
 CROSSOVER_ELSEWHERE = 0.003
 TILE = 64  # users and items of the tiles that are counted for WORTH_SKIPPING
 WORTH_SKIPPING = 0.9  # tiles are skipped if at most this fraction of them holds an observed entry

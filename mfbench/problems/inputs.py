@@ -27,7 +27,7 @@ PRIVATE: dict[str, Any] = (
 BLOCK_ELEMENTS = 1 << 22  # most elements drawn or summed at once, so that neither needs a second matrix
 # Density below which the layout "auto" is sparse, by device: those of `kernels.encoding`, which an older revision under
 # `--against` lacks. docs/sparse.md has the measurements.
-SPARSE_BELOW = {"cpu": 0.33, "cuda": 0.03}
+SPARSE_BELOW = {"cpu": 0.28, "cuda": 0.03}
 DENSE_SHARE = 1 / 3  # of the free memory, for a matrix and a mask in place of sparse ratings: a step needs the rest
 
 
