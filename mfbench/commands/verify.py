@@ -60,9 +60,12 @@ def command(device: str | None, names: Sequence[str] | None, seed: int, count: i
 def table(tallies: Sequence[Tally]) -> Fitted:
     """Return a row for each provider: problems passed, and the largest error over its bound of each output."""
     devices = " and ".join(dict.fromkeys(tally.device for tally in tallies))
-    remark = f"On {devices}. Largest error / bound of every output, against the float64 oracle."
+    remarks = [f"On {devices}. Largest error / bound of every output, against the float64 oracle."]
+    remarks += [
+        f"{t.provider} takes no weights: {t.left_out} problems with weights left out" for t in tallies if t.left_out
+    ]
     return Fitted(
-        [Block("", ("provider", "within bound", *LETTERS.values()), [_row(tally) for tally in tallies], [remark])]
+        [Block("", ("provider", "within bound", *LETTERS.values()), [_row(tally) for tally in tallies], remarks)]
     )
 
 

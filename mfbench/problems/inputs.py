@@ -49,8 +49,15 @@ class Inputs(NamedTuple):
 
     @property
     def weighted(self) -> bool:
-        """The mask holds weights, by which errors are multiplied."""
+        """The mask's numbers are weights, by which errors are multiplied."""
         return self.mask is not None and self.mask.is_floating_point()
+
+    @property
+    def needs_weights(self) -> bool:
+        """Some weights are neither 0 nor 1, so that it matters."""
+        return (
+            self.mask is not None and self.weighted and not torch.equal(self.mask, (self.mask != 0).to(self.mask.dtype))
+        )
 
     @property
     def sparse(self) -> bool:

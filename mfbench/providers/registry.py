@@ -36,6 +36,7 @@ class Provider(NamedTuple):
     prepare: Prepare
     """Called once for a case; returns a step that evaluates the current contents of the inputs at each call."""
     takes_sparse: bool = True  # False: it is given a matrix and a mask in place of sparse ratings
+    takes_weights: bool = True  # False: it refuses a mask of weights
 
     def seen(self, inputs: Inputs) -> Inputs:
         """Return the inputs as the provider's function receives them; `prepare` takes them like the original ones."""
@@ -48,6 +49,7 @@ class Builtin(NamedTuple):
     description: str
     prepare: Prepare
     sparse: bool = False  # it takes sparse ratings; the others are given a matrix and a mask
+    weights: bool = True  # it takes a mask of weights
 
 
 def names() -> dict[str, str]:
@@ -85,8 +87,8 @@ def load(name: str) -> Provider:
         UsageError: no such provider, file or function.
     """
     if name in BUILTIN:
-        _, prepare, sparse = BUILTIN[name]
-        return Provider(name, prepare if sparse else _on_dense(prepare))
+        _, prepare, sparse, weights = BUILTIN[name]
+        return Provider(name, prepare if sparse else _on_dense(prepare), takes_weights=weights)
     for entry in entry_points(group=GROUP, name=name):
         return _of_user(name, entry.load())
     check(name)
@@ -112,8 +114,7 @@ def _on_sparse(prepare: Prepare) -> Prepare:
 
     def prepared(inputs: Inputs) -> Step:
         if not inputs.sparse:
-            mask = inputs.mask
-            if mask is not None and inputs.weighted and not torch.equal(mask, (mask != 0).to(mask.dtype)):
+            if inputs.needs_weights:
                 raise ValueError("mask: expected 0 and 1, since sparse ratings cannot carry weights; got others")
             inputs = inputs._replace(ratings=matrices.to_sparse(inputs.ratings, inputs.mask), mask=None)
         return prepare(inputs)
@@ -163,7 +164,7 @@ def _prepare_closed_form(inputs: Inputs, compiled: bool = False) -> Step:
     dtype, mask = inputs.user_factors.dtype, inputs.mask
     missing = torch.isnan(inputs.ratings) if mask is None else mask == 0
     weights = None
-    if mask is not None and inputs.weighted and not torch.equal(mask, ~missing):
+    if mask is not None and inputs.needs_weights:
         weights = mask.to(dtype)
     function = compilation.compiled(_closed_form) if compiled else _closed_form
     return functools.partial(function, *inputs[:5], inputs.ratings.to(dtype), missing, weights, inputs.reg)
@@ -202,11 +203,13 @@ BUILTIN = {
         "the same, on ratings encoded beforehand, in the faster layout and the fewest bytes",
         _prepare_encoded,
         SPARSE_KERNELS,
+        weights=False,
     ),
     "fused-sparse": Builtin(
         "the same, on the observed ratings alone, encoded beforehand",
         functools.partial(_prepare_encoded, layout="sparse"),
         SPARSE_KERNELS,
+        weights=False,
     ),
     **{
         f"fused-{precision}": _fused(f"the same with {precision} products", precision=precision)
@@ -226,6 +229,7 @@ BUILTIN = {
         "what PyTorch users write for sparse ratings: index both factors by triplets, sum, backward()",
         _on_sparse(_prepare_gather),
         True,
+        weights=False,
     ),
     "closed-form": Builtin("three matrix products and elementwise operations, no autograd", _prepare_closed_form),
 }

@@ -39,6 +39,7 @@ class Tally(NamedTuple):
     passed: int
     problems: int
     worst: dict[str, float]  # largest error / bound, by output
+    left_out: int = 0  # further problems, whose mask holds weights, which it does not take
 
 
 Given = Callable[[Inputs], tuple[Any, ...]]  # arguments of the step, from dense inputs
@@ -166,20 +167,25 @@ def _verify(
         candidate.provider.name: dict.fromkeys(OUTPUTS, 0.0) for candidate in taking_part
     }
     failures = []
-    count = 0
+    count = weighted = 0
     for description, drawn in problems:
         count += 1
+        weighted += drawn.needs_weights
         inputs = on_device(drawn, device)
         standard = gate.standard(drawn)
         for provider, eps in taking_part:
+            if drawn.needs_weights and not provider.takes_weights:
+                continue
             verdicts, wrong = check(provider, copy.deepcopy(inputs), standard.coarsened(eps))
             for output, verdict in verdicts.items():
                 worst[provider.name][output] = max(worst[provider.name][output], verdict.error / verdict.bound)
             if wrong:
                 failures.append(Failure(provider.name, description, wrong))
     failed = [failure.provider for failure in failures]
-    tallies = [
-        Tally(provider.name, device, count - failed.count(provider.name), count, worst[provider.name])
-        for provider, _ in taking_part
-    ]
+    tallies = []
+    for provider, _ in taking_part:
+        left_out = 0 if provider.takes_weights else weighted
+        given = count - left_out
+        passed = given - failed.count(provider.name)
+        tallies.append(Tally(provider.name, device, passed, given, worst[provider.name], left_out))
     return tallies, failures

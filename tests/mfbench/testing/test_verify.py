@@ -34,6 +34,17 @@ def test_the_other_providers_of_the_harness_are_correct() -> None:
     assert [tally.passed for tally in tallies] == [48, 48]
 
 
+def test_providers_that_take_no_weights_are_given_the_other_problems() -> None:
+    problems = list(draw(48, seed=2))
+    weighted = sum(problem.inputs.needs_weights for problem in problems)
+    tallies, failures = verify(["gather", "fused-sparse", "fused-encoded"], "cpu", problems)
+    assert weighted > 0
+    assert failures == []
+    assert {(tally.passed, tally.problems, tally.left_out) for tally in tallies} == {
+        (48 - weighted, 48 - weighted, weighted)
+    }
+
+
 def test_some_problems_have_empty_rows_and_ratings_of_0() -> None:
     drawn = [problem.inputs for problem in draw(48, seed=2) if not problem.inputs.weighted]
     sparse = [_sparse(inputs).ratings for inputs in drawn]
