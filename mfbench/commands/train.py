@@ -49,13 +49,19 @@ def command(size: str | None, device: str | None, threads: int | None, as_json: 
 
 
 def train_and_log(options: TrainOptions, write: Callable[[str], Any]) -> TrainingRun:
-    """Train, and write a line for each entry and the summary.
+    """Train, and write a line for each entry, unless --quiet, and the summary.
 
     Raises:
         UsageError, DataUnavailable: as `run_training`.
     """
     start = run_training_over_processes if several_processes() else run_training
-    run = start(options, lambda entry: [write(line) for line in _lines(entry, options)])
+
+    def log_entry(entry: LogEntry) -> None:
+        if log.level() >= 0:
+            for line in _lines(entry, options):
+                write(line)
+
+    run = start(options, log_entry)
     for line in summary(run):
         write(line)
     return run

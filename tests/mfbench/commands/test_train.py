@@ -15,6 +15,13 @@ def test_the_command_prints_the_log(monkeypatch, capsys):
     assert printed.err == ""
 
 
+def test_quiet_training_prints_the_summary_alone(monkeypatch, capsys):
+    assert mfbench_here(monkeypatch, "train", "--provider", "fused", "--epochs", 1001, "--quiet") == 0
+    printed = capsys.readouterr()
+    assert re.match(r"held-out squared error .*\n1001 epochs in ", printed.out)
+    assert printed.err == ""
+
+
 def test_the_command_gives_json_and_says_what_it_left_out(monkeypatch, capsys, tmp_path):
     path = tmp_path / "u.data"
     path.write_text("".join(f"{i % 7}\t{i % 5}\t{1 + i % 3}\n" for i in range(35)) + "1\t2\toops\n")
