@@ -16,6 +16,7 @@ MAX_RANK = 1024
 TCGEN05_ROWS = 64  # fewest rows of a product by tcgen05; Triton uses mma.sync for smaller ones
 WORKSPACE_BYTES = 64 << 20  # bound on the slices of partial gradients, beyond one slice of each side
 WITHOUT_ATOMICS = ("gfx90a",)  # float32 atomics compile to compare-and-swap loops
+OLD_WITHOUT_ATOMICS = ("gfx1100",)  # those of an older Triton, too
 PROGRAMS_PER_MULTIPROCESSOR = 4  # launched in the fast mode, where the problem has enough tiles
 DETERMINISTIC_PROGRAMS = 256  # fixed, so that the result does not depend on the number of multiprocessors
 TILES, OLD_TILES = nested(TABLE), nested([*TABLE, *OLD_TABLE])  # the latter with an older Triton
@@ -46,6 +47,11 @@ class Target:
     def has_tensor_memory(self) -> bool:
         """Return whether Triton multiplies with tcgen05, on sm_100 to sm_110 but not on sm_120."""
         return self.backend == "cuda" and 100 <= int(self.name.removeprefix("sm_")) < 120
+
+    @property
+    def has_atomics(self) -> bool:
+        """Return whether float32 atomics compile to instructions."""
+        return self.name not in WITHOUT_ATOMICS + OLD_WITHOUT_ATOMICS * is_old()
 
     @property
     def stages(self) -> int:
@@ -208,7 +214,7 @@ def pick(
         raise NotShipped(f"precision {precision}: {target.backend} has {', '.join(rows) or 'none'} on this device")
     BK, sums = factor_columns(rank)
     row = rows[precision][width_of(rank)]
-    atomics = target.name not in WITHOUT_ATOMICS
+    atomics = target.has_atomics
     tile = row.tile(deterministic or not atomics, aligned, packed, weighted)
     if tile == SPILLS:
         raise NotShipped(f"rank {rank} at precision {precision}: every tile that was tried spills registers")

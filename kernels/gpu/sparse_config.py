@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kernels.gpu.config import MAX_RANK, TARGETS, WITHOUT_ATOMICS, NotShipped, Target
+from kernels.gpu.config import MAX_RANK, TARGETS, NotShipped, Target
+from kernels.gpu.version import is_old
 
 ROW_COST = 16  # work of a row beside its entries, in entries: sparse.ROW_COST
 LEAST_WORK = 64  # of a program
@@ -17,6 +18,9 @@ GROUPED = 64  # columns from which three quarters of a power of two are held as 
 # In the interpreter, where an operation takes as long for many entries as for few
 INTERPRETED_ENTRIES, INTERPRETED_WORK = 64, 1024
 WITHOUT_FLOAT64_ATOMICS = ("gfx1100", "gfx1201")  # float64 atomics compile to compare-and-swap loops
+# By target, columns and bytes of a parameter: `SparseConfig.resident` where ptxas spills, trying to fit more programs.
+RESIDENT = {("sm_100", 16, 4): 20}
+OLD_RESIDENT = {("sm_80", 256, 4): 24, ("sm_89", 256, 4): 24, ("sm_89", 128, 8): 16, ("sm_90", 8, 4): 24}
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,9 @@ def pick_sparse(target: Target, rank: int, deterministic: bool, parameter_bytes:
     entries = max(2, min(32, threads * GATHERED // width))
     if target.backend == "interpreter":
         entries = INTERPRETED_ENTRIES
-    missing = WITHOUT_ATOMICS + WITHOUT_FLOAT64_ATOMICS * (parameter_bytes == 8)
-    atomics = not deterministic and target.name not in missing
-    resident = 20 if (target.name, BK, parameter_bytes) == ("sm_100", 16, 4) else 0  # for 25 programs ptxas spills
+    adds = target.has_atomics and not (parameter_bytes == 8 and target.name in WITHOUT_FLOAT64_ATOMICS)
+    atomics = adds and not deterministic
+    resident = (RESIDENT | OLD_RESIDENT if is_old() else RESIDENT).get((target.name, BK, parameter_bytes), 0)
     return SparseConfig(BK, columns, entries, atomics, max(1, width // WIDEST), resident)
 
 

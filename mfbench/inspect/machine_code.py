@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from pydantic import BaseModel, Field
 
 Widths = dict[int, int]  # number of instructions by bytes per thread
-Span = tuple[int, int]  # of lines
+Loop = frozenset[int]  # numbers of its lines
 
 
 class Mix(BaseModel):
@@ -37,9 +36,10 @@ class Mix(BaseModel):
 
 
 class _Line(NamedTuple):
-    label: str  # or ""
-    opcode: str  # or ""
-    operands: str
+    label: str = ""
+    opcode: str = ""
+    operands: str = ""
+    header: str = ""  # of the innermost loop that LLVM's comments name
 
 
 def main_loop(assembly: str, chunks: int = 1) -> Mix:
@@ -52,32 +52,22 @@ def main_loop(assembly: str, chunks: int = 1) -> Mix:
     Raises:
         ValueError: no loop has arithmetic.
     """
-    nvidia = ".L_x_" in assembly
-    kinds = _NVIDIA if nvidia else _AMD
-    lines = list(_nvidia_lines(assembly) if nvidia else _amd_lines(assembly))
-    end = max((at for at, line in enumerate(lines) if line.opcode in ("EXIT", "s_endpgm")), default=len(lines))
-    # Code behind the end was moved out of loops and branches back into them, unless all loops are there.
-    for part in (lines[:end], lines):
-        arithmetic = {span: _arithmetic(lines[slice(*span)], kinds) for span in _backward_branches(part)}
-        loops = sorted((span for span, amount in arithmetic.items() if amount), key=lambda span: span[1] - span[0])
-        if loops:
-            break
+    if ".L_x_" in assembly:
+        kinds, (lines, loops) = _NVIDIA, _nvidia(assembly)
     else:
+        kinds, (lines, loops) = _AMD, _amd(assembly)
+    arithmetic = {loop: _arithmetic([lines[at] for at in loop], kinds) for loop in loops}
+    by_size = sorted((loop for loop in loops if arithmetic[loop]), key=len)
+    if not by_size:
         raise ValueError("assembly: expected a loop with arithmetic, found none")
-    # An outer loop spans more lines; a peeled first pass is no loop.
-    most = arithmetic[loops[-1]]
-    inner = {loop: [span for span in loops if span != loop and _holds(loop, span)] for loop in loops}
-    loop = next(span for span in loops if 2 * arithmetic[span] > most and (chunks == 1 or inner[span]))
+    # An outer loop has more lines; a peeled first pass is no loop.
+    most = arithmetic[by_size[-1]]
+    inner = {loop: [other for other in by_size if other < loop] for loop in by_size}
+    loop = next(loop for loop in by_size if 2 * arithmetic[loop] > most and (chunks == 1 or inner[loop]))
     weighted = [
-        (line, chunks if any(begin <= at < end for begin, end in inner[loop]) else 1)
-        for at, line in enumerate(lines[slice(*loop)], loop[0])
-        if line.opcode
+        (lines[at], chunks if any(at in part for part in inner[loop]) else 1) for at in sorted(loop) if lines[at].opcode
     ]
     return _mix(weighted, kinds)
-
-
-def _holds(outer: Span, inner: Span) -> bool:
-    return outer[0] <= inner[0] and inner[1] <= outer[1]
 
 
 def compare_and_swap(assembly: str) -> bool:
@@ -85,31 +75,48 @@ def compare_and_swap(assembly: str) -> bool:
     return re.search(r"\bATOM\w*\.\S*CAS|_cmpswap", assembly) is not None
 
 
-def _nvidia_lines(assembly: str) -> Iterator[_Line]:
+def _nvidia(assembly: str) -> tuple[list[_Line], list[Loop]]:
+    """Return the lines, and a loop for each branch back to a label."""
+    lines = []
     for text in assembly.splitlines():
         if label := re.match(r"(\.L_x_\d+):", text):
-            yield _Line(label[1], "", "")
+            lines.append(_Line(label[1]))
         elif found := re.match(r"\s+/\*[0-9a-f]+\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)(.*)", text):
-            yield _Line("", found[1], found[2])
-
-
-def _amd_lines(assembly: str) -> Iterator[_Line]:
-    for text in assembly.splitlines():
-        if label := re.match(r"(\.L\w+):", text):
-            yield _Line(label[1], "", "")
-        elif found := re.match(r"\t([a-z]\w*)(.*)", text):
-            yield _Line("", found[1], found[2])
-
-
-def _backward_branches(lines: list[_Line]) -> Iterator[Span]:
+            lines.append(_Line("", found[1], found[2]))
+    # Code behind the end was moved out of loops, and branches back into them.
+    end = max((at for at, line in enumerate(lines) if line.opcode == "EXIT"), default=len(lines))
     seen: dict[str, int] = {}
-    for index, line in enumerate(lines):
+    loops = []
+    for at, line in enumerate(lines[:end]):
         if line.label:
-            seen[line.label] = index
-        elif line.opcode.startswith(("BRA", "s_cbranch", "s_branch")):
-            target = re.search(r"\.L\w+", line.operands)
+            seen[line.label] = at
+        elif line.opcode.startswith("BRA"):
+            target = re.search(r"\.L_x_\d+", line.operands)
             if target and target[0] in seen:
-                yield seen[target[0]], index + 1
+                loops.append(frozenset(range(seen[target[0]], at + 1)))
+    return lines, loops
+
+
+def _amd(assembly: str) -> tuple[list[_Line], list[Loop]]:
+    """Return the lines and loops. LLVM's comments name the loop of every block; branches back may cross loops."""
+    lines: list[_Line] = []
+    block = header = ""
+    parents: list[str] = []
+    around: dict[str, list[str]] = {}  # headers of the loops that a loop is in
+    for text in assembly.splitlines():
+        if found := re.match(r"(?:\.L|; %)(BB\w+|bb\.\d+):", text):
+            block, header, parents = found[1], "", []
+        elif found := re.match(r"\t([a-z]\w*)(.*)", text):
+            lines.append(_Line("", found[1], found[2], header))
+            continue
+        parents += re.findall(r"; *Parent Loop (BB\w+)", text)
+        if found := re.search(r"; *in Loop: Header=(BB\w+)", text):
+            header = found[1]
+        elif re.search(r"; *=> *This (Inner )?Loop Header", text):
+            header = block
+            around[header] = parents
+    headers = {header: {header, *(name for name in around if header in around[name])} for header in around}
+    return lines, [frozenset(at for at, line in enumerate(lines) if line.header in of) for of in headers.values()]
 
 
 def _arithmetic(lines: list[_Line], kinds: dict[str, str]) -> int:

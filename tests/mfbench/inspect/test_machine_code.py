@@ -37,10 +37,8 @@ SASS = """
 
 
 AMD = """
-\ts_branch .LBB0_1
-.LBB0_1:
-\tbuffer_load_dwordx4 v[0:3], v4, s[0:3], 0 offen
-\tbuffer_load_ubyte v0, v4, s[0:3], 0 offen
+\ts_branch .LBB0_2
+.LBB0_1:                                ;   in Loop: Header=BB0_2 Depth=1
 \tds_read2_b32 v[0:1], v2 offset1:8
 \tds_read_b64_tr_b16 v[0:1], v2
 \tds_write_b16_d16_hi v2, v3
@@ -49,7 +47,36 @@ AMD = """
 \tv_cndmask_b32_e64 v0, v1, v2, s[0:1]
 \tbuffer_atomic_add_f32 v0, v1, s[0:3], 0 offen
 \ts_barrier
-\ts_cbranch_scc1 .LBB0_1
+\ts_cbranch_scc1 .LBB0_4
+.LBB0_2:                                ; =>This Inner Loop Header: Depth=1
+\tbuffer_load_dwordx4 v[0:3], v4, s[0:3], 0 offen
+\ts_cbranch_execz .LBB0_1
+; %bb.3:                                ;   in Loop: Header=BB0_2 Depth=1
+\tbuffer_load_ubyte v0, v4, s[0:3], 0 offen
+\ts_branch .LBB0_1
+.LBB0_4:                                ; %._crit_edge
+\tv_pk_add_f32 v[0:1], v[2:3], v[4:5]
+\ts_endpgm
+"""
+# As LLVM orders them: the end of the outer loop comes first, and the inner loop branches back to it.
+NESTED_AMD = """
+\ts_branch .LBB0_2
+.LBB0_1:                                ; %._crit_edge
+                                        ;   in Loop: Header=BB0_2 Depth=1
+\tv_add_f32 v0, v1, v2
+\ts_cbranch_scc0 .LBB0_5
+.LBB0_2:                                ; =>This Loop Header: Depth=1
+                                        ;     Child Loop BB0_4 Depth 2
+\tglobal_load_b64 v[0:1], v[2:3], off
+\ts_branch .LBB0_4
+.LBB0_3:                                ;   in Loop: Header=BB0_4 Depth=2
+\tv_wmma_f32_16x16x16_bf16 v[0:7], v[8:11], v[12:15], v[0:7]
+\ts_cbranch_scc0 .LBB0_1
+.LBB0_4:                                ;   Parent Loop BB0_2 Depth=1
+                                        ; =>  This Inner Loop Header: Depth=2
+\tglobal_load_b128 v[0:3], v[4:5], off
+\ts_branch .LBB0_3
+.LBB0_5:
 \ts_endpgm
 """
 
@@ -79,10 +106,17 @@ def test_mix_of_nvidia_code():
 
 def test_mix_of_amd_code():
     assert main_loop(AMD) == Mix(
-        instructions=11, issued=3, matrix=1, vector=1, load={1: 1, 16: 1},
+        instructions=13, issued=3, matrix=1, vector=1, load={1: 1, 16: 1},
         load_once={1: 1, 16: 1}, atomic={4: 1}, shared_load={8: 1},
         fragment_load={8: 1}, shared_store={2: 1}, barrier=1,
     )  # fmt: skip
+
+
+def test_the_main_loop_of_amd_code_is_the_inner_one_with_the_arithmetic():
+    mix = main_loop(NESTED_AMD)
+    assert (mix.instructions, mix.matrix, mix.load) == (4, 1, {16: 1})
+    mix = main_loop(NESTED_AMD, chunks=4)
+    assert (mix.instructions, mix.matrix, mix.load, mix.load_once) == (4 + 4 * 4, 4, {8: 1, 16: 4}, {8: 1})
 
 
 def test_loops_inside_the_main_loop_count_as_often_as_they_run():
@@ -103,8 +137,3 @@ def test_no_loop():
 )  # fmt: skip
 def test_compare_and_swap_is_seen(line, expected):
     assert compare_and_swap(line) is expected
-
-
-def test_a_loop_behind_the_end_is_found_if_there_is_no_other():
-    loop = "\n".join([".LBB0_1:", "\tv_fma_f32 v1, v2, v3, v1", "\ts_cbranch_scc1 .LBB0_1"])
-    assert main_loop(f"\ts_branch .LBB0_1\n\ts_endpgm\n{loop}\n\ts_branch .LBB0_0\n").vector == 1
