@@ -348,4 +348,6 @@ OLD_TABLE: list[Row] = [
     Row("sm_120", "bf16x3", "wide", Tile(64, 32, 4, chunk=64), exclusive=Tile(64, 32, 4, chunk=64), unaligned=Tile(64, 16, 4, chunk=64, resident=2)),
     Row("sm_120", "tf32", "64s", Tile(64, 16, 4), unaligned=Tile(32, 16, 4, resident=2)),
     Row("sm_120", "tf32", "128", Tile(64, 16, 4), unaligned=Tile(32, 16, 4, resident=2)),
+    Row("gfx1100", "bf16x3", "32", Tile(32, 16, 4)),
+    Row("gfx1100", "bf16x3", "64s", Tile(32, 32, 4, chunk=16), unaligned=Tile(16, 16, 4, chunk=16)),
 ]
