@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kernels.gpu import config, version
+from kernels.gpu import config, sparse_config, version
 from kernels.gpu.tile_table import OLD_TABLE, TABLE
 
 
@@ -75,6 +75,28 @@ def test_wide_float64_factors_are_read_in_chunks(target: str, monkeypatch: pytes
         picked = [config.pick(config.TARGETS[target], rank, "ieee", True, 8, aligned) for rank, aligned in wide]
         assert {build.chunk for build in picked} == chunks
         assert config.pick(config.TARGETS[target], 30, "ieee", True, 8).chunk == 0
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_an_older_triton_adds_without_atomics_on_gfx1100(old: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "is_old", lambda: old)
+    for name, atomics in (("gfx1100", not old), ("gfx90a", False), ("gfx942", True), ("sm_90", True)):
+        target = config.TARGETS[name]
+        assert config.pick(target, 30, "ieee", False).atomics == atomics
+        assert sparse_config.pick_sparse(target, 30, False).atomics == atomics
+        assert not sparse_config.pick_sparse(target, 30, True).atomics
+
+
+@pytest.mark.parametrize(("old", "expected"), [(False, (0, 20)), (True, (24, 20))])
+def test_sparse_builds_leave_registers_where_ptxas_would_spill(
+    old: bool, expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sparse_config, "is_old", lambda: old)
+    builds = [
+        sparse_config.pick_sparse(config.TARGETS[name], rank, True) for name, rank in (("sm_90", 8), ("sm_100", 16))
+    ]
+    assert tuple(build.resident for build in builds) == expected
+    assert builds[1].options["ptx_options"] == "--minnctapersm 20"
 
 
 def returned(function: ast.FunctionDef) -> Iterator[ast.expr]:
