@@ -20,7 +20,7 @@ INTERPRETED_ENTRIES, INTERPRETED_WORK = 64, 1024
 WITHOUT_FLOAT64_ATOMICS = ("gfx1100", "gfx1201")  # float64 atomics compile to compare-and-swap loops
 # By target, columns and bytes of a parameter: `SparseConfig.resident` where ptxas spills, trying to fit more programs.
 RESIDENT = {("sm_100", 16, 4): 20}
-OLD_RESIDENT = {("sm_80", 256, 4): 24, ("sm_89", 256, 4): 24, ("sm_89", 128, 8): 16, ("sm_90", 8, 4): 24}
+OLD_RESIDENT = {("sm_80", 256, 4): 20, ("sm_89", 256, 4): 20, ("sm_89", 128, 8): 16, ("sm_90", 8, 4): 20}
 
 
 @dataclass(frozen=True)
