@@ -1,8 +1,9 @@
 """Replace the tiles of builds that `mfbench inspect --all` finds faulty: `python -m mfbench.inspect.mend sm_90`.
 
 Every build of a row is compiled. Where one is faulty, the tile of its kind of build gives way to the first that leaves
-all of that kind clean: the same tile with more requests to the assembler, then smaller ones. The table is written after
-every row that changed. Run it with each supported version of Triton: older ones have separate rows.
+all of that kind clean: the same tile with more requests to the assembler, then smaller ones. Kinds without a tile are
+left to `mfbench.inspect.search`. The table is written after every row that changed. Run it with each supported version
+of Triton: older ones have separate rows.
 """
 
 from __future__ import annotations

@@ -31,7 +31,8 @@ def test_an_older_triton_has_rows_of_its_own(old: bool, monkeypatch: pytest.Monk
         assert rows[row.target][row.precision][row.width] == expected
     if old:
         with pytest.raises(config.NotShipped, match="every tile that was tried spills registers"):
-            config.pick(config.TARGETS["sm_80"], 128, "bf16x3", False)
+            config.pick(config.TARGETS["sm_100"], 128, "ieee", True)
+        config.pick(config.TARGETS["sm_100"], 128, "ieee", False)
 
 
 def test_float64_is_not_shipped_for_matrix_units_that_triton_fails_on(monkeypatch: pytest.MonkeyPatch) -> None:
