@@ -63,7 +63,8 @@ def main_loop(assembly: str, chunks: int = 1) -> Mix:
     # An outer loop has more lines; a peeled first pass is no loop.
     most = arithmetic[by_size[-1]]
     inner = {loop: [other for other in by_size if other < loop] for loop in by_size}
-    loop = next(loop for loop in by_size if 2 * arithmetic[loop] > most and (chunks == 1 or inner[loop]))
+    main = [loop for loop in by_size if 2 * arithmetic[loop] > most]
+    loop = next((loop for loop in main if chunks == 1 or inner[loop]), main[0])  # inner loops may be unrolled
     weighted = [
         (lines[at], chunks if any(at in part for part in inner[loop]) else 1) for at in sorted(loop) if lines[at].opcode
     ]

@@ -124,6 +124,10 @@ def test_loops_inside_the_main_loop_count_as_often_as_they_run():
     assert (mix.instructions, mix.matrix, mix.load) == (2 + 4 * 5, 4 * 3, {8: 1})
 
 
+def test_a_main_loop_whose_inner_loops_are_unrolled_counts_once():
+    assert main_loop(SASS, chunks=2) == main_loop(SASS)
+
+
 def test_no_loop():
     with pytest.raises(ValueError, match="expected a loop with arithmetic"):
         main_loop("        /*0000*/                   FADD R4, R5, R6 ;\n        /*0010*/    EXIT ;\n")
