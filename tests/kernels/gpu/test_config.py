@@ -250,7 +250,7 @@ def test_other_precisions_take_all_columns_in_one_product(monkeypatch):
     [
         ("sm_100", "tf32", 30, True),
         ("sm_103", "bf16x3", 256, True),
-        ("sm_100", "tf32x3", 126, False),  # 16 users: mma.sync
+        ("sm_100", "bf16x3", 128, False),  # 32 users: mma.sync
         ("sm_100", "ieee", 30, False),
         ("sm_120", "tf32", 30, False),
         ("sm_90", "tf32", 30, False),
