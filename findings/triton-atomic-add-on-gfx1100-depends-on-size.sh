@@ -19,7 +19,6 @@ cd "$folder"
 python3 -m venv env
 cat > add.py <<'PY'
 import re
-import sys
 
 import triton
 import triton.language as tl
@@ -44,8 +43,9 @@ for target in ("gfx90a", "gfx942", "gfx1100", "gfx1201"):
         kind = "a loop" if any("cmpswap" in name for name in found) else "an instruction"
         print(f"{target}, a tensor {size}: {kind} ({', '.join(found)})")
 PY
-for version in 3.6.0 3.9.0; do
-    env/bin/pip install -q --no-deps "triton==$version"
+for package in triton==3.6.0 triton==3.9.0; do
+    version=${package#*==}
+    env/bin/pip install -q --no-deps "$package"
     echo "Triton $version; expected: an instruction"
     TRITON_CACHE_DIR=$PWD/cache-$version env/bin/python add.py 2> log | tee "seen-$version" || { cat log; exit 1; }
 done

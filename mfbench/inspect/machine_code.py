@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import NamedTuple
 
 from pydantic import BaseModel, Field
 
 Widths = dict[int, int]  # number of instructions by bytes per thread
-Loop = frozenset[int]  # numbers of its lines
+Loop = frozenset[int]  # of the numbers of its instructions
 
 
 class Mix(BaseModel):
@@ -35,13 +34,6 @@ class Mix(BaseModel):
         return sum(width * count for width, count in widths.items())
 
 
-class _Line(NamedTuple):
-    label: str = ""
-    opcode: str = ""
-    operands: str = ""
-    header: str = ""  # of the innermost loop that LLVM's comments name
-
-
 def main_loop(assembly: str, chunks: int = 1) -> Mix:
     """Return the instruction mix of the loop over tiles, the one with most of the arithmetic.
 
@@ -53,21 +45,19 @@ def main_loop(assembly: str, chunks: int = 1) -> Mix:
         ValueError: no loop has arithmetic.
     """
     if ".L_x_" in assembly:
-        kinds, (lines, loops) = _NVIDIA, _nvidia(assembly)
+        kinds, (opcodes, loops) = _NVIDIA, _nvidia(assembly)
     else:
-        kinds, (lines, loops) = _AMD, _amd(assembly)
-    arithmetic = {loop: _arithmetic([lines[at] for at in loop], kinds) for loop in loops}
+        kinds, (opcodes, loops) = _AMD, _amd(assembly)
+    arithmetic = {loop: _arithmetic([opcodes[at] for at in loop], kinds) for loop in loops}
     by_size = sorted((loop for loop in loops if arithmetic[loop]), key=len)
     if not by_size:
         raise ValueError("assembly: expected a loop with arithmetic, found none")
-    # An outer loop has more lines; a peeled first pass is no loop.
+    # An outer loop has more instructions; a peeled first pass is no loop.
     most = arithmetic[by_size[-1]]
     inner = {loop: [other for other in by_size if other < loop] for loop in by_size}
     main = [loop for loop in by_size if 2 * arithmetic[loop] > most]
     loop = next((loop for loop in main if chunks == 1 or inner[loop]), main[0])  # inner loops may be unrolled
-    weighted = [
-        (lines[at], chunks if any(at in part for part in inner[loop]) else 1) for at in sorted(loop) if lines[at].opcode
-    ]
+    weighted = [(opcodes[at], chunks if any(at in part for part in inner[loop]) else 1) for at in sorted(loop)]
     return _mix(weighted, kinds)
 
 
@@ -76,39 +66,37 @@ def compare_and_swap(assembly: str) -> bool:
     return re.search(r"\bATOM\w*\.\S*CAS|_cmpswap", assembly) is not None
 
 
-def _nvidia(assembly: str) -> tuple[list[_Line], list[Loop]]:
-    """Return the lines, and a loop for each branch back to a label."""
-    lines = []
+def _nvidia(assembly: str) -> tuple[list[str], list[Loop]]:
+    """Return the opcodes, and a loop for each branch back to a label."""
+    opcodes: list[str] = []
+    labels: dict[str, int] = {}
+    spans = []
     for text in assembly.splitlines():
         if label := re.match(r"(\.L_x_\d+):", text):
-            lines.append(_Line(label[1]))
+            labels[label[1]] = len(opcodes)
         elif found := re.match(r"\s+/\*[0-9a-f]+\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)(.*)", text):
-            lines.append(_Line("", found[1], found[2]))
-    # Code behind the end was moved out of loops, and branches back into them.
-    end = max((at for at, line in enumerate(lines) if line.opcode == "EXIT"), default=len(lines))
-    seen: dict[str, int] = {}
-    loops = []
-    for at, line in enumerate(lines[:end]):
-        if line.label:
-            seen[line.label] = at
-        elif line.opcode.startswith("BRA"):
-            target = re.search(r"\.L_x_\d+", line.operands)
-            if target and target[0] in seen:
-                loops.append(frozenset(range(seen[target[0]], at + 1)))
-    return lines, loops
+            opcodes.append(found[1])
+            target = re.search(r"\.L_x_\d+", found[2])
+            if found[1].startswith("BRA") and target and target[0] in labels:
+                spans.append((labels[target[0]], len(opcodes)))
+    # Code behind the last exit was moved out of loops, and branches back into them.
+    end = max((at for at, opcode in enumerate(opcodes) if opcode == "EXIT"), default=len(opcodes))
+    return opcodes, [frozenset(range(begin, stop)) for begin, stop in spans if stop <= end]
 
 
-def _amd(assembly: str) -> tuple[list[_Line], list[Loop]]:
-    """Return the lines and loops. LLVM's comments name the loop of every block; branches back may cross loops."""
-    lines: list[_Line] = []
+def _amd(assembly: str) -> tuple[list[str], list[Loop]]:
+    """Return the opcodes and loops. LLVM's comments name the loop of every block; branches back may cross loops."""
+    opcodes: list[str] = []
+    headers: list[str] = []  # of the innermost loop that an instruction is in
+    around: dict[str, list[str]] = {}  # headers of the loops that a loop is in
     block = header = ""
     parents: list[str] = []
-    around: dict[str, list[str]] = {}  # headers of the loops that a loop is in
     for text in assembly.splitlines():
         if found := re.match(r"(?:\.L|; %)(BB\w+|bb\.\d+):", text):
             block, header, parents = found[1], "", []
-        elif found := re.match(r"\t([a-z]\w*)(.*)", text):
-            lines.append(_Line("", found[1], found[2], header))
+        elif found := re.match(r"\t([a-z]\w*)", text):
+            opcodes.append(found[1])
+            headers.append(header)
             continue
         parents += re.findall(r"; *Parent Loop (BB\w+)", text)
         if found := re.search(r"; *in Loop: Header=(BB\w+)", text):
@@ -116,32 +104,32 @@ def _amd(assembly: str) -> tuple[list[_Line], list[Loop]]:
         elif re.search(r"; *=> *This (Inner )?Loop Header", text):
             header = block
             around[header] = parents
-    headers = {header: {header, *(name for name in around if header in around[name])} for header in around}
-    return lines, [frozenset(at for at, line in enumerate(lines) if line.header in of) for of in headers.values()]
+    inside = [{outer, *(name for name in around if outer in around[name])} for outer in around]
+    return opcodes, [frozenset(at for at, name in enumerate(headers) if name in names) for names in inside]
 
 
-def _arithmetic(lines: list[_Line], kinds: dict[str, str]) -> int:
+def _arithmetic(opcodes: list[str], kinds: dict[str, str]) -> int:
     """Rank a loop by its matrix instructions, then by its floating-point instructions."""
-    counts = Counter(kind for line in lines for kind in ("matrix", "vector") if re.match(kinds[kind], line.opcode))
+    counts = Counter(kind for opcode in opcodes for kind in ("matrix", "vector") if re.match(kinds[kind], opcode))
     return 1000 * counts["matrix"] + counts["vector"]
 
 
-def _mix(weighted: list[tuple[_Line, int]], kinds: dict[str, str]) -> Mix:
-    """Count the lines with their weights."""
+def _mix(weighted: list[tuple[str, int]], kinds: dict[str, str]) -> Mix:
+    """Count the opcodes with their weights."""
     totals: Counter[str] = Counter()
     widths: dict[str, Counter[int]] = {}
-    for line, times in weighted:
-        kind = next((kind for kind, pattern in kinds.items() if re.match(pattern, line.opcode)), "")
+    for opcode, times in weighted:
+        kind = next((kind for kind, pattern in kinds.items() if re.match(pattern, opcode)), "")
         if kind in _WITH_WIDTH:
-            widths.setdefault(kind, Counter())[_width(line.opcode)] += times
+            widths.setdefault(kind, Counter())[_width(opcode)] += times
             if kind == "load" and times == 1:
-                widths.setdefault("load_once", Counter())[_width(line.opcode)] += 1
+                widths.setdefault("load_once", Counter())[_width(opcode)] += 1
         elif kind:
             totals[kind] += times
-        elif "_dpp" in line.opcode:
+        elif "_dpp" in opcode:
             totals["shuffle"] += times
         totals["instructions"] += times
-        totals["issued"] += times * (not line.opcode.startswith(_BESIDE))
+        totals["issued"] += times * (not opcode.startswith(_BESIDE))
     by_width = {kind: dict(sorted(found.items())) for kind, found in widths.items()}
     return Mix.model_validate({**totals, **by_width})
 

@@ -55,9 +55,8 @@ class Inputs(NamedTuple):
     @property
     def needs_weights(self) -> bool:
         """Some weights are neither 0 nor 1, so that it matters."""
-        return (
-            self.mask is not None and self.weighted and not torch.equal(self.mask, (self.mask != 0).to(self.mask.dtype))
-        )
+        mask = self.mask
+        return mask is not None and self.weighted and not torch.equal(mask, (mask != 0).to(mask.dtype))
 
     @property
     def sparse(self) -> bool:

@@ -170,11 +170,12 @@ def _verify(
     count = weighted = 0
     for description, drawn in problems:
         count += 1
-        weighted += drawn.needs_weights
+        needs_weights = drawn.needs_weights
+        weighted += needs_weights
         inputs = on_device(drawn, device)
         standard = gate.standard(drawn)
         for provider, eps in taking_part:
-            if drawn.needs_weights and not provider.takes_weights:
+            if needs_weights and not provider.takes_weights:
                 continue
             verdicts, wrong = check(provider, copy.deepcopy(inputs), standard.coarsened(eps))
             for output, verdict in verdicts.items():
